@@ -1,0 +1,50 @@
+# The one door: what a person types, CI types too. Needs Python 3.11 or newer and make; nothing else.
+
+UV_VERSION := 0.13.9
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+RUN := .venv/bin/python
+ARGS ?=
+
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint fix clean
+
+help:  ## Print the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
+		printf 'make %-7s %s\n' "$$target" "$$sentence"; done
+
+setup: .venv/ready  ## Make .venv with everything at the versions of uv.lock
+
+demo: .venv/ready  ## Record events, ask about them, change a byte, and see it found
+	@$(RUN) examples/demo.py $(ARGS)
+
+test: .venv/ready  ## Run the tests; ARGS="-k merkle" picks some
+	@$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+bench: .venv/ready  ## Measure the speed, each figure beside a floor or a peer
+	@$(RUN) benchmarks/run.py $(ARGS)
+
+lint: .venv/ready  ## Check format, lint and types
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+fix: .venv/ready  ## Format the code and mend what the linter can
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+clean:  ## Remove .venv, caches and build products
+	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: pyproject.toml uv.lock Makefile
+	@test -n "$(PYTHON)" || { echo "Tallystick needs Python 3.11 or newer: install it, or name one with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer: name one that is with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute the first time"
+	@$(PYTHON) -m venv .venv || { echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.venv/bin/uv sync --frozen --quiet
+	@touch $@

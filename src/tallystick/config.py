@@ -1,0 +1,91 @@
+"""Where things are: the only reader of the environment, and the only module that names an adapter.
+
+Adapters are imported when they are asked for, so a plain install needs no driver that it does not use.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from tallystick.errors import RejectedError
+from tallystick.read.index import IndexFile
+from tallystick.store.contract import Store
+
+KEYS_VARIABLE: Final = "TALLYSTICK_KEYS"
+"""The folder of the signing keys; by default `keys` in the ledger's own folder."""
+
+DEPLOYMENT_VARIABLE: Final = "TALLYSTICK_DEPLOYMENT"
+"""The deployment's name, the first part of a new ledger's origin; by default `local`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where one ledger rests: a folder, or None for a ledger in memory."""
+
+    folder: Path | None
+
+    @classmethod
+    def parse(cls, url: str | os.PathLike[str]) -> Location:
+        """A path, `sqlite:///path/to/folder`, or `memory:`. Raises `RejectedError` for another scheme."""
+        text = os.fspath(url)
+        if not isinstance(url, str):
+            return cls(Path(text))
+        parts = urlsplit(text)
+        if text == "memory:":
+            return cls(None)
+        if parts.scheme == "sqlite" and not parts.netloc and parts.path not in ("", "/"):
+            return cls(Path(unquote(parts.path)))
+        # One letter before the colon is a Windows drive, not a scheme.
+        if "://" in text or (len(parts.scheme) > 1 and parts.scheme in _KNOWN_SCHEMES):
+            raise RejectedError(
+                f"there is no store for {text!r}",
+                cure="give a folder, sqlite:///path/to/folder, or memory:",
+            )
+        if not text:
+            raise RejectedError("the ledger's path is empty", cure="give a folder")
+        return cls(Path(text))
+
+    @property
+    def name(self) -> str:
+        """The name that a ledger made here gets when none is given."""
+        return self.folder.resolve().name if self.folder else "memory"
+
+    @property
+    def keys_folder(self) -> Path | None:
+        """Where the keys are: what the environment says, else `keys` beside the ledger."""
+        chosen = os.environ.get(KEYS_VARIABLE)
+        if chosen:
+            return Path(chosen)
+        return self.folder / "keys" if self.folder else None
+
+    def open_store(self, *, readonly: bool = False) -> Store:
+        """The store of this location. Touches nothing until it is used."""
+        if self.folder is None:
+            from tallystick.store.memory import MemoryStore
+
+            return MemoryStore()
+        from tallystick.store.sqlite import SqliteStore
+
+        return SqliteStore(self.folder, readonly=readonly)
+
+    def open_index(self, store: Store) -> IndexFile:
+        """The index file of this location."""
+        if self.folder is None:
+            from tallystick.read.memory_index import MemoryIndexFile
+
+            return MemoryIndexFile()
+        from tallystick.read.sqlite_index import SqliteIndexFile
+
+        return SqliteIndexFile(self.folder, store)
+
+
+_KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https"))
+
+
+def deployment_name() -> str:
+    """The deployment's name, for the origin of a new ledger."""
+    return os.environ.get(DEPLOYMENT_VARIABLE) or "local"

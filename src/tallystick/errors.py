@@ -1,0 +1,59 @@
+"""The errors of Tallystick, in families named by what the caller must do next.
+
+Everything that the package raises on purpose is a `TallystickError`. A driver's own error is
+translated where it happens, with the cause kept. Messages are whole sentences for people: what was
+wrong, where, and what to do (I8). HTTP statuses and exit codes are chosen at the borders, not here.
+"""
+
+from __future__ import annotations
+
+
+class TallystickError(Exception):
+    """The root of all errors that Tallystick raises on purpose."""
+
+
+class RejectedError(TallystickError):
+    """The input cannot be taken as it is: mend it, then try again. Nothing was changed.
+
+    `problem` says what is wrong, `place` where (a JSON pointer, a line, a path; empty for the whole
+    input) and `cure` what to send instead.
+    """
+
+    def __init__(self, problem: str, *, place: str = "", cure: str = "") -> None:
+        self.problem = problem
+        self.place = place
+        self.cure = cure
+        where = f"{place}: " if place else ""
+        then = f"; {cure}" if cure else ""
+        super().__init__(f"{where}{problem}{then}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_rejected, (self.problem, self.place, self.cure)
+
+
+class ConflictError(TallystickError):
+    """Someone else was first, or the same id came with other content: read again, then decide."""
+
+
+class BusyError(TallystickError):
+    """There is no room just now: wait, then try the same call again."""
+
+
+class NotFoundError(TallystickError):
+    """What was asked for is not here."""
+
+
+class DeniedError(TallystickError):
+    """The caller may not do this."""
+
+
+class StoreError(TallystickError):
+    """The store failed. The outcome may be unknown: repeat the call with the same event ids."""
+
+
+class TamperError(TallystickError):
+    """The evidence does not hold. Stop, keep everything as it is, and raise the alarm."""
+
+
+def _rebuild_rejected(problem: str, place: str, cure: str) -> RejectedError:
+    return RejectedError(problem, place=place, cure=cure)

@@ -1,0 +1,1 @@
+"""What others can hold against the ledger: verification, proofs, static tiles."""

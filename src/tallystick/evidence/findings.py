@@ -1,0 +1,149 @@
+"""Findings: what a verification says when something does not hold (SPEC 8).
+
+A finding has a kind, which programs act on, a place, and two sentences for people: what was seen, and what
+it means. A verification goes on past the first, so the list shows the extent of the damage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    """The kinds of findings. The value is the name in reports and in SPEC 8."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    CHECKSUM = "checksum"
+    NOT_CANONICAL = "not-canonical"
+    MISPLACED = "misplaced"
+    CHAIN = "chain"
+    TIME = "time"
+    SIGNATURE = "signature"
+    ENTITY_VERSION = "entity-version"
+    UNPUBLISHED = "unpublished"
+    GENESIS = "genesis"
+    EPOCH = "epoch"
+    COMMITMENT = "commitment"
+    KEY_ROTATION = "key-rotation"
+    LEAF = "leaf"
+    TILE = "tile"
+    ROOT = "root"
+    CHECKPOINT = "checkpoint"
+    HEAD = "head"
+    ROLLBACK = "rollback"
+    FORK = "fork"
+    STORE = "store"
+
+
+MEANING: Final = {
+    Kind.MISSING: "A record below the published size is gone: it was removed, or the storage lost it.",
+    Kind.UNREADABLE: "The storage cannot read this part back: it is damaged.",
+    Kind.CHECKSUM: "The bytes are not those that were written: bit rot, or a change made behind the ledger's back.",
+    Kind.NOT_CANONICAL: "No writer of this format makes such bytes: the record was altered or damaged.",
+    Kind.MISPLACED: "The record does not belong at this place: records were moved, copied, or brought from elsewhere.",
+    Kind.CHAIN: "The record was not sealed after the one that now stands before it: one of the two is not the original.",
+    Kind.TIME: "Recorded times never run backwards, nor ahead of the verification: the time was altered.",
+    Kind.SIGNATURE: "Whoever wrote these bytes did not have the epoch's key: the record is altered or forged.",
+    Kind.ENTITY_VERSION: "Within a stream the versions count up by one: an event of it was removed, added or moved.",
+    Kind.UNPUBLISHED: "A record lies past the published size. Commits leave no such thing: it was put there.",
+    Kind.GENESIS: "The ledger's own statement of who it is does not hold: this may be another ledger altogether.",
+    Kind.EPOCH: "Epochs follow each other without gap or overlap: records were removed or added at an epoch's edge.",
+    Kind.COMMITMENT: "The epoch did not commit to this key: the keys are not this ledger's, or the record is forged.",
+    Kind.KEY_ROTATION: "The change of keys was not signed by both keys: it is forged.",
+    Kind.LEAF: "The signed tree holds another record at this position: this one was changed after it was sealed.",
+    Kind.TILE: "A stored hash tile is not what the records hash to: the tile was altered or lost; records may be whole.",
+    Kind.ROOT: "The records do not hash to the signed root: some were changed, removed or added after signing.",
+    Kind.CHECKPOINT: "The head's checkpoint was not signed by this ledger's key: it was altered or replaced.",
+    Kind.HEAD: "The head points to the wrong places in the log: it was altered.",
+    Kind.ROLLBACK: "The ledger is shorter than it was: records were cut off, or an old copy was put back.",
+    Kind.FORK: "The ledger is not the one that the held checkpoint is of: history was rewritten, or split.",
+    Kind.STORE: "The storage is not arranged as it was made: its protections may have been taken down.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One failed check. `position` is None where it is not one record's; `end` closes a range of positions."""
+
+    kind: Kind
+    position: int | None
+    seen: str
+    end: int | None = None
+
+    @property
+    def meaning(self) -> str:
+        """What a finding of this kind means, in words."""
+        return MEANING[self.kind]
+
+    @property
+    def place(self) -> str:
+        """Where, for people."""
+        if self.position is None:
+            return "ledger"
+        if self.end is not None and self.end - self.position > 1:
+            return f"positions {self.position} to {self.end - 1}"
+        return f"position {self.position}"
+
+    def to_json(self) -> dict[str, object]:
+        """The finding as reports print it for machines."""
+        return {
+            "kind": str(self.kind),
+            "position": self.position,
+            "end": self.end,
+            "seen": self.seen,
+            "meaning": self.meaning,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a verification did and found."""
+
+    ledger: str
+    origin: str
+    size: int
+    """Records published when the verification began."""
+    first: int
+    end: int
+    """The positions that were checked, half-open."""
+    findings: tuple[Finding, ...]
+    signatures: int
+    """Records whose signature was checked and holds; 0 without the keys."""
+    unclosed: int
+    """Of these, records of the epoch still open: right so far, but the epoch's count is not sealed yet."""
+    keys: bool
+    """Whether the keys were at hand. Without them signatures are not checked, everything else is."""
+    proven: tuple[tuple[int, int], ...]
+    """The ranges of positions, half-open, whose records are proven to be under the signed root."""
+    checkpoint: bytes
+    """The signed checkpoint that was verified against."""
+    since: int | None
+    """The size of the held checkpoint that the ledger was held against, if one was given."""
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def to_json(self) -> dict[str, object]:
+        """The report as it is printed for machines."""
+        return {
+            "holds": self.holds,
+            "ledger": self.ledger,
+            "origin": self.origin,
+            "size": self.size,
+            "first": self.first,
+            "end": self.end,
+            "findings": [finding.to_json() for finding in self.findings],
+            "signatures": self.signatures,
+            "unclosed": self.unclosed,
+            "keys": self.keys,
+            "proven": [list(pair) for pair in self.proven],
+            "checkpoint": self.checkpoint.decode("utf-8", "backslashreplace"),
+            "since": self.since,
+            "seconds": round(self.seconds, 3),
+        }

@@ -1,0 +1,1 @@
+"""Events from elsewhere: one module per system, each turning its records into ours."""

@@ -1,0 +1,164 @@
+"""Where the secrets rest: a folder of files that only their owner can read.
+
+`master.key` holds 32 bytes in hex; `root.key`, `checkpoint.key` and `evidence.key` hold Ed25519 private keys in
+PKCS #8 PEM, as `openssl pkey` reads them. They are made on first use, all four at once. A file that others may
+read is refused: a secret that was open is no secret, and going on would hide it.
+
+A rotation writes `<purpose>.next.key` first, then the ledger's record, then renames; whichever of the two
+files fits the ledger after a crash is the one in force.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from tallystick.core.keys import KEY_BYTES, LedgerKeys
+from tallystick.core.system import Purpose
+from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError
+from tallystick.ids import random_bytes
+
+SIGNING_KEYS: Final = ("root", "checkpoint", "evidence")
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_FILE_BYTES_MAX: Final = 4_096
+
+
+class Keystore:
+    """The keys of one deployment in `folder`, or, without a folder, in memory only."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder: Final = folder
+        self._secrets: dict[str, bytes] = {} if folder else _fresh()
+
+    def exists(self) -> bool:
+        """Whether keys were made here."""
+        return self.folder is None or (self.folder / "master.key").exists()
+
+    def make(self) -> None:
+        """Make all keys, unless they are there. They appear together or not at all, also of two makers."""
+        if self.folder is None or self.exists():
+            return
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".keys-", dir=self.folder.parent))
+            try:
+                for name, secret in _fresh().items():
+                    _write(scratch / f"{name}.key", secret)
+                scratch.rename(self.folder)  # a crash before this leaves a folder that nothing looks at
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        except OSError as error:
+            if not self.exists():
+                raise StoreError(f"could not make the keys in {self.folder}: {error}") from error
+
+    def ledger_keys(self, ledger: str) -> LedgerKeys:
+        """The keys for sealing one ledger. Raises `NotFoundError`, `DeniedError` or `RejectedError`."""
+        return LedgerKeys.derive(
+            self._master(),
+            ledger,
+            root=self.signing_key("root"),
+            checkpoint=self.signing_key("checkpoint"),
+            evidence=self.signing_key("evidence"),
+        )
+
+    def signing_key(self, purpose: str) -> Ed25519PrivateKey:
+        """One of `SIGNING_KEYS`."""
+        try:
+            key = load_pem_private_key(self._read(purpose), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise RejectedError(
+                "not a private key in PKCS #8 PEM", place=self._place(purpose), cure="restore the file from a copy"
+            ) from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise RejectedError("not an Ed25519 key", place=self._place(purpose), cure="restore the file from a copy")
+        return key
+
+    def begin_rotation(self, purpose: Purpose) -> Ed25519PrivateKey:
+        """Make the next key and keep it beside the present one."""
+        new = Ed25519PrivateKey.generate()
+        if self.folder is None:
+            self._secrets[f"{purpose}.next"] = _pem(new)
+        else:
+            path = self.folder / f"{purpose}.next.key"
+            path.unlink(missing_ok=True)  # of a rotation that never reached the ledger
+            _write(path, _pem(new))
+        return new
+
+    def finish_rotation(self, purpose: Purpose, *, in_force: bytes) -> None:
+        """Put the next key in the place of the present one if it is the one in force in the ledger.
+
+        `in_force` is the public key that the ledger names. Harmless when there is nothing to finish.
+        """
+        if not self._has(f"{purpose}.next"):
+            return
+        if self.signing_key(f"{purpose}.next").public_key().public_bytes_raw() != in_force:
+            return
+        if self.folder is None:
+            self._secrets[purpose] = self._secrets.pop(f"{purpose}.next")
+        else:
+            (self.folder / f"{purpose}.next.key").replace(self.folder / f"{purpose}.key")
+
+    def _master(self) -> bytes:
+        try:
+            master = bytes.fromhex(self._read("master").decode("ascii").strip())
+        except (UnicodeDecodeError, ValueError):
+            master = b""
+        if len(master) != KEY_BYTES:
+            raise RejectedError(
+                f"not {KEY_BYTES} bytes in hex", place=self._place("master"), cure="restore the file from a copy"
+            )
+        return master
+
+    def _has(self, name: str) -> bool:
+        return name in self._secrets if self.folder is None else (self.folder / f"{name}.key").exists()
+
+    def _place(self, name: str) -> str:
+        return str(self.folder / f"{name}.key") if self.folder else name
+
+    def _read(self, name: str) -> bytes:
+        if self.folder is None:
+            return self._secrets[name]
+        path = self.folder / f"{name}.key"
+        try:
+            with path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                if os.name == "posix" and mode & _OTHERS:
+                    raise DeniedError(
+                        f"{path} may be read by others (mode {stat.S_IMODE(mode):04o}): make new keys if anyone "
+                        f"could have, else run: chmod 600 {path}"
+                    )
+                return file.read(_FILE_BYTES_MAX)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no key {path}: give the folder that holds this ledger's keys") from error
+        except OSError as error:
+            raise StoreError(f"could not read the key {path}: {error}") from error
+
+
+def _fresh() -> dict[str, bytes]:
+    secrets = {name: _pem(Ed25519PrivateKey.generate()) for name in SIGNING_KEYS}
+    return {"master": random_bytes(KEY_BYTES).hex().encode() + b"\n", **secrets}
+
+
+def _pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, secret: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,315 @@
+"""The front door of one ledger: append, read, prove, verify.
+
+Here the way in and the way out are put together; neither knows the other. Reading needs no keys and no
+write access; what sealing needs, keys, index and the newest state, is fetched at the first append.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from tallystick.clock import Clock, wall_clock
+from tallystick.config import Location, deployment_name
+from tallystick.core.event import Event
+from tallystick.core.keys import KEY_BYTES, LedgerKeys
+from tallystick.core.merkle import consistency_path, inclusion_path
+from tallystick.core.note import VerifierKey
+from tallystick.core.proof import Proof
+from tallystick.core.record import Record, check_ledger_name
+from tallystick.core.system import Genesis, Purpose
+from tallystick.core.tiles import TileNodes
+from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.ids import IdMaker, random_bytes
+from tallystick.keystore import Keystore
+from tallystick.limits import BATCH_EVENTS_MAX, EPOCH_RECORDS_MAX, EPOCH_SECONDS_MAX
+from tallystick.read.index import Follower, Progress
+from tallystick.store.contract import Head, Store
+from tallystick.store.reading import read_record, read_records, tile_hashes
+from tallystick.write.accept import Acceptor
+from tallystick.write.request import Sealed
+from tallystick.write.resume import checkpoint_key, create_ledger, evidence_key
+from tallystick.write.sealer import Sealer
+
+EventLike = Event | Mapping[str, Any] | bytes
+"""An `Event`, a mapping of its members, or one JSON document in UTF-8."""
+
+
+class Ledger:
+    """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
+
+    Made by `tallystick.open`. A context manager: leaving it closes the ledger.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        location: Location,
+        keystore: Keystore,
+        clock: Clock = wall_clock,
+        principal: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._store: Final = store
+        self._location: Final = location
+        self._keystore: Final = keystore
+        self._clock: Final = clock
+        self._progress: Final = progress
+        self._ids: Final = IdMaker()
+        self._acceptor: Final = Acceptor(self._ids, principal=principal)
+        self._opening: Final = threading.Lock()
+        self._sealer: Sealer | None = None
+        self._follower: Follower | None = None
+        self._closed = False
+        record = read_record(store, 0)
+        try:
+            self.genesis: Final = Genesis.of(record)
+        except RejectedError as error:
+            raise TamperError(f"the record at position 0 is not a genesis: {error}; run a verification") from error
+        if not self.genesis.signature_holds(record):
+            raise TamperError("the genesis is not signed by the root key that it names: run a verification")
+        self.id: Final = record.hash
+        """The ledger's id: the SHA-256 of its genesis record."""
+
+    @property
+    def name(self) -> str:
+        """The ledger's name within its deployment."""
+        return self.genesis.ledger
+
+    @property
+    def origin(self) -> str:
+        """The name under which its checkpoints are signed: `<deployment>/<ledger>`."""
+        return self.genesis.origin
+
+    @property
+    def size(self) -> int:
+        """How many records are published, the ledger's own included."""
+        return self._head().size
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The key by which the present checkpoints verify."""
+        key = checkpoint_key(self._store, self._head().checkpoint_key_at, genesis=self.genesis)
+        return VerifierKey(self.origin, key)
+
+    @property
+    def evidence_key(self) -> bytes:
+        """The public key, 32 bytes, that signs evidence at present."""
+        return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
+
+    def append(self, event: EventLike | None = None, /, **members: Any) -> Sealed:
+        """Seal one event, given whole or as members of `Event`. On return it is durable.
+
+        Raises `RejectedError`, `ConflictError` (the expected version, or the id used for other content),
+        `BusyError`, or `StoreError`, after which the outcome may be unknown: repeat it with the same id.
+        """
+        if event is None:
+            event = members
+        elif members:
+            raise RejectedError("an event was given both whole and as members", cure="give one of them")
+        return self._open_sealer().seal([self._acceptor.accept(event)])[0]
+
+    def append_many(self, events: Iterable[EventLike]) -> list[Sealed]:
+        """Seal up to 10,000 events in their order and as one commit: all of them, or none.
+
+        Raises as `append` does; a `RejectedError` names the event by its index among `events`.
+        """
+        drafts = []
+        accept = self._acceptor.accept
+        for event in events:
+            try:
+                drafts.append(accept(event))
+            except RejectedError as error:
+                place = f"event {len(drafts)}{' ' if error.place else ''}{error.place}"
+                raise RejectedError(error.problem, place=place, cure=error.cure) from error
+            if len(drafts) > BATCH_EVENTS_MAX:
+                raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts")
+        return self._open_sealer().seal(drafts) if drafts else []
+
+    def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
+        """The records at positions [first, end), up to the present size at most, in order.
+
+        Raises `TamperError` at a record that is missing or damaged; what came before it was good.
+        """
+        size = self.size
+        return read_records(self._store, max(first, 0), size if end is None else min(end, size))
+
+    def get(self, key: int | str) -> Record:
+        """One record, by position or by event id. `NotFoundError` when there is none."""
+        if isinstance(key, str):
+            position = self._find(key)
+            if position is None:
+                raise NotFoundError(f"there is no event with the id {key!r} in {self.name}")
+        else:
+            position = key
+            size = self.size
+            if not 0 <= position < size:
+                raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
+        return read_record(self._store, position)
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep."""
+        return self._head().checkpoint
+
+    def prove(self, position: int) -> Proof:
+        """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
+        head = self._head()
+        if not 0 <= position < head.size:
+            raise NotFoundError(f"there is no position {position} in {self.name}, which has {head.size} records")
+        path = inclusion_path(position, head.size, node=self._nodes(head))
+        return Proof(position, tuple(path), head.checkpoint)
+
+    def prove_consistency(self, old_size: int) -> list[bytes]:
+        """The proof that the newest checkpoint's tree begins with the tree of `old_size` (RFC 9162 2.1.4)."""
+        head = self._head()
+        return consistency_path(old_size, head.size, node=self._nodes(head))
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
+        return tile_hashes(self._store, level, index, width)
+
+    def change_epoch(self) -> None:
+        """Close the present epoch and open the next, under a new MAC key (SPEC 5.2)."""
+        self._open_sealer().change_epoch()
+
+    def rotate_key(self, purpose: Purpose) -> None:
+        """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4)."""
+        sealer = self._open_sealer()
+        # A crash between any two of these leaves two key files, and the ledger says which is in force.
+        sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
+        self._finish_rotations()
+
+    def close(self) -> None:
+        """Write the index's tail and let go of files. Closing twice is harmless."""
+        with self._opening:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._sealer is not None and self._follower is not None:
+                    with self._sealer.exclusively():
+                        self._follower.close()
+            finally:
+                self._store.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _head(self) -> Head:
+        head = self._store.head()
+        if head is None:
+            raise StoreError("the ledger has lost its head: run a verification")
+        return head
+
+    def _nodes(self, head: Head) -> TileNodes:
+        return TileNodes(head.size, lambda level, index, width: tile_hashes(self._store, level, index, width))
+
+    def _find(self, event_id: str) -> int | None:
+        sealer = self._open_sealer()
+        assert self._follower is not None, "opened with the sealer"
+        with sealer.exclusively():
+            self._follower.catch_up(self.size)
+            return self._follower.find(event_id)
+
+    def _open_sealer(self) -> Sealer:
+        sealer = self._sealer
+        if sealer is not None:
+            return sealer
+        with self._opening:
+            if self._closed:
+                raise StoreError("the ledger is closed")
+            if self._sealer is None:
+                self._finish_rotations()
+                self._load_keys()  # before the index is touched: wrong keys change nothing
+                follower = Follower(self._store, self._location.open_index(self._store), progress=self._progress)
+                self._follower = follower
+                self._sealer = Sealer(
+                    self._store,
+                    genesis=self.genesis,
+                    load_keys=self._load_keys,
+                    known=follower,
+                    clock=self._clock,
+                    ids=self._ids,
+                )
+            return self._sealer
+
+    def _load_keys(self) -> LedgerKeys:
+        self._finish_rotations()
+        return self._keystore.ledger_keys(self.name)
+
+    def _finish_rotations(self) -> None:
+        self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
+        self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
+
+
+def open_ledger(
+    url: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    readonly: bool = False,
+    name: str | None = None,
+    deployment: str | None = None,
+    keys: str | os.PathLike[str] | None = None,
+    principal: str | None = None,
+    clock: Clock = wall_clock,
+    progress: Progress | None = None,
+) -> Ledger:
+    """Open the ledger at a folder, `sqlite:///folder` or `memory:`; make it if it is not there.
+
+    `name` and `deployment` name a new ledger; by default the folder's name and `local`. `keys` is the folder
+    of the keys, by default `keys` in the ledger's own; keep it elsewhere where others can reach the ledger.
+    `principal` stands behind events that name no actor. `progress` is told of long work, such as the
+    rebuilding of an index.
+
+    Raises `NotFoundError` when there is no ledger and `create` is false, `ConflictError` when `name` is
+    given and the ledger there has another.
+    """
+    location = Location.parse(url)
+    keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
+    store = location.open_store(readonly=readonly)
+    try:
+        if store.head() is None:
+            if not create or readonly:
+                raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
+            _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock)
+        ledger = Ledger(
+            store, location=location, keystore=keystore, clock=clock, principal=principal, progress=progress
+        )
+        if name is not None and name != ledger.name:
+            raise ConflictError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
+    except BaseException:
+        store.close()
+        raise
+    return ledger
+
+
+def _create(store: Store, keystore: Keystore, *, name: str, deployment: str | None, clock: Clock) -> None:
+    deployment = deployment or deployment_name()
+    check_ledger_name(name)
+    check_ledger_name(deployment)
+    keystore.make()
+    keys = keystore.ledger_keys(name)
+    genesis = Genesis(
+        ledger=name,
+        origin=f"{deployment}/{name}",
+        nonce=random_bytes(KEY_BYTES),
+        root_key=keys.root.public_key().public_bytes_raw(),
+        checkpoint_key=keys.checkpoint.public_key().public_bytes_raw(),
+        evidence_key=keys.evidence.public_key().public_bytes_raw(),
+        epoch_records_max=EPOCH_RECORDS_MAX,
+        epoch_seconds_max=EPOCH_SECONDS_MAX,
+    )
+    try:
+        create_ledger(store, genesis=genesis, keys=keys, ids=IdMaker(), now=clock())
+    except ConflictError:
+        pass  # another process was first; its ledger is the one to open

@@ -1,0 +1,52 @@
+"""Every bound, with its reason. Checked on the way in and again on reading back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RECORD_BYTES_MAX: Final = 65_535
+"""A sealed record; the length prefix of a tlog-tiles entry is a uint16."""
+
+DRAFT_BYTES_MAX: Final = RECORD_BYTES_MAX - 512
+"""The canonical parts of a draft; the sealer adds position, hashes and times, under 512 bytes."""
+
+INPUT_BYTES_MAX: Final = 262_144
+"""One event as it arrives: white space and escapes may make it longer than its canonical form."""
+
+DEPTH_MAX: Final = 32
+"""Nesting of objects and arrays in a record, the record itself included; parsers recurse."""
+
+INTEGER_MAX: Final = 2**53 - 1
+"""The largest integer that every JSON implementation reads exactly (RFC 8785, RFC 7493)."""
+
+EVENT_TYPE_CHARACTERS_MAX: Final = 200
+ENTITY_ID_CHARACTERS_MAX: Final = 512
+EVENT_ID_CHARACTERS_MAX: Final = 128
+"""Keys of the index: bounded so that its pages hold many."""
+
+LABELS_MAX: Final = 64
+LABEL_CHARACTERS_MAX: Final = 100
+"""Labels classify (`phi`, `pci`); what needs more of them is data and belongs in the payload."""
+
+NAME_CHARACTERS_MAX: Final = 200
+"""A deployment or ledger name; it stands in every checkpoint and key line."""
+
+NOTE_BYTES_MAX: Final = 65_536
+NOTE_SIGNATURES_MAX: Final = 100
+"""A signed note: C2SP asks verifiers to accept at least 16 signatures; more than 100 is abuse."""
+
+PROOF_HASHES_MAX: Final = 63
+"""An inclusion path in the largest tree, 2^63 - 1 leaves."""
+
+SIZE_MAX: Final = 2**63 - 1
+"""The largest tree size that C2SP checkpoints may name."""
+
+BATCH_EVENTS_MAX: Final = 10_000
+"""Events sealed by one commit; bounds memory, and how long a single append may wait behind."""
+
+WAITING_EVENTS_MAX: Final = 100_000
+"""Events waiting for the sealer; past this an append is refused with `BusyError` (I1)."""
+
+EPOCH_RECORDS_MAX: Final = 1_000_000
+EPOCH_SECONDS_MAX: Final = 86_400
+"""An epoch is closed at the next append after either: a disclosed key then uncovers one day."""

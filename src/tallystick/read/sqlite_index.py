@@ -1,0 +1,146 @@
+"""The index in one SQLite file beside the ledger, `index.db`.
+
+Nothing here is precious: a file that is damaged, of an older layout, of another ledger, or ahead of the log
+is deleted and made anew, and the diagnostics say so. Commits need not reach the disk at once, only stay
+whole: a cursor that fell back is caught up from the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import orjson
+
+from tallystick.errors import BusyError, StoreError
+from tallystick.ids import split_made
+from tallystick.read.index import Rows, hash_id
+from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
+from tallystick.store.contract import Store
+
+FILE_NAME: Final = "index.db"
+_LAYOUT: Final = 1
+
+_log: Final = logging.getLogger("tallystick.index")
+
+
+class SqliteIndexFile:
+    """Keeps `IndexFile` for the ledger in `store`."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.path: Final = folder / FILE_NAME
+        self._store: Final = store
+        self._ledger_id: Final = _hash_at(store, 0)
+        problem = self._open()
+        if problem:
+            _log.warning("the index %s is made anew: %s", self.path, problem)
+            self._delete()
+            problem = self._open()
+        if problem:
+            raise StoreError(f"could not make the index {self.path}: {problem}")
+
+    def cursor(self) -> int:
+        rows = self._reader.execute("SELECT position FROM cursor").fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def version(self, entity_id: str) -> int:
+        with translated("read the index"):
+            rows = self._reader.execute("SELECT version FROM entity WHERE id = ?", (entity_id,)).fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def find(self, event_id: str) -> list[int]:
+        made = split_made(event_id)
+        with translated("read the index"):
+            if made is None:
+                key = hash_id(event_id)
+                rows = self._reader.execute("SELECT position FROM brought WHERE hash = ?", (key,)).fetchall()
+                return [position for (position,) in rows]
+            # An id is sealed once, so runs of one prefix do not overlap: the last to begin is the only one.
+            runs = self._reader.execute(
+                "SELECT counter, position, count FROM made WHERE prefix = ? AND counter <= ?"
+                " ORDER BY counter DESC LIMIT 1",
+                made,
+            ).fetchall()
+        return [position + made[1] - first for first, position, count in runs if made[1] < first + count]
+
+    def save(self, rows: Rows, last_hash: bytes) -> None:
+        # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,
+        # where a statement a row would wait for it thousands of times beside a busy sealing thread.
+        brought = sorted((key, position) for key, positions in rows.brought.items() for position in positions)
+        made = [(prefix, *run) for prefix, runs in rows.made.items() for run in runs]
+        with translated("write the index"), transaction(self._writer):
+            saved = self._writer.execute("SELECT position FROM cursor").fetchall()
+            if saved and saved[0][0] >= rows.end:
+                return  # another process saved these records already
+            execute = self._writer.execute
+            execute(
+                "INSERT INTO entity SELECT value->>0, value->>1 FROM json_each(?) WHERE true"
+                " ON CONFLICT (id) DO UPDATE SET version = max(version, excluded.version)",
+                (_json(sorted(rows.versions.items())),),
+            )
+            execute(
+                "INSERT OR IGNORE INTO brought SELECT value->>0, value->>1 FROM json_each(?)", (_json(brought),)
+            )
+            execute(
+                "INSERT OR IGNORE INTO made SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)",
+                (_json(made),),
+            )
+            execute("INSERT OR REPLACE INTO cursor VALUES (1,?,?,?)", (rows.end, last_hash, self._ledger_id))
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    def _open(self) -> str | None:
+        """Open or make the file; why its content cannot be used, or None when it can."""
+        try:
+            self._writer = connect(self.path, synchronous="normal")
+            with transaction(self._writer):
+                if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+                    run_script(self._writer, files("tallystick.read").joinpath("index.sql").read_text("utf-8"))
+            self._reader = connect_readonly(self.path, immutable=False)
+            return self._problem()
+        except apsw.BusyError as error:
+            raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
+        except apsw.Error as error:
+            return str(error)
+
+    def _problem(self) -> str | None:
+        """Why the index cannot be followed on from where it is; None when it can."""
+        layout = self._reader.pragma("user_version")
+        if layout != _LAYOUT:
+            return f"it has layout {layout}, and {_LAYOUT} is wanted"
+        rows = self._reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
+        if not rows:
+            return None
+        position, last_hash, ledger_id = rows[0]
+        if ledger_id != self._ledger_id:
+            return "it is another ledger's"
+        head = self._store.head()
+        if head is None or position > head.size:
+            return "it is ahead of the log"
+        if _hash_at(self._store, position - 1) != last_hash:
+            return "the log is not the one that it followed"
+        return None
+
+    def _delete(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = None
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+def _json(rows: list[Any]) -> str:
+    return orjson.dumps(rows).decode()
+
+
+def _hash_at(store: Store, position: int) -> bytes:
+    for stored in store.read(position, position + 1):
+        return hashlib.sha256(stored.line).digest()
+    return b""

@@ -1,0 +1,68 @@
+"""What the ledger's and the index's database files have in common: opening, transactions, errors.
+
+Through apsw, which brings a current SQLite with it: the standard library's may be one of 3.7.0 to 3.51.2,
+which can corrupt a write-ahead log at a reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from tallystick.errors import BusyError, StoreError
+
+_BUSY_TIMEOUT_MS: Final = 30_000
+
+
+def connect(path: Path, *, synchronous: str) -> apsw.Connection:
+    """Open a database for writing, in write-ahead mode, making it if need be."""
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", synchronous)
+    # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.
+    connection.pragma("recursive_triggers", True)
+    return connection
+
+
+def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
+    """Open a database that exists for reading. `immutable` promises SQLite that nobody writes to it."""
+    uri = path.resolve().as_uri() + ("?immutable=1" if immutable else "")
+    connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    return connection
+
+
+def run_script(connection: apsw.Connection, script: str) -> None:
+    """Run statements one after another, to their ends."""
+    for _ in connection.execute(script):
+        pass
+
+
+@contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """A transaction that takes the write lock at once: all of what happens inside, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A failed COMMIT may leave the transaction open; after some errors SQLite has rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """SQLite's and the system's errors as ours, saying what could not be done."""
+    try:
+        yield
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise BusyError(f"another process holds the database's lock; could not {doing}: {error}") from error
+    except (apsw.Error, OSError) as error:
+        raise StoreError(f"could not {doing}: {error}") from error

@@ -1,0 +1,80 @@
+"""The store of one ledger: what every adapter promises, in types and in prose.
+
+1. Durable on return: when `create` or `commit` returns, what it wrote survives a crash of the machine.
+2. A record is visible exactly below the head's size. Committing the head is the one act that publishes (I4).
+3. `commit` is all or nothing, and compares-and-swaps the head: `ConflictError` when its size is not the
+   expected one. Of several writers one wins, and the losers' bytes leave no trace.
+4. Committed bytes never change (I2), and the adapter has the database refuse it as well as it can.
+5. After a `StoreError` the outcome may be unknown; every call may then be repeated.
+6. Reads are in position order and half-open. They hand back what is there, gaps and damage included: the
+   caller judges it.
+7. Ledgers never see each other's data (I9).
+All methods may be called from many threads; a store object does not cross a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from tallystick.core.merkle import Tile
+
+
+class StoredRecord(NamedTuple):
+    """One record as it rests. `crc32` was computed over `line` when it was written: it tells bit rot,
+    which leaves it wrong, from tampering, which takes care to leave it right."""
+
+    position: int
+    line: bytes
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest commit: a size, its signed checkpoint, and three positions that lead the writer back to
+    its state: where the present epoch was opened, and where the checkpoint and evidence keys in force
+    were named. All of it can be checked against the log."""
+
+    size: int
+    checkpoint: bytes
+    epoch_at: int
+    checkpoint_key_at: int
+    evidence_key_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit adds: neighbouring records from position `first`, and the tiles that they completed."""
+
+    first: int
+    lines: Sequence[bytes]
+    tiles: Sequence[Tile]
+
+
+class Store(Protocol):
+    """The port. See the module head for its promises."""
+
+    def create(self, batch: Batch, head: Head) -> None:
+        """Begin the ledger with its first batch. `ConflictError` when it already has a head."""
+
+    def head(self) -> Head | None:
+        """The newest committed head; None before `create`."""
+
+    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
+        """Append the batch and publish the head, if the present head's size is `expected_size`."""
+
+    def read(self, first: int, end: int) -> Iterator[StoredRecord]:
+        """The records at positions [first, end), in order; those that are not there are left out."""
+
+    def tiles(self, level: int, first: int, end: int) -> list[Tile]:
+        """The full tiles of a level with an index in [first, end), in order; absent ones left out."""
+
+    def inspect(self) -> list[str]:
+        """What the adapter itself finds wrong with its own arrangements, in sentences; empty when nothing."""
+
+    def bytes_used(self) -> int:
+        """The bytes that the ledger takes where it rests, the index not included."""
+
+    def close(self) -> None:
+        """Let go of files and connections. Closing twice is harmless."""

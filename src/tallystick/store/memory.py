@@ -1,0 +1,84 @@
+"""A store in memory, for tests and for trying things out: nothing outlives the process.
+
+It is also the policeman of the tests. It keeps a second copy of all that it was given, and fails the call
+in which sealed bytes turn out to have changed, so code that mutates what it handed over cannot pass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from zlib import crc32
+
+from tallystick.core.merkle import Tile
+from tallystick.errors import ConflictError, StoreError, TamperError
+from tallystick.store.contract import Batch, Head, StoredRecord
+
+
+class MemoryStore:
+    """Keeps the contract except for durability, which memory does not have."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._head: Head | None = None
+        self._records: list[StoredRecord] = []
+        self._tiles: dict[tuple[int, int], Tile] = {}
+        self._sealed: list[bytes] = []
+        self._closed = False
+
+    def create(self, batch: Batch, head: Head) -> None:
+        with self._lock:
+            self._check_open()
+            if self._head is not None:
+                raise ConflictError("the ledger already exists")
+            self._publish(batch, head)
+
+    def head(self) -> Head | None:
+        self._check_open()
+        return self._head
+
+    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
+        with self._lock:
+            self._check_open()
+            present = self._head.size if self._head else None
+            if present != expected_size:
+                raise ConflictError(f"the head is at {present}, not at {expected_size}")
+            self._publish(batch, head)
+
+    def _publish(self, batch: Batch, head: Head) -> None:
+        if batch.first != len(self._records) or head.size != batch.first + len(batch.lines):
+            raise StoreError("the batch does not continue the ledger up to the head's size")
+        for position, line in enumerate(batch.lines, batch.first):
+            self._records.append(StoredRecord(position, line, crc32(line)))
+            self._sealed.append(bytes(bytearray(line)))
+        for tile in batch.tiles:
+            if (tile.level, tile.index) in self._tiles:
+                raise TamperError(f"tile {tile.level}/{tile.index} was written twice")
+            self._tiles[tile.level, tile.index] = tile
+        self._head = head
+
+    def read(self, first: int, end: int) -> Iterator[StoredRecord]:
+        self._check_open()
+        for position in range(first, min(end, len(self._records))):
+            record = self._records[position]
+            if record.line != self._sealed[position] or record.position != position:
+                raise TamperError(f"sealed bytes changed in memory at position {position}")
+            yield record
+
+    def tiles(self, level: int, first: int, end: int) -> list[Tile]:
+        self._check_open()
+        found = (self._tiles.get((level, index)) for index in range(first, end))
+        return [tile for tile in found if tile is not None]
+
+    def inspect(self) -> list[str]:
+        return []
+
+    def bytes_used(self) -> int:
+        return sum(len(record.line) for record in self._records) + 8224 * len(self._tiles)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")

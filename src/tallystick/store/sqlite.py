@@ -1,0 +1,229 @@
+"""The default store: one SQLite database file in the ledger's folder, through apsw.
+
+Write-ahead log with `synchronous=FULL`: a commit returns after its frames reached the disk, and readers
+see it only then. One transaction is one commit of the contract; what a crash leaves of an unfinished one
+is ignored when the file is next opened.
+
+Readers take short snapshots, a page of records at a time, and so never hold back the log's reset.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from zlib import crc32
+
+import apsw
+
+from tallystick.core.merkle import Tile
+from tallystick.errors import ConflictError, NotFoundError, StoreError
+from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
+from tallystick.store.contract import Batch, Head, StoredRecord
+
+FILE_NAME: Final = "ledger.db"
+_APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
+_LAYOUT: Final = 1
+_READ_PAGE: Final = 1_000
+_WAL_PAGES: Final = 4_000
+"""Pages of write-ahead log after which they are copied into the file: 16 MB."""
+
+_ROWS_AT_ONCE: Final = 200
+"""Rows of one INSERT. Each statement run releases and retakes the interpreter's lock; beside busy threads
+that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
+
+_INSERT_ROW: Final = "(?,?,?)"
+_SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
+_INDEX_BITS: Final = 48
+
+
+class SqliteStore:
+    """One ledger in `folder / "ledger.db"`. See `tallystick.store.contract` for what it promises.
+
+    Opening touches nothing unless `create` is called. With `readonly` every write raises `StoreError`.
+    """
+
+    def __init__(self, folder: Path, *, readonly: bool = False) -> None:
+        self.path: Final = folder / FILE_NAME
+        self._readonly: Final = readonly
+        self._writing = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._writer: apsw.Connection | None = None
+        self._process = os.getpid()
+        self._closed = False
+
+    def create(self, batch: Batch, head: Head) -> None:
+        with self._writing, translated("create the ledger"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            writer = self._open_writer()
+            with transaction(writer):
+                if writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'head'").fetchall():
+                    raise ConflictError(f"there is already a ledger in {self.path}")
+                # Tables, genesis and head appear together or, after a crash here, not at all.
+                run_script(writer, _schema())
+                _insert(writer, batch)
+                writer.execute("INSERT INTO head VALUES (1,?,?,?,?,?)", _head_row(head))
+
+    def head(self) -> Head | None:
+        if self._writer is None and not self.path.exists():
+            return None
+        with self._reader("read the head") as reader:
+            if not reader.execute("SELECT 1 FROM sqlite_schema WHERE name = 'head'").fetchall():
+                return None
+            rows = reader.execute(_SELECT_HEAD).fetchall()
+        return Head(*rows[0]) if rows else None
+
+    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
+        with self._writing, translated("commit"):
+            writer = self._open_writer()
+            with transaction(writer):
+                present = writer.execute("SELECT size FROM head").fetchall()
+                if not present:
+                    raise StoreError(f"{self.path} holds no ledger yet; create it first")
+                if present[0][0] != expected_size:
+                    raise ConflictError(f"the head is at {present[0][0]}, not at {expected_size}")
+                _insert(writer, batch)
+                writer.execute(
+                    "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=?",
+                    _head_row(head),
+                )
+                # A crash up to here leaves frames that no commit frame covers: they are never read.
+
+    def read(self, first: int, end: int) -> Iterator[StoredRecord]:
+        while first < end:
+            with self._reader("read records") as reader:
+                rows = reader.execute(
+                    "SELECT position, bytes, crc32 FROM record WHERE position >= ? AND position < ?"
+                    " ORDER BY position LIMIT ?",
+                    (first, end, _READ_PAGE),
+                ).fetchall()
+            yield from map(StoredRecord._make, rows)
+            if len(rows) < _READ_PAGE:
+                return
+            first = rows[-1][0] + 1
+
+    def tiles(self, level: int, first: int, end: int) -> list[Tile]:
+        base = level << _INDEX_BITS
+        with self._reader("read tiles") as reader:
+            rows = reader.execute(
+                "SELECT number, hashes, root FROM tile WHERE number >= ? AND number < ? ORDER BY number",
+                (base + first, base + end),
+            ).fetchall()
+        return [Tile(level, number - base, hashes, root) for number, hashes, root in rows]
+
+    def inspect(self) -> list[str]:
+        with self._reader("inspect the file") as reader:
+            found = dict(reader.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall())
+        wanted = _schema_parts()
+        return [
+            *(f"{self.path}: {name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())),
+            *(f"{self.path}: {name} does not belong in the schema" for name in sorted(found.keys() - wanted.keys())),
+            *(
+                f"{self.path}: {name} was altered in the schema"
+                for name in sorted(wanted.keys() & found.keys())
+                if wanted[name] != found[name]
+            ),
+        ]
+
+    def bytes_used(self) -> int:
+        paths = (self.path, Path(f"{self.path}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    def close(self) -> None:
+        with self._writing:
+            self._closed = True
+            connections = [*self._idle, *([self._writer] if self._writer else [])]
+            self._idle, self._writer = [], None
+            if self._process == os.getpid():
+                for connection in connections:
+                    connection.close()
+
+    def _open_writer(self) -> apsw.Connection:
+        self._check_usable()
+        if self._writer is None:
+            if self._readonly:
+                raise StoreError(f"{self.path} was opened for reading only")
+            if self.path.exists():
+                self._open_reader().close()  # refuses what is not a ledger before anything touches it
+            self._writer = connect(self.path, synchronous="full")
+            self._writer.wal_autocheckpoint(_WAL_PAGES)
+        return self._writer
+
+    @contextmanager
+    def _reader(self, doing: str) -> Iterator[apsw.Connection]:
+        """A connection for one short read, taken from the idle ones or opened."""
+        with translated(doing):
+            self._check_usable()
+            try:
+                reader = self._idle.pop()
+            except IndexError:
+                reader = self._open_reader()
+            try:
+                yield reader
+            finally:
+                if self._closed:
+                    reader.close()
+                else:
+                    self._idle.append(reader)
+
+    def _open_reader(self) -> apsw.Connection:
+        if not self.path.exists():
+            raise NotFoundError(f"there is no ledger in {self.path.parent}")
+        # Without a log to read and without leave to make one, the file is all there is, and stands still.
+        alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
+        reader = connect_readonly(self.path, immutable=alone)
+        _check_layout(reader, self.path)
+        return reader
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+        if self._process != os.getpid():
+            raise StoreError("the ledger was opened before a fork; open it again in this process")
+
+
+def _insert(connection: apsw.Connection, batch: Batch) -> None:
+    for start in range(0, len(batch.lines), _ROWS_AT_ONCE):
+        lines = batch.lines[start : start + _ROWS_AT_ONCE]
+        values: list[Any] = []
+        for position, line in enumerate(lines, batch.first + start):
+            values += (position, line, crc32(line))
+        connection.execute(_insert_sql(len(lines)), values)
+    for tile in batch.tiles:
+        number = (tile.level << _INDEX_BITS) + tile.index
+        connection.execute("INSERT INTO tile VALUES (?,?,?)", (number, tile.hashes, tile.root))
+
+
+def _insert_sql(rows: int) -> str:
+    return "INSERT INTO record VALUES " + ",".join([_INSERT_ROW] * rows)
+
+
+def _head_row(head: Head) -> tuple[Any, ...]:
+    return (head.size, head.checkpoint, head.epoch_at, head.checkpoint_key_at, head.evidence_key_at)
+
+
+def _check_layout(connection: apsw.Connection, path: Path) -> None:
+    application = connection.pragma("application_id")
+    layout = connection.pragma("user_version")
+    empty = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    if application != _APPLICATION_ID and not empty:
+        raise StoreError(f"{path} is a SQLite database, but not a Tallystick ledger")
+    if not empty and layout != _LAYOUT:
+        raise StoreError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
+
+
+def _schema() -> str:
+    return files("tallystick.store").joinpath("sqlite.sql").read_text("utf-8")
+
+
+def _schema_parts() -> dict[str, str]:
+    scratch = apsw.Connection(":memory:")
+    try:
+        run_script(scratch, _schema())
+        return dict(scratch.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall())
+    finally:
+        scratch.close()

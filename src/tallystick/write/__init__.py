@@ -1,0 +1,1 @@
+"""The way in: accept, seal, commit."""

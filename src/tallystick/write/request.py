@@ -1,0 +1,129 @@
+"""A request: drafts that are sealed together or not at all, and what becomes of them.
+
+Here the promises to a caller who tries again are kept. The same id with the same content is answered with
+the record that was sealed first; with other content it is a conflict. An expected version must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from tallystick.core.content import Content
+from tallystick.core.record import Record
+from tallystick.errors import ConflictError
+from tallystick.write.accept import BROUGHT, Draft
+
+
+class Sealed(NamedTuple):
+    """The receipt of an event, given only when its record is durable (I1)."""
+
+    position: int
+    id: str
+    entity_id: str
+    entity_version: int
+    recorded_at: str
+    hash: bytes
+    """SHA-256 of the record, 32 bytes."""
+    replayed: bool = False
+    """Whether the id had been sealed before, and this is the receipt of that first time."""
+
+
+Place: TypeAlias = int | Sealed
+"""The index of a draft among those that a plan adds, or the receipt of its earlier record. An index of a
+draft that another draft of the same plan repeats is given as its complement, `~index`."""
+
+
+class Request:
+    """Drafts to be sealed as one. `sealed` or `error` is set, once, by whoever seals."""
+
+    __slots__ = ("conditional", "drafts", "error", "sealed")
+
+    def __init__(self, drafts: Sequence[Draft]) -> None:
+        self.drafts: Final = drafts
+        self.conditional: Final = any(d.made == BROUGHT or d.expected_version != "any" for d in drafts)
+        """Whether anything must be looked up before it is known that the drafts can be sealed."""
+        self.sealed: list[Sealed] | None = None
+        self.error: BaseException | None = None
+
+
+class Resolution:
+    """Works out, draft by draft, what of a conditional request is new; keeps nothing if one conflicts.
+
+    `planned` are the drafts already in the plan, `brought` the indices of their ids; `version` gives an
+    entity's version after them, and `find` the sealed record of an event id.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[Draft],
+        *,
+        brought: dict[str, int],
+        version: Callable[[str], int],
+        find: Callable[[str], Record | None],
+    ) -> None:
+        self._planned: Final = planned
+        self._brought_before: Final = brought
+        self._version: Final = version
+        self._find: Final = find
+        self._versions: dict[str, int] = {}
+        self.places: list[Place] = []
+        self.fresh: list[Draft] = []
+        self.brought: dict[str, int] = {}
+
+    def take(self, draft: Draft) -> None:
+        """Place one draft. Raises `ConflictError`."""
+        index = len(self._planned) + len(self.fresh)
+        if draft.made == BROUGHT:
+            earlier = self._earlier(draft)
+            if earlier is not None:
+                self.places.append(earlier)
+                return
+            self.brought[draft.id] = index
+        version = self._versions.get(draft.entity_id)
+        if version is None:
+            version = self._version(draft.entity_id)
+        if draft.expected_version != "any":
+            _check_expected(draft, version)
+        self._versions[draft.entity_id] = version + 1
+        self.places.append(index)
+        self.fresh.append(draft)
+
+    def _earlier(self, draft: Draft) -> Place | None:
+        index = self.brought.get(draft.id, self._brought_before.get(draft.id))
+        if index is not None:
+            before = len(self._planned)
+            twin = self._planned[index] if index < before else self.fresh[index - before]
+            _check_same(draft, twin.content)
+            return ~index
+        record = self._find(draft.id)
+        if record is None:
+            return None
+        _check_same(draft, Content.of(record.members))
+        return Sealed(
+            record.position,
+            record.id,
+            record.entity_id,
+            record.entity_version,
+            record.recorded_at,
+            record.hash,
+            replayed=True,
+        )
+
+
+def _check_same(draft: Draft, content: Content) -> None:
+    if draft.content != content:
+        raise ConflictError(
+            f"the event id {draft.id!r} was used before, for other content: "
+            "send a new id for a new event, or exactly the same event to repeat one"
+        )
+
+
+def _check_expected(draft: Draft, version: int) -> None:
+    expected = draft.expected_version
+    holds = {"none": version == 0, "exists": version > 0}.get(str(expected), expected == version)
+    if not holds:
+        raise ConflictError(
+            f"the entity {draft.entity_id!r} is at version {version}, and {expected!r} was expected: "
+            "read it again, then decide"
+        )

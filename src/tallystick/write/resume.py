@@ -1,0 +1,129 @@
+"""Beginning and going on: the first commit of a ledger, and the sealer's state read back from its store.
+
+The head says where to look; everything it says is held against the log before a byte is added. A head
+that does not hold is a `TamperError`: going on would seal over the evidence.
+"""
+
+from __future__ import annotations
+
+from binascii import hexlify
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tallystick.core import timestamp
+from tallystick.core.checkpoint import open_checkpoint
+from tallystick.core.keys import LedgerKeys, commitment, epoch_key
+from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH, Tree, leaf_hash
+from tallystick.core.note import Signer, VerifierKey
+from tallystick.core.record import Record, record_hash
+from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis, KeyRotated
+from tallystick.errors import RejectedError, StoreError, TamperError
+from tallystick.ids import IdMaker
+from tallystick.store.contract import Batch, Store
+from tallystick.store.reading import read_record, tile_hashes
+from tallystick.write.known import MadeRun
+from tallystick.write.seal import Planner, State
+
+_KEYS_CURE: Final = "give the folder that holds this ledger's keys"
+
+
+def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMaker, now: int) -> None:
+    """Commit the genesis and the opening of epoch 0, together. `ConflictError` if the ledger exists."""
+    line = genesis.seal(keys.root, event_id=ids.spell(ids.next_counter()), recorded_at=timestamp.render(now))
+    tree, _ = Tree.empty().extend([leaf_hash(line)])
+    state = State(
+        tree=tree,
+        prev_hash=hexlify(record_hash(line)),
+        recorded_at=now,
+        epoch=-1,
+        epoch_opened_at=now,
+        epoch_at=1,
+        checkpoint_key_at=0,
+        evidence_key_at=0,
+    )
+    planner = Planner(
+        state,
+        genesis=genesis,
+        known=_GenesisAlone(),
+        find=lambda _: None,
+        event_mac=keys.event_mac,
+        ids=ids,
+        now=now,
+    )
+    planner.open_epoch()
+    plan = planner.finish(Signer(genesis.origin, keys.checkpoint), tag=lambda _: b"")
+    store.create(Batch(0, [line, *plan.batch.lines], plan.batch.tiles), plan.head)
+
+
+class _GenesisAlone:
+    """`Known` of a ledger that has only its genesis."""
+
+    def catch_up(self, size: int) -> None: ...
+
+    def version(self, entity_id: str) -> int:
+        return int(entity_id == SYSTEM_ENTITY)
+
+    def find(self, event_id: str) -> int | None: ...
+
+    def learn(
+        self, end: int, versions: Mapping[str, int], *, brought: Sequence[tuple[str, int]], made: Sequence[MadeRun]
+    ) -> None: ...
+
+
+def load_state(store: Store, *, genesis: Genesis) -> State:
+    """The state after the newest commit. `TamperError` when the head and the log do not agree."""
+    head = store.head()
+    if head is None:
+        raise StoreError("the store holds no ledger")
+    try:
+        verifier_key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
+        checkpoint = open_checkpoint(head.checkpoint, [verifier_key], origin=genesis.origin)
+        tree = Tree.from_edges(head.size, _edges(store, head.size))
+        last = read_record(store, head.size - 1)
+        opened_record = read_record(store, head.epoch_at)
+        opened = EpochOpened.of(opened_record)
+    except RejectedError as error:
+        raise TamperError(f"the head does not hold: {error}; run a verification") from error
+    if (checkpoint.size, checkpoint.root) != (head.size, tree.root):
+        raise TamperError("the head's signed checkpoint is not of these records: run a verification")
+    if opened.epoch != last.members["epoch"]:
+        raise TamperError("the head names the wrong epoch: run a verification")
+    return State(
+        tree=tree,
+        prev_hash=hexlify(last.hash),
+        recorded_at=timestamp.parse(last.recorded_at),
+        epoch=opened.epoch,
+        epoch_opened_at=timestamp.parse(opened_record.recorded_at),
+        epoch_at=head.epoch_at,
+        checkpoint_key_at=head.checkpoint_key_at,
+        evidence_key_at=head.evidence_key_at,
+    )
+
+
+def checkpoint_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:
+    """The public checkpoint key that the record at `named_at` put in force; at 0 it is the genesis."""
+    return KeyRotated.of(read_record(store, named_at)).new_key if named_at else genesis.checkpoint_key
+
+
+def evidence_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:
+    """The public evidence key that the record at `named_at` put in force; at 0 it is the genesis."""
+    return KeyRotated.of(read_record(store, named_at)).new_key if named_at else genesis.evidence_key
+
+
+def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis) -> None:
+    """Whether these are the keys of this ledger. `RejectedError` before anything is sealed under others."""
+    opened = EpochOpened.of(read_record(store, state.epoch_at))
+    if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
+        raise RejectedError("the master key is not the one that this ledger was sealed under", cure=_KEYS_CURE)
+    in_force = checkpoint_key(store, state.checkpoint_key_at, genesis=genesis)
+    if keys.checkpoint.public_key().public_bytes_raw() != in_force:
+        raise RejectedError("the checkpoint key is not the one in force in this ledger", cure=_KEYS_CURE)
+
+
+def _edges(store: Store, size: int) -> list[bytes]:
+    """The hashes of the unfinished tile of every level."""
+    edges = []
+    for level in range(-(-size.bit_length() // TILE_HEIGHT)):
+        index, width = divmod(size >> TILE_HEIGHT * level, TILE_WIDTH)
+        edges.append(tile_hashes(store, level, index, width) if width else b"")
+    return edges

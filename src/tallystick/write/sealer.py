@@ -1,0 +1,217 @@
+"""The sealer of one ledger: plans a batch, commits it, and answers when it is durable.
+
+What the sealer keeps in memory can all be read back from the store, and after any failure it is: a commit
+that lost the race, or whose outcome is unknown, drops the state, reads the head and goes on from there.
+So recovery is the normal path (SPEC 6; ARCHITECTURE has the table of what a crash leaves).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tallystick.clock import Clock
+from tallystick.core import timestamp
+from tallystick.core.keys import LedgerKeys, epoch_key, tagger
+from tallystick.core.note import Signer
+from tallystick.core.record import KEY_ROTATED, Record
+from tallystick.core.system import Genesis, KeyRotated, Purpose
+from tallystick.errors import BusyError, ConflictError, StoreError, TallystickError
+from tallystick.ids import IdMaker
+from tallystick.limits import BATCH_EVENTS_MAX, WAITING_EVENTS_MAX
+from tallystick.store.contract import Store
+from tallystick.store.reading import read_record
+from tallystick.write.accept import Draft, system_draft
+from tallystick.write.group import GroupCommit
+from tallystick.write.known import Known
+from tallystick.write.request import Request, Sealed
+from tallystick.write.resume import check_keys, load_state
+from tallystick.write.seal import Plan, Planner, State, Tag
+
+_ATTEMPTS_MAX: Final = 1_000
+"""Lost races in a row before a batch gives up; another writer made progress at each of them."""
+
+LoadKeys = Callable[[], LedgerKeys]
+"""Reads the keys in force; asked again when the ledger says that they were rotated."""
+
+_log: Final = logging.getLogger("tallystick.write")
+
+
+class Sealer:
+    """Seals drafts for one ledger that exists. Safe for many threads, and beside other processes."""
+
+    def __init__(
+        self, store: Store, *, genesis: Genesis, load_keys: LoadKeys, known: Known, clock: Clock, ids: IdMaker
+    ) -> None:
+        self._store: Final = store
+        self._genesis: Final = genesis
+        self._load_keys: Final = load_keys
+        self._keys_at: tuple[int, int] | None = None
+        self._keys = load_keys()
+        self._known: Final = known
+        self._clock: Final = clock
+        self._ids: Final = ids
+        self._group: Final = GroupCommit(
+            self._settle, events_max=BATCH_EVENTS_MAX, waiting_max=WAITING_EVENTS_MAX
+        )
+        self._state: State | None = None
+        self._tag: tuple[int, Tag] | None = None
+        self._clock_held = False
+
+    def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
+        """Seal drafts as one: all of them, durable on return, or none.
+
+        Raises `ConflictError`, `BusyError`, or `StoreError` when the outcome may be unknown.
+        """
+        return self._group.run(Request(drafts))
+
+    def change_epoch(self) -> None:
+        """Close the present epoch and open the next (SPEC 5.2)."""
+        with self._group.exclusively():
+            self._commit_until_won([], prepare=Planner.open_epoch)
+
+    def rotate_key(self, purpose: Purpose, new: Ed25519PrivateKey) -> None:
+        """Name a new checkpoint or evidence key in the ledger, signed by old and new (SPEC 5.4).
+
+        From this commit on the new checkpoint key signs. The caller keeps keys where keys are kept.
+        """
+        with self._group.exclusively():
+            self._current_state()
+            old = self._keys.checkpoint if purpose == "checkpoint" else self._keys.evidence
+            rotated = KeyRotated.sign(purpose, ledger=self._genesis.ledger, old=old, new=new)
+            draft = system_draft(KEY_ROTATED, rotated.payload(), self._ids)
+            signing = new if purpose == "checkpoint" else None
+            self._commit_until_won([], prepare=lambda planner: planner.name_key(purpose, draft), signing=signing)
+            self._state = None  # the keys are read again with it
+
+    def exclusively(self) -> threading.Lock:
+        """A lock to hold for work that must not run beside a commit."""
+        return self._group.exclusively()
+
+    def _settle(self, requests: list[Request]) -> None:
+        try:
+            self._commit_until_won(requests, prepare=_open_due_epoch)
+        except TallystickError as error:
+            for request in requests:
+                request.error = error
+
+    def _commit_until_won(
+        self,
+        requests: list[Request],
+        *,
+        prepare: Callable[[Planner], None],
+        signing: Ed25519PrivateKey | None = None,
+    ) -> None:
+        """Plan and commit; when another process was first, read what it wrote and plan again.
+
+        `signing` signs the checkpoint in place of the key in force.
+        """
+        for _ in range(_ATTEMPTS_MAX):
+            planner = self._planner()
+            prepare(planner)
+            refused = _add_all(planner, requests)
+            if refused and not self._is_current():
+                continue  # what it conflicts with may be what others have written meanwhile
+            if planner.count:
+                signer = Signer(self._genesis.origin, signing or self._keys.checkpoint)
+                plan = planner.finish(signer, tag=self._tag_of_epoch())
+                if not self._commit(plan):
+                    continue
+                receipts = plan.receipts
+            else:
+                receipts = planner.repeats()
+            for request, sealed in receipts:
+                request.sealed = sealed
+            for request, error in refused:
+                request.error = error
+            return
+        raise BusyError(f"other writers were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
+
+    def _planner(self) -> Planner:
+        state = self._current_state()
+        now = self._clock()
+        self._report_clock(now, state)
+        return Planner(
+            state,
+            genesis=self._genesis,
+            known=self._known,
+            find=self._find,
+            event_mac=self._keys.event_mac,
+            ids=self._ids,
+            now=now,
+        )
+
+    def _current_state(self) -> State:
+        """The state in memory, else read back from the store, with the index caught up to it."""
+        if self._state is None:
+            state = load_state(self._store, genesis=self._genesis)
+            named = (state.checkpoint_key_at, state.evidence_key_at)
+            if named != self._keys_at:
+                self._keys, self._keys_at = self._load_keys(), named
+                check_keys(self._keys, self._store, state=state, genesis=self._genesis)
+            self._known.catch_up(state.tree.size)
+            self._state = state
+        return self._state
+
+    def _commit(self, plan: Plan) -> bool:
+        """Make the plan's commit. False when another process was first; raises when it failed."""
+        state, self._state = self._state, None  # until we know better, we know nothing
+        assert state is not None, "planned from a state"
+        try:
+            self._store.commit(state.tree.size, plan.batch, plan.head)
+        except ConflictError:
+            return False
+        except StoreError:
+            # Failed, or failed after it was done? The head tells. If it does not answer, the caller has to
+            # ask again; our signature of a checkpoint that was not committed has left no trace outside.
+            head = self._store.head()
+            if head is None or head.checkpoint != plan.head.checkpoint:
+                raise
+        self._known.learn(plan.head.size, plan.versions, brought=plan.brought, made=plan.made)
+        self._state = plan.state
+        return True
+
+    def _is_current(self) -> bool:
+        head = self._store.head()
+        if self._state is not None and head is not None and head.size == self._state.tree.size:
+            return True
+        self._state = None
+        return False
+
+    def _find(self, event_id: str) -> Record | None:
+        position = self._known.find(event_id)
+        return None if position is None else read_record(self._store, position)
+
+    def _tag_of_epoch(self) -> Tag:
+        """The MAC of the present epoch. Only this one key is kept; those of earlier epochs are not."""
+        assert self._state is not None, "planned from a state"
+        epoch = self._state.epoch
+        if self._tag is None or self._tag[0] != epoch:
+            self._tag = (epoch, tagger(epoch_key(self._keys.event_mac, epoch)))
+        return self._tag[1]
+
+    def _report_clock(self, now: int, state: State) -> None:
+        held = now < state.recorded_at
+        if held and not self._clock_held:
+            behind = (state.recorded_at - now) / timestamp.SECOND
+            _log.warning("the clock stepped back %.6f s; recorded times are held until it has caught up", behind)
+        self._clock_held = held
+
+
+def _open_due_epoch(planner: Planner) -> None:
+    if planner.epoch_is_due():
+        planner.open_epoch()
+
+
+def _add_all(planner: Planner, requests: list[Request]) -> list[tuple[Request, ConflictError]]:
+    refused: list[tuple[Request, ConflictError]] = []
+    for request in requests:
+        try:
+            planner.add(request)
+        except ConflictError as error:
+            refused.append((request, error))
+    return refused

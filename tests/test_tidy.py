@@ -1,0 +1,454 @@
+"""The house rules that a machine can hold: layers, sizes, bans, heads, dead modules.
+
+Each rule is a function from a parsed module to findings, so that a short offending source can show
+that it is able to fail. To change a rule, edit its table; to break one, with a reason, add a line to
+EXEMPTIONS, of which there are never more than five.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SOURCE: Final = ROOT / "src" / "tallystick"
+TESTS: Final = ROOT / "tests"
+VERIFIER: Final = ROOT / "verifier"
+
+MODULE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 50
+POSITIONAL_MAX: Final = 5
+HEAD_LINES_MAX: Final = 10
+EXEMPTIONS_MAX: Final = 5
+VERIFIER_LINES_MAX: Final = 800
+
+BUILTINS: Final = frozenset(dir(builtins))
+
+EXEMPTIONS: Final[tuple[tuple[str, str, str], ...]] = ()
+"""(rule, path from the root, reason)."""
+
+# ------------------------------------------------------------------------------------------ the tables
+
+PUBLIC: Final = "(the public names)"
+"""`tallystick/__init__.py` itself, as the target of an import."""
+
+ANYONE: Final = ("errors", "limits")
+"""What every module may import."""
+
+OUR_OWN: Final = ("clock", "ids", "keystore")
+"""Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
+
+BUILT_ON_READ: Final = (*OUR_OWN, "core", "ledger", "read", "store.contract")
+FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "read", "store.contract", "write")
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence.verify", "ledger")
+
+LAYERS: Final[dict[str, tuple[str, ...]]] = {
+    PUBLIC: ("deployment", "ledger", *FRONT_DOOR),
+    "errors": (),
+    "limits": (),
+    "clock": (),
+    "core": ("core",),
+    "ids": (),
+    "keystore": ("core", "ids"),
+    "store.contract": ("core",),
+    "store": ("core", "store.contract"),  # the adapters: never each other
+    "write": ("clock", "core", "ids", "store.contract", "write"),
+    "read": ("clock", "core", "ids", "read", "store.contract"),
+    "config": (*OUR_OWN, "core", "read", "store"),
+    "ledger": FRONT_DOOR,
+    "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
+    "evidence": ("evidence", *BUILT_ON_READ),
+    "govern": ("govern", *BUILT_ON_READ),
+    "privacy": ("privacy", *BUILT_ON_READ),
+    "deliver": ("deliver", *BUILT_ON_READ),
+    "serve": ("serve", *BORDER),
+    "cli": ("cli", "integrations", *BORDER),
+    "__main__": ("cli",),
+    "integrations": ("integrations", *BORDER),
+}
+"""Module or package → what of tallystick it may import. The longest name that fits a module counts."""
+
+EVERYWHERE: Final = ("",)
+THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
+    "apsw": ("store.sqlite", "read.sqlite_index"),
+    "click": ("cli",),
+    "cryptography": ("core", "keystore", "write"),
+    "msgspec": EVERYWHERE,
+    "orjson": EVERYWHERE,
+    "rfc8785": ("core",),
+    "rich": ("cli",),
+}
+"""Dependency → who may import it. One that stands nowhere here has no decision record either."""
+
+CORE_WITHOUT: Final = (
+    *("asyncio", "io", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "shutil"),
+    *("socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "urllib"),
+)
+"""The standard library's I/O, clocks and randomness, which `core` must not know."""
+
+BANS: Final[dict[str, tuple[str, ...]]] = {
+    "time.time": ("clock",),
+    "time.time_ns": ("clock",),
+    "datetime.datetime.now": ("clock",),
+    "datetime.datetime.utcnow": ("clock",),
+    "datetime.datetime.today": ("clock",),
+    "datetime.date.today": ("clock",),
+    "uuid.uuid1": (),
+    "uuid.uuid4": (),
+    "random": (),
+    "secrets": ("ids",),
+    "os.urandom": ("ids",),
+    "print": (),
+    "os.environ": ("config",),
+    "os.getenv": ("config",),
+    ".splitlines": (),  # it also splits at U+0085 and U+2028, which are legal inside JSON: split on b"\n"
+}
+"""Name, or `.method` on anything → the modules in which it is allowed."""
+
+TEST_BANS: Final[dict[str, tuple[str, ...]]] = {
+    "pytest.skip": (),
+    "pytest.importorskip": (),
+    "pytest.mark.skip": (),
+    "pytest.mark.skipif": (),
+    "unittest.skip": (),
+}
+"""A test that needs a tool is marked; conftest.py deselects it visibly, and CI has the tool."""
+
+ENTRY_POINTS: Final = (PUBLIC, "__main__", "cli", "cli.__main__", "integrations", "serve.app")
+"""Modules that the world outside imports; all of `integrations` is there for applications."""
+
+# ------------------------------------------------------------------------------------- what a rule sees
+
+
+class Import(NamedTuple):
+    line: int
+    target: str
+    """The dotted module; inside tallystick without its first part."""
+    inside: bool
+
+
+class Finding(NamedTuple):
+    rule: str
+    path: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.rule}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    name: str
+    path: str
+    tree: ast.Module
+    lines: int
+    imports: tuple[Import, ...]
+
+    def within(self, *prefixes: str) -> bool:
+        return any(is_within(self.name, prefix) for prefix in prefixes)
+
+
+def is_within(name: str, prefix: str) -> bool:
+    return not prefix or name == prefix or name.startswith(prefix + ".")
+
+
+def parse(name: str, path: str, source: str, known: frozenset[str]) -> Module:
+    tree = ast.parse(source, filename=path)
+    imports = tuple(found for node in ast.walk(tree) for found in imports_of(node, known))
+    return Module(name=name, path=path, tree=tree, lines=source.count("\n"), imports=imports)
+
+
+def imports_of(node: ast.AST, known: frozenset[str]) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield import_of(node.lineno, alias.name)
+    elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        for alias in node.names:
+            below = f"{node.module}.{alias.name}"
+            yield import_of(node.lineno, below if below in known else node.module)
+
+
+def import_of(line: int, dotted: str) -> Import:
+    first, _, rest = dotted.partition(".")
+    return Import(line, rest or PUBLIC, True) if first == "tallystick" else Import(line, dotted, False)
+
+
+def modules_under(folder: Path, package: str) -> tuple[Module, ...]:
+    """Every module under `folder`, named as inside `package`, whose own module is PUBLIC."""
+    places: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        places[".".join(parts[:-1] if parts[-1] == "__init__" else parts) or PUBLIC] = path
+    known = frozenset(f"{package}.{name}" for name in places)
+    return tuple(
+        parse(name, path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"), known)
+        for name, path in places.items()
+    )
+
+
+# ------------------------------------------------------------------------------------------- the rules
+
+
+def layering(module: Module) -> Iterator[Finding]:
+    """A module imports only what its layer may see (DESIGN: who may import whom)."""
+    layer = max((name for name in LAYERS if is_within(module.name, name)), key=len, default=None)
+    if layer is None:
+        yield Finding("layering", module.path, 1, f"LAYERS does not say what '{module.name}' may import")
+        return
+    allowed = (*LAYERS[layer], *ANYONE)
+    for line, target, inside in module.imports:
+        if inside and target != module.name and not any(is_within(target, prefix) for prefix in allowed):
+            yield Finding("layering", module.path, line, f"'{module.name}' may not import '{target}'")
+
+
+def outside(module: Module) -> Iterator[Finding]:
+    """A dependency stays in its place, and `core` is pure."""
+    for line, target, inside in module.imports:
+        top = target.partition(".")[0]
+        if inside or top == "__future__":
+            continue
+        if top in sys.stdlib_module_names:
+            if module.within("core") and top in CORE_WITHOUT:
+                yield Finding("outside", module.path, line, f"core is pure and may not import '{top}'")
+        elif top not in THIRD_PARTY:
+            yield Finding("outside", module.path, line, f"THIRD_PARTY does not know the dependency '{top}'")
+        elif not module.within(*THIRD_PARTY[top]):
+            yield Finding("outside", module.path, line, f"'{module.name}' may not import '{top}'")
+
+
+def sizes(module: Module) -> Iterator[Finding]:
+    """Modules and functions are short; arguments after the first few are named by the caller."""
+    if module.lines > MODULE_LINES_MAX:
+        yield Finding("size", module.path, 1, f"{module.lines} lines, at most {MODULE_LINES_MAX}")
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        lines = body_lines(node)
+        if lines > FUNCTION_LINES_MAX:
+            problem = f"{node.name}: {lines} lines, at most {FUNCTION_LINES_MAX}"
+            yield Finding("size", module.path, node.lineno, problem)
+        positional = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+        count = len(positional) - (positional[:1] in (["self"], ["cls"]))
+        if count > POSITIONAL_MAX:
+            problem = f"{node.name}: {count} positional arguments, at most {POSITIONAL_MAX}"
+            yield Finding("size", module.path, node.lineno, problem)
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its signature and docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    last = function.end_lineno
+    return last - body[0].lineno + 1 if body and last is not None else 0
+
+
+def heads(module: Module) -> Iterator[Finding]:
+    """Every module begins with what it is, in at most ten lines."""
+    head = ast.get_docstring(module.tree)
+    if not head:
+        yield Finding("head", module.path, 1, "the module has no docstring")
+    elif head.count("\n") + 1 > HEAD_LINES_MAX:
+        yield Finding("head", module.path, 1, f"the docstring has more than {HEAD_LINES_MAX} lines")
+
+
+def bans(module: Module, table: dict[str, tuple[str, ...]] | None = None) -> Iterator[Finding]:
+    """Clock, ids, environment and output have one module each; some names have none."""
+    table = BANS if table is None else table
+    meaning = names_imported(module.tree)
+    for node in ast.walk(module.tree):
+        for name in names_used(node, meaning):
+            for banned, allowed in table.items():
+                hit = name.endswith(banned) if banned.startswith(".") else is_within(name, banned)
+                if hit and not (allowed and module.within(*allowed)):
+                    where = f"; its place is {', '.join(allowed)}" if allowed else ""
+                    yield Finding("ban", module.path, getattr(node, "lineno", 1), f"'{banned}'{where}")
+
+
+def names_imported(tree: ast.Module) -> dict[str, str]:
+    """Local name → the dotted name that it stands for."""
+    meaning: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.partition(".")[0]
+                meaning[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                meaning[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return meaning
+
+
+def names_used(node: ast.AST, meaning: dict[str, str]) -> Iterator[str]:
+    """The dotted name that a node uses, imports resolved; of a local name only the `.members` count."""
+    if isinstance(node, ast.ImportFrom):
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.Name):
+        yield meaning.get(node.id, node.id if node.id in BUILTINS else "")
+    elif isinstance(node, ast.Attribute):
+        parts = [node.attr]
+        value = node.value
+        while isinstance(value, ast.Attribute):
+            parts.append(value.attr)
+            value = value.value
+        parts.append(meaning.get(value.id, "") if isinstance(value, ast.Name) else "")
+        yield ".".join(reversed(parts))
+
+
+def skips(module: Module) -> Iterator[Finding]:
+    """A test is run or visibly deselected, never skipped from inside."""
+    yield from bans(module, TEST_BANS)
+
+
+def excepts(module: Module) -> Iterator[Finding]:
+    """No exception is swallowed: none caught without a name, none broad and ignored."""
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        if node.type is None:
+            yield Finding("except", module.path, node.lineno, "a bare except; name what can happen")
+        elif ast.unparse(node.type) in ("Exception", "BaseException") and all(
+            isinstance(statement, ast.Pass | ast.Continue) for statement in node.body
+        ):
+            yield Finding("except", module.path, node.lineno, "every exception is swallowed here")
+
+
+def independence(module: Module) -> Iterator[Finding]:
+    """The verifier shares no code with the writer (I6)."""
+    for line, target, inside in module.imports:
+        if inside:
+            yield Finding("independence", module.path, line, f"the verifier imports '{target}' of tallystick")
+
+
+def dead(modules: Iterable[Module]) -> Iterator[Finding]:
+    """A module that no other one imports, or names in a string for a late import, is dead."""
+    modules = tuple(modules)
+    used: set[str] = set()
+    for module in modules:
+        used |= {target for _, target, inside in module.imports if inside and target != module.name}
+        used |= {
+            node.value.removeprefix("tallystick.")
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+    packages = {module.name for module in modules if module.path.endswith("__init__.py")}
+    for module in modules:
+        in_use = module.name in used or module.name in ENTRY_POINTS or module.within("integrations")
+        if not in_use and module.name not in packages:
+            yield Finding("dead", module.path, 1, f"nothing imports '{module.name}'")
+
+
+Rule: TypeAlias = Callable[[Module], Iterator[Finding]]
+
+SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, excepts)
+VERIFIER_RULES: Final[tuple[Rule, ...]] = (sizes, heads, excepts, independence)
+
+
+def broken_in(modules: Iterable[Module], rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    return (finding for rule in rules for module in modules for finding in rule(module))
+
+
+def report(findings: Iterable[Finding]) -> str:
+    exempt = {(rule, path) for rule, path, _ in EXEMPTIONS}
+    kept = sorted(finding for finding in findings if (finding.rule, finding.path) not in exempt)
+    return "\n".join(map(str, kept))
+
+
+def source_findings() -> list[Finding]:
+    modules = modules_under(SOURCE, "tallystick")
+    return [*broken_in(modules, SOURCE_RULES), *dead(modules)]
+
+
+# -------------------------------------------------------------------------------------------- the tests
+
+
+def test_the_source_keeps_the_house_rules() -> None:
+    broken = report(source_findings())
+    assert not broken, f"\n{broken}"
+
+
+def test_no_test_skips_itself() -> None:
+    broken = report(broken_in(modules_under(TESTS, "tests"), (skips,)))
+    assert not broken, f"\n{broken}"
+
+
+def test_the_verifier_stands_alone_and_is_read_in_one_sitting() -> None:
+    modules = [module for module in modules_under(VERIFIER, "tallystick_verify") if "test" not in module.path]
+    broken = report(broken_in(modules, VERIFIER_RULES))
+    assert not broken, f"\n{broken}"
+    assert sum(module.lines for module in modules) <= VERIFIER_LINES_MAX
+
+
+def test_there_are_few_exemptions_and_each_is_needed() -> None:
+    found = {(finding.rule, finding.path) for finding in source_findings()}
+    assert len(EXEMPTIONS) <= EXEMPTIONS_MAX
+    assert [line for line in EXEMPTIONS if line[:2] not in found] == []
+
+
+LONG_FUNCTION: Final = "def long():\n    '''Said in\n    two lines.'''\n" + "    x = 1\n" * 51
+"""Fifty-one lines under a docstring."""
+
+OFFENCES: Final[tuple[tuple[Rule, str, str, str], ...]] = (
+    (layering, "core.event", "from tallystick.store import contract", "may not import 'store.contract'"),
+    (layering, "store.sqlite", "import tallystick.store.memory", "may not import 'store.memory'"),
+    (layering, "write.seal", "from tallystick.read.query import x", "may not import 'read.query'"),
+    (layering, "read.state", "from tallystick.write import seal", "may not import 'write'"),
+    (layering, "cli.append", "import tallystick.write.seal", "may not import 'write.seal'"),
+    (layering, "ledger", "from tallystick.store.sqlite import x", "may not import 'store.sqlite'"),
+    (layering, "core.event", "import tallystick", f"'core.event' may not import '{PUBLIC}'"),
+    (layering, "helpers", "", "LAYERS does not say what 'helpers' may import"),
+    (outside, "core.keys", "def f():\n    import os", "core is pure and may not import 'os'"),
+    (outside, "read.query", "import apsw", "'read.query' may not import 'apsw'"),
+    (outside, "serve.app", "from requests import get", "THIRD_PARTY does not know the dependency 'requests'"),
+    (sizes, "core.event", "\n" * 401, "401 lines, at most 400"),
+    (sizes, "core.event", LONG_FUNCTION, "long: 51 lines, at most 50"),
+    (sizes, "core.event", "def f(a, b, c, /, d, e, f): ...", "f: 6 positional arguments, at most 5"),
+    (heads, "core.event", "x = 1", "the module has no docstring"),
+    (heads, "core.event", '"""One.' + "\nMore." * 10 + '"""', "the docstring has more than 10 lines"),
+    (bans, "write.seal", "import time\nx = time.time()", "'time.time'; its place is clock"),
+    (bans, "write.seal", "from time import time_ns as now", "'time.time_ns'; its place is clock"),
+    (bans, "write.seal", "import datetime as d\nd.datetime.now(d.UTC)", "'datetime.datetime.now'"),
+    (bans, "write.seal", "from datetime import datetime\ndatetime.utcnow()", "'datetime.datetime.utcnow'"),
+    (bans, "write.seal", "from uuid import uuid4", "'uuid.uuid4'"),
+    (bans, "write.seal", "from random import choice", "'random'"),
+    (bans, "core.keys", "from os import urandom as take\ntake(32)", "'os.urandom'; its place is ids"),
+    (bans, "cli.append", "print('x')", "'print'"),
+    (bans, "ledger", "import os\nos.environ['HOME']", "'os.environ'; its place is config"),
+    (bans, "read.query", "data = read()\nfor line in data[1:].splitlines(): ...", "'.splitlines'"),
+    (skips, "test_x", "import pytest\npytest.skip('no server')", "'pytest.skip'"),
+    (skips, "test_x", "import pytest\n@pytest.mark.skipif(True)\ndef f(): ...", "'pytest.mark.skipif'"),
+    (excepts, "read.query", "try:\n    x()\nexcept:\n    raise", "a bare except; name what can happen"),
+    (excepts, "read.query", "try:\n    x()\nexcept Exception:\n    pass", "swallowed here"),
+    (independence, "verify", "import tallystick.core", "the verifier imports 'core' of tallystick"),
+)
+
+
+@pytest.mark.parametrize(("rule", "name", "source", "problem"), OFFENCES)
+def test_each_rule_finds_its_offence(rule: Rule, name: str, source: str, problem: str) -> None:
+    module = parse(name, "offence.py", source, frozenset({"tallystick.store.contract"}))
+
+    assert any(problem in finding.problem for finding in rule(module))
+
+
+def test_a_parameter_may_bear_a_banned_name() -> None:
+    module = parse("ids", "ids.py", "def f(random, print=None):\n    random(10).real", frozenset())
+
+    assert [*bans(module)] == []
+
+
+def test_a_module_that_nothing_imports_is_dead() -> None:
+    nothing = frozenset[str]()
+    ledger = parse("ledger", "ledger.py", "import tallystick.core.event", nothing)
+    public = parse(PUBLIC, "__init__.py", "import tallystick.ledger", nothing)
+    event = parse("core.event", "core/event.py", "", nothing)
+    forgotten = parse("core.forgotten", "core/forgotten.py", "import tallystick.core.forgotten", nothing)
+
+    assert [finding.path for finding in dead([public, ledger, event, forgotten])] == ["core/forgotten.py"]
