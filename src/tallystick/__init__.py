@@ -13,6 +13,8 @@ from tallystick.errors import (
     TallystickError,
     TamperError,
 )
+from tallystick.evidence.findings import Finding, Report
+from tallystick.evidence.verify import verify
 from tallystick.ledger import Ledger
 from tallystick.ledger import open_ledger as open
 from tallystick.write.request import Sealed
@@ -22,14 +24,17 @@ __all__ = [
     "ConflictError",
     "DeniedError",
     "Event",
+    "Finding",
     "Ledger",
     "NotFoundError",
     "Proof",
     "Record",
     "RejectedError",
+    "Report",
     "Sealed",
     "StoreError",
     "TallystickError",
     "TamperError",
     "open",
+    "verify",
 ]

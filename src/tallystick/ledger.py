@@ -24,15 +24,17 @@ from tallystick.core.record import Record, check_ledger_name
 from tallystick.core.system import Genesis, Purpose
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.evidence.findings import Report
+from tallystick.evidence.verify import verify_store
 from tallystick.ids import IdMaker, random_bytes
 from tallystick.keystore import Keystore
 from tallystick.limits import BATCH_EVENTS_MAX, EPOCH_RECORDS_MAX, EPOCH_SECONDS_MAX
 from tallystick.read.index import Follower, Progress
 from tallystick.store.contract import Head, Store
-from tallystick.store.reading import read_record, read_records, tile_hashes
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records, tile_hashes
 from tallystick.write.accept import Acceptor
 from tallystick.write.request import Sealed
-from tallystick.write.resume import checkpoint_key, create_ledger, evidence_key
+from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
 
 EventLike = Event | Mapping[str, Any] | bytes
@@ -172,6 +174,30 @@ class Ledger:
     def tile(self, level: int, index: int, width: int) -> bytes:
         """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
         return tile_hashes(self._store, level, index, width)
+
+    def verify(
+        self,
+        *,
+        first: int = 0,
+        end: int | None = None,
+        since: bytes | None = None,
+        trust: VerifierKey | None = None,
+        processes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Check every record at [first, end), and the tree over all. See `tallystick.verify`."""
+        return verify_store(
+            self._store,
+            location=self._location,
+            keystore=self._keystore if self._keystore.exists() else None,
+            first=first,
+            end=end,
+            since=since,
+            trust=trust,
+            processes=processes,
+            progress=progress,
+            clock=self._clock,
+        )
 
     def change_epoch(self) -> None:
         """Close the present epoch and open the next, under a new MAC key (SPEC 5.2)."""

@@ -301,11 +301,11 @@ def _siblings(index: int, size: int, *, node: NodeSource, level: int) -> list[by
     for height in range(level, (size - 1).bit_length()):
         first = ((index >> height) ^ 1) << height
         if first < size:  # else the node is alone at this height, and rises as it is
-            path.append(_range_root(first, min(first + (1 << height), size), node=node))
+            path.append(range_root(first, min(first + (1 << height), size), node=node))
     return path
 
 
-def _range_root(first: int, end: int, *, node: NodeSource) -> bytes:
+def range_root(first: int, end: int, *, node: NodeSource) -> bytes:
     """The root over leaves `[first, end)`: a perfect subtree or, at the ragged right edge, several folded."""
     frontier = []
     while first < end:

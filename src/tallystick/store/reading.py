@@ -11,6 +11,7 @@ from zlib import crc32
 
 from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH, leaf_hash
 from tallystick.core.record import Record
+from tallystick.core.system import Genesis, KeyRotated
 from tallystick.errors import RejectedError, TamperError
 from tallystick.store.contract import Store, StoredRecord
 
@@ -58,3 +59,13 @@ def tile_hashes(store: Store, level: int, index: int, width: int) -> bytes:
     if len(below) < width:
         raise TamperError(f"hash tiles of level {level - 1} are missing: run a verification")
     return b"".join(tile.root for tile in below)
+
+
+def checkpoint_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:
+    """The public checkpoint key that the record at `named_at` put in force; at 0 it is the genesis."""
+    return KeyRotated.of(read_record(store, named_at)).new_key if named_at else genesis.checkpoint_key
+
+
+def evidence_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:
+    """The public evidence key that the record at `named_at` put in force; at 0 it is the genesis."""
+    return KeyRotated.of(read_record(store, named_at)).new_key if named_at else genesis.evidence_key

@@ -16,11 +16,11 @@ from tallystick.core.keys import LedgerKeys, commitment, epoch_key
 from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH, Tree, leaf_hash
 from tallystick.core.note import Signer, VerifierKey
 from tallystick.core.record import Record, record_hash
-from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis, KeyRotated
+from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis
 from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.ids import IdMaker
 from tallystick.store.contract import Batch, Store
-from tallystick.store.reading import read_record, tile_hashes
+from tallystick.store.reading import checkpoint_key, read_record, tile_hashes
 from tallystick.write.known import MadeRun
 from tallystick.write.seal import Planner, State
 
@@ -98,16 +98,6 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
         checkpoint_key_at=head.checkpoint_key_at,
         evidence_key_at=head.evidence_key_at,
     )
-
-
-def checkpoint_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:
-    """The public checkpoint key that the record at `named_at` put in force; at 0 it is the genesis."""
-    return KeyRotated.of(read_record(store, named_at)).new_key if named_at else genesis.checkpoint_key
-
-
-def evidence_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:
-    """The public evidence key that the record at `named_at` put in force; at 0 it is the genesis."""
-    return KeyRotated.of(read_record(store, named_at)).new_key if named_at else genesis.evidence_key
 
 
 def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis) -> None:

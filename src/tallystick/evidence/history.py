@@ -1,0 +1,145 @@
+"""The ledger's own story, held together: epochs, the keys in force, the streams (SPEC 8, steps 8, 10 and 11).
+
+Fed range by range, in order. It remembers one line an epoch and a key, and a bounded number of streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tallystick.core.keys import commitment, epoch_key
+from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, LEDGER_CREATED, Record
+from tallystick.core.system import EpochClosed, EpochOpened, KeyRotated, Purpose
+from tallystick.errors import RejectedError
+from tallystick.evidence.findings import Finding, Kind
+from tallystick.evidence.scan import Scan
+
+STREAMS_MAX: Final = 1_000_000
+"""Streams followed across ranges; of a ledger with more, the later ones are held together within ranges only."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInForce:
+    """From which position on a public key (32 bytes) signs; None for a key that nothing vouches for."""
+
+    since: int
+    key: bytes | None
+
+
+class History:
+    """What a verification knows after the ranges that it was given, and what it found in them.
+
+    `first` is where the verification begins. Past 0, what happened before is taken as it is.
+    """
+
+    def __init__(self, *, first: int, keys: dict[Purpose, KeyInForce], event_mac: bytes | None) -> None:
+        self.findings: list[Finding] = []
+        self.keys: Final = {purpose: [key] for purpose, key in keys.items()}
+        self.epoch: int | None = None if first else -1
+        self.epoch_at: int | None = None
+        self._first: Final = first
+        self._event_mac: Final = event_mac
+        self._closed_at: int | None = None if first else 0
+        self._told_at: set[int] = set()
+        self._streams: dict[str, int] = {}
+
+    def add(self, scan: Scan) -> None:
+        """Take the next range."""
+        damaged = {finding.position for finding in scan.findings}
+        own = [(position, line) for position, line in scan.own_records if position not in damaged]
+        gaps = [finding for finding in scan.findings if finding.kind in (Kind.MISSING, Kind.UNREADABLE)]
+        self._follow_streams(scan, gaps)
+        events: list[tuple[int, int, object]] = [(position, 1, Record.parse(line)) for position, line in own]
+        events += [(run[1], 0, run) for run in scan.epochs]
+        for position, _, what in sorted(events, key=lambda event: event[:2]):
+            if isinstance(what, Record):
+                self._own_record(position, what)
+            elif isinstance(what, list) and position not in damaged:
+                self._epoch_run(what[0], position, own)
+
+    def key_at(self, purpose: Purpose, size: int) -> bytes | None:
+        """The public key by which a checkpoint of that size must be signed."""
+        return next((k.key for k in reversed(self.keys[purpose]) if k.since < size or not k.since), None)
+
+    def key_since(self, purpose: Purpose) -> int:
+        """Where the newest key of a purpose was named."""
+        return self.keys[purpose][-1].since
+
+    @property
+    def epoch_is_open(self) -> bool:
+        """Whether the last epoch seen was not closed."""
+        return self._closed_at is None
+
+    def _add(self, kind: Kind, position: int, seen: str) -> None:
+        self.findings.append(Finding(kind, position, seen))
+
+    def _epoch_run(self, epoch: int, position: int, own: list[tuple[int, bytes]]) -> None:
+        """A run of records of one epoch begins here: it must be the present one, or be opened by this record."""
+        if self.epoch is None:
+            self.epoch = epoch
+        if epoch == self.epoch and self._closed_at is None:
+            return
+        opening = next((Record.parse(line) for at, line in own if at == position), None)
+        if opening is not None and opening.event_type == EPOCH_OPENED:
+            return  # judged as the record that it is
+        if self._closed_at is not None and epoch == self.epoch:
+            self._add(Kind.EPOCH, position, f"a record of epoch {epoch} after the epoch's close")
+        else:
+            self._add(Kind.EPOCH, position, f"a record of epoch {epoch} without its opening, after epoch {self.epoch}")
+
+    def _own_record(self, position: int, record: Record) -> None:
+        try:
+            if self._closed_at is not None and record.event_type not in (EPOCH_OPENED, LEDGER_CREATED):
+                self._add(Kind.EPOCH, position, f"a record after the close of epoch {self.epoch}")
+            if record.event_type == EPOCH_OPENED:
+                self._opened(position, record, EpochOpened.of(record))
+            elif record.event_type == EPOCH_CLOSED:
+                self._closed(position, record, EpochClosed.of(record))
+            elif record.event_type == KEY_ROTATED:
+                self._rotated(position, KeyRotated.of(record))
+            elif record.event_type == LEDGER_CREATED and position:
+                self._add(Kind.GENESIS, position, "a second genesis")
+        except RejectedError as error:
+            self._add(Kind.EPOCH if "epoch" in record.event_type else Kind.KEY_ROTATION, position, str(error))
+
+    def _opened(self, position: int, record: Record, opened: EpochOpened) -> None:
+        if record.members["epoch"] != opened.epoch:
+            self._add(Kind.EPOCH, position, f"the opening of epoch {opened.epoch} is not itself of that epoch")
+        if self.epoch is not None:
+            if opened.epoch != self.epoch + 1:
+                self._add(Kind.EPOCH, position, f"epoch {opened.epoch} follows epoch {self.epoch}")
+            if self._closed_at != position - 1:
+                self._add(Kind.EPOCH, position, f"epoch {self.epoch} was not closed right before")
+        if self._event_mac and commitment(epoch_key(self._event_mac, opened.epoch)) != opened.key_commitment:
+            self._add(Kind.COMMITMENT, position, f"the commitment is not to the key of epoch {opened.epoch}")
+        self.epoch, self.epoch_at, self._closed_at = opened.epoch, position, None
+
+    def _closed(self, position: int, record: Record, closed: EpochClosed) -> None:
+        if closed.epoch != self.epoch or record.members["epoch"] != closed.epoch:
+            self._add(Kind.EPOCH, position, f"the close of epoch {closed.epoch} stands in epoch {self.epoch}")
+        if closed.last_position != position:
+            self._add(Kind.EPOCH, position, f"the close says that it is at {closed.last_position}")
+        if self.epoch_at is not None and closed.first_position != self.epoch_at:
+            self._add(Kind.EPOCH, position, f"the close says that the epoch began at {closed.first_position}")
+        self._closed_at = position
+
+    def _rotated(self, position: int, rotated: KeyRotated) -> None:
+        before = self.keys[rotated.purpose][-1]
+        known = before.key is None or before.key == rotated.old_key or position <= before.since
+        if not known or not rotated.signatures_hold():
+            self._add(Kind.KEY_ROTATION, position, f"the {rotated.purpose} key was changed without both keys' leave")
+        elif position > before.since:
+            self.keys[rotated.purpose].append(KeyInForce(position, rotated.new_key))
+
+    def _follow_streams(self, scan: Scan, gaps: list[Finding]) -> None:
+        streams = self._streams
+        for entity_id, (position, version, last) in scan.streams.items():
+            before = streams.get(entity_id, 0)
+            from_start = not self._first and len(streams) < STREAMS_MAX
+            if (before or from_start) and version != before + 1 and not gaps:
+                self._add(
+                    Kind.ENTITY_VERSION, position, f"version {version} of {entity_id[:60]!r} follows {before}"
+                )
+            if before or len(streams) < STREAMS_MAX:
+                streams[entity_id] = last

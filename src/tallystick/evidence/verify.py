@@ -1,0 +1,327 @@
+"""Verifying a ledger: every check of SPEC 8, going on past the first finding.
+
+The records are scanned range by range, in as many processes as there are cores. What the ranges report is
+then held together here: the epochs and keys that the ledger's own records tell of, the streams, and the
+tree. The signed root decides: what hashes to it is proven, whoever wrote the files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tallystick.clock import Clock, wall_clock
+from tallystick.config import Location
+from tallystick.core import timestamp
+from tallystick.core.checkpoint import Checkpoint, open_checkpoint
+from tallystick.core.merkle import TILE_WIDTH
+from tallystick.core.note import VerifierKey
+from tallystick.core.system import Genesis, Purpose
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.evidence.findings import Finding, Kind, Report
+from tallystick.evidence.history import History, KeyInForce
+from tallystick.evidence.scan import RANGE_RECORDS, Scan, Task, Terms, scan
+from tallystick.evidence.tree import TreeCheck
+from tallystick.evidence.workers import scan_in_processes
+from tallystick.keystore import Keystore
+from tallystick.limits import SIZE_MAX
+from tallystick.store.contract import Store
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record
+
+Progress = Callable[[int, int], None]
+"""Called with how many records were checked, and of how many."""
+
+CLOCK_TOLERANCE: Final = 300 * timestamp.SECOND
+"""How far the clocks of the writer and of the verifier may be apart."""
+
+
+def verify(
+    url: str | os.PathLike[str],
+    *,
+    keys: str | os.PathLike[str] | None = None,
+    first: int = 0,
+    end: int | None = None,
+    since: bytes | None = None,
+    trust: VerifierKey | None = None,
+    processes: int | None = None,
+    progress: Progress | None = None,
+    clock: Clock = wall_clock,
+) -> Report:
+    """Verify the ledger at a folder or URL. Needs neither an open ledger nor the right to write.
+
+    Every record at [first, end), widened to whole tiles, is checked as SPEC 8 says. Signatures are checked
+    when the folder of the keys is at hand. `since` is a checkpoint kept from before: the ledger must extend it.
+    `trust` is a verifier key known from elsewhere; without it the keys that the ledger names are believed.
+    Raises `NotFoundError` when there is no ledger, `RejectedError` for a `since` that is no checkpoint.
+    """
+    location = Location.parse(url)
+    store = location.open_store(readonly=True)
+    try:
+        keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
+        if keys is not None and not keystore.exists():
+            raise NotFoundError(f"there are no keys in {os.fspath(keys)}")
+        return verify_store(
+            store,
+            location=location,
+            keystore=keystore if keystore.exists() else None,
+            first=first,
+            end=end,
+            since=since,
+            trust=trust,
+            processes=processes,
+            progress=progress,
+            clock=clock,
+        )
+    finally:
+        store.close()
+
+
+def verify_store(
+    store: Store,
+    *,
+    location: Location | None = None,
+    keystore: Keystore | None = None,
+    first: int = 0,
+    end: int | None = None,
+    since: bytes | None = None,
+    trust: VerifierKey | None = None,
+    processes: int | None = None,
+    progress: Progress | None = None,
+    clock: Clock = wall_clock,
+) -> Report:
+    """As `verify`, for a store that is open. Other processes help only with the `location` to open it at."""
+    return _Verification(store, keystore=keystore, since=since, trust=trust, now=clock()).run(
+        _Plan.of(store, location=location, first=first, end=end, processes=processes), progress
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to scan, and where."""
+
+    tasks: list[Task]
+    location: Location | None
+    processes: int
+
+    @classmethod
+    def of(
+        cls, store: Store, *, location: Location | None, first: int, end: int | None, processes: int | None
+    ) -> _Plan:
+        head = store.head()
+        if head is None:
+            raise NotFoundError("there is no ledger here")
+        size = head.size
+        end = size if end is None else min(end, size)
+        if not 0 <= first < max(end, 1):
+            raise RejectedError(f"there are no positions {first} to {end} in a ledger of {size}")
+        first -= first % TILE_WIDTH
+        end = min(size, end + -end % TILE_WIDTH)
+        tasks = [Task(at, min(at + RANGE_RECORDS, end)) for at in range(first, end, RANGE_RECORDS)]
+        # A process takes longer to start than one range takes to scan.
+        useful = min(processes or os.cpu_count() or 1, len(tasks))
+        return cls(tasks, location, useful if location and location.folder else 1)
+
+
+class _Verification:
+    """One run. The steps' numbers are SPEC 8's."""
+
+    def __init__(
+        self, store: Store, *, keystore: Keystore | None, since: bytes | None, trust: VerifierKey | None, now: int
+    ) -> None:
+        self._store: Final = store
+        self._trust: Final = trust
+        self._since: Final = since
+        self._latest: Final = timestamp.render(now + CLOCK_TOLERANCE)
+        self._findings: list[Finding] = []
+        head = store.head()
+        assert head is not None, "the plan found one"
+        self._head: Final = head
+        self._genesis: Final = self._read_genesis()
+        self._ledger: Final = self._genesis.ledger if self._genesis else self._name_by_other_means()
+        self._keys: Final = keystore.ledger_keys(self._ledger) if keystore else None
+
+    def run(self, plan: _Plan, progress: Progress | None) -> Report:
+        started = time.monotonic()
+        self._check_genesis()
+        tasks = plan.tasks
+        first, end = tasks[0].first, tasks[-1].end
+        event_mac = self._keys.event_mac if self._keys else None
+        history = History(first=first, keys=self._keys_before(first), event_mac=event_mac)
+        tree = TreeCheck(self._store, size=self._head.size, first=first)
+        signed = 0
+        for result in self._scans(plan, Terms(self._ledger, event_mac, self._latest)):
+            self._findings += result.findings
+            history.add(result)
+            tree.add(result)
+            signed += result.signed
+            if progress:
+                progress(result.end - first, end - first)
+        self._findings += history.findings
+        checkpoint = self._check_head(history, whole=first == 0 and end == self._head.size)
+        tree.finish(checkpoint.root if checkpoint else None)
+        self._findings += tree.findings
+        since = self._check_since(history, tree)
+        self._check_store()
+        unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
+        return Report(
+            ledger=self._ledger,
+            origin=self._origin,
+            size=self._head.size,
+            first=first,
+            end=end,
+            findings=tuple(sorted(self._findings, key=_order)),
+            signatures=signed,
+            unclosed=min(unclosed, signed),
+            keys=event_mac is not None,
+            proven=self._proven(first, end, tree, since),
+            checkpoint=self._head.checkpoint,
+            since=since.size if since else None,
+            seconds=time.monotonic() - started,
+        )
+
+    def _add(self, kind: Kind, position: int | None, seen: str) -> None:
+        self._findings.append(Finding(kind, position, seen))
+
+    def _scans(self, plan: _Plan, terms: Terms) -> Iterator[Scan]:
+        if plan.processes > 1 and plan.location:
+            return scan_in_processes(plan.location, plan.tasks, terms, processes=plan.processes)
+        return (scan(self._store, task, terms) for task in plan.tasks)
+
+    def _read_genesis(self) -> Genesis | None:
+        try:
+            self._genesis_record = read_record(self._store, 0)
+            return Genesis.of(self._genesis_record)
+        except (TamperError, RejectedError, StoreError) as error:
+            self._add(Kind.GENESIS, 0, f"the genesis cannot be read: {error}")
+            return None
+
+    def _name_by_other_means(self) -> str:
+        """The ledger's name when its genesis is gone: what the next record says."""
+        for position in range(1, min(self._head.size, 10)):
+            try:
+                return str(read_record(self._store, position).members["ledger"])
+            except (TamperError, StoreError):
+                continue
+        return ""
+
+    @property
+    def _origin(self) -> str:
+        if self._genesis:
+            return self._genesis.origin
+        return self._head.checkpoint.partition(b"\n")[0].decode("utf-8", "replace")
+
+    def _check_genesis(self) -> None:
+        """(1)"""
+        genesis = self._genesis
+        if genesis is None:
+            return
+        if not genesis.signature_holds(self._genesis_record):
+            self._add(Kind.GENESIS, 0, "the genesis is not signed by the root key that it names")
+        if self._keys and self._keys.root.public_key().public_bytes_raw() != genesis.root_key:
+            self._add(Kind.GENESIS, 0, "the root key is not the one in the folder of the keys")
+
+    def _keys_before(self, first: int) -> dict[Purpose, KeyInForce]:
+        """The keys in force where the scan begins: at 0 the genesis', else what the head leads to."""
+        genesis, head = self._genesis, self._head
+        if genesis is None:
+            key = self._trust.public_key if self._trust else None
+            if self._keys:
+                key = self._keys.checkpoint.public_key().public_bytes_raw()
+            return {"checkpoint": KeyInForce(0, key), "evidence": KeyInForce(0, None)}
+        if not first:
+            return {
+                "checkpoint": KeyInForce(0, genesis.checkpoint_key),
+                "evidence": KeyInForce(0, genesis.evidence_key),
+            }
+        try:
+            return {
+                "checkpoint": KeyInForce(
+                    head.checkpoint_key_at, checkpoint_key(self._store, head.checkpoint_key_at, genesis=genesis)
+                ),
+                "evidence": KeyInForce(
+                    head.evidence_key_at, evidence_key(self._store, head.evidence_key_at, genesis=genesis)
+                ),
+            }
+        except (TamperError, RejectedError, StoreError) as error:
+            self._add(Kind.HEAD, None, f"the keys in force cannot be read: {error}")
+            return {"checkpoint": KeyInForce(0, None), "evidence": KeyInForce(0, None)}
+
+    def _check_head(self, history: History, *, whole: bool) -> Checkpoint | None:
+        """(11) The checkpoint, under the key in force at its size; and where the head points to."""
+        head = self._head
+        key = history.key_at("checkpoint", head.size)
+        if self._trust and self._trust.public_key not in {k.key for k in history.keys["checkpoint"]}:
+            self._add(Kind.GENESIS, None, f"the trusted key {self._trust.render()} is none of this ledger's")
+        if whole:
+            told = (history.epoch_at, history.key_since("checkpoint"), history.key_since("evidence"))
+            if told != (head.epoch_at, head.checkpoint_key_at, head.evidence_key_at) and not history.findings:
+                self._add(Kind.HEAD, None, "the head does not point to where the epoch and the keys were named")
+        if key is None:
+            self._add(Kind.CHECKPOINT, None, "no key is known by which the checkpoint could be checked")
+            return None
+        try:
+            checkpoint = open_checkpoint(head.checkpoint, [VerifierKey(self._origin, key)], origin=self._origin)
+        except (RejectedError, TamperError) as error:
+            self._add(Kind.CHECKPOINT, None, str(error))
+            return None
+        if checkpoint.size != head.size:
+            self._add(Kind.HEAD, None, f"the head says {head.size} records, its signed checkpoint {checkpoint.size}")
+            return None
+        return checkpoint
+
+    def _check_since(self, history: History, tree: TreeCheck) -> Checkpoint | None:
+        """(13) The ledger must be the one that the held checkpoint is of, grown."""
+        if self._since is None:
+            return None
+        keys = [VerifierKey(self._origin, k.key) for k in history.keys["checkpoint"] if k.key is not None]
+        if self._trust:
+            keys.append(self._trust)
+        try:
+            held = open_checkpoint(self._since, keys, origin=self._origin)
+        except TamperError as error:
+            self._add(Kind.FORK, None, f"the held checkpoint is not of this ledger: {error}")
+            return None
+        if held.size > self._head.size:
+            self._add(Kind.ROLLBACK, None, f"the ledger had {held.size} records, and now has {self._head.size}")
+            return None
+        if tree.root_at(held.size) != held.root:
+            self._add(Kind.FORK, None, f"the first {held.size} records are not the ones of the held checkpoint")
+            return None
+        return held
+
+    def _check_store(self) -> None:
+        """(14) What lies past the published size, and what the store says of itself."""
+        for stored in self._store.read(self._head.size, SIZE_MAX):
+            head = self._store.head()  # read after the row: what was published meanwhile is below it
+            if head is None or stored.position >= head.size:
+                self._add(Kind.UNPUBLISHED, stored.position, "a record past the published size")
+            break
+        for problem in self._store.inspect():
+            self._add(Kind.STORE, None, problem)
+
+    def _proven(
+        self, first: int, end: int, tree: TreeCheck, since: Checkpoint | None
+    ) -> tuple[tuple[int, int], ...]:
+        if not tree.proven:
+            if since is None or first:
+                return ()
+            end = min(end, since.size)
+        out = {position for position in tree.altered if first <= position < end}
+        for finding in self._findings:
+            if finding.kind in (Kind.MISSING, Kind.UNREADABLE) and finding.position is not None:
+                out.update(range(finding.position, min(finding.end or finding.position + 1, end)))
+        ranges = []
+        for position in sorted(out):
+            if position > first:
+                ranges.append((first, position))
+            first = position + 1
+        return (*ranges, (first, end)) if first < end else tuple(ranges)
+
+
+def _order(finding: Finding) -> tuple[int, int]:
+    """By place, and of one place in the order of the checks."""
+    return (SIZE_MAX if finding.position is None else finding.position, list(Kind).index(finding.kind))
