@@ -31,9 +31,10 @@ class IdMaker:
         self.next_counter: Final = itertools.count().__next__
         """Takes the next counter, from 0; one call cannot be interrupted by another thread."""
 
-    def spell(self, counter: int) -> str:
-        """The id of a counter, below 2^48."""
-        return f"{self.prefix}{counter:012x}"
+
+def spell(prefix: str, counter: int) -> str:
+    """The made id of a maker's prefix and a counter below 2^48."""
+    return f"{prefix}{counter:012x}"
 
 
 def split_made(event_id: str) -> tuple[str, int] | None:

@@ -4,8 +4,9 @@
 PKCS #8 PEM, as `openssl pkey` reads them. They are made on first use, all four at once. A file that others may
 read is refused: a secret that was open is no secret, and going on would hide it.
 
-A rotation writes `<purpose>.next.key` first, then the ledger's record, then renames; whichever of the two
-files fits the ledger after a crash is the one in force.
+A rotation writes `<purpose>.next-<first digits of the public key>.key` first, then the ledger's record, then
+renames; whichever file fits the ledger after a crash is the one in force. A next key is never deleted: only the
+ledger knows whether it came into force, and without it nothing more could be sealed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +44,7 @@ class Keystore:
     def __init__(self, folder: Path | None) -> None:
         self.folder: Final = folder
         self._secrets: dict[str, bytes] = {} if folder else _fresh()
+        self._lock: Final = threading.Lock()
 
     def exists(self) -> bool:
         """Whether keys were made here."""
@@ -57,7 +60,9 @@ class Keystore:
             try:
                 for name, secret in _fresh().items():
                     _write(scratch / f"{name}.key", secret)
+                _sync_folder(scratch)
                 scratch.rename(self.folder)  # a crash before this leaves a folder that nothing looks at
+                _sync_folder(self.folder.parent)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
@@ -87,29 +92,39 @@ class Keystore:
         return key
 
     def begin_rotation(self, purpose: Purpose) -> Ed25519PrivateKey:
-        """Make the next key and keep it beside the present one."""
+        """Make the next key and keep it beside the present one, durably, before the ledger hears of it."""
         new = Ed25519PrivateKey.generate()
+        name = f"{purpose}.next-{new.public_key().public_bytes_raw().hex()[:16]}"
         if self.folder is None:
-            self._secrets[f"{purpose}.next"] = _pem(new)
-        else:
-            path = self.folder / f"{purpose}.next.key"
-            path.unlink(missing_ok=True)  # of a rotation that never reached the ledger
-            _write(path, _pem(new))
+            self._secrets[name] = _pem(new)
+            return new
+        try:
+            _write(self.folder / f"{name}.key", _pem(new))
+            _sync_folder(self.folder)
+        except OSError as error:
+            raise StoreError(f"could not write the next {purpose} key in {self.folder}: {error}") from error
         return new
 
     def finish_rotation(self, purpose: Purpose, *, in_force: bytes) -> None:
-        """Put the next key in the place of the present one if it is the one in force in the ledger.
+        """Put the next key that is in force in the ledger, if there is one, in the place of the present one.
 
-        `in_force` is the public key that the ledger names. Harmless when there is nothing to finish.
+        `in_force` is the public key that the ledger names. Harmless when there is nothing to finish, and
+        when another thread or process finishes it at the same time.
         """
-        if not self._has(f"{purpose}.next"):
-            return
-        if self.signing_key(f"{purpose}.next").public_key().public_bytes_raw() != in_force:
-            return
-        if self.folder is None:
-            self._secrets[purpose] = self._secrets.pop(f"{purpose}.next")
-        else:
-            (self.folder / f"{purpose}.next.key").replace(self.folder / f"{purpose}.key")
+        name = f"{purpose}.next-{in_force.hex()[:16]}"
+        with self._lock:
+            try:
+                if self.signing_key(name).public_key().public_bytes_raw() != in_force:
+                    return
+                if self.folder is None:
+                    self._secrets[purpose] = self._secrets.pop(name)
+                else:
+                    (self.folder / f"{name}.key").replace(self.folder / f"{purpose}.key")
+                    _sync_folder(self.folder)
+            except (NotFoundError, FileNotFoundError):
+                return
+            except OSError as error:
+                raise StoreError(f"could not put the next {purpose} key in force: {error}") from error
 
     def _master(self) -> bytes:
         try:
@@ -122,14 +137,13 @@ class Keystore:
             )
         return master
 
-    def _has(self, name: str) -> bool:
-        return name in self._secrets if self.folder is None else (self.folder / f"{name}.key").exists()
-
     def _place(self, name: str) -> str:
         return str(self.folder / f"{name}.key") if self.folder else name
 
     def _read(self, name: str) -> bytes:
         if self.folder is None:
+            if name not in self._secrets:
+                raise NotFoundError(f"there is no key {name}")
             return self._secrets[name]
         path = self.folder / f"{name}.key"
         try:
@@ -162,3 +176,14 @@ def _write(path: Path, secret: bytes) -> None:
         file.write(secret)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, as far as the system can be asked for that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -116,7 +116,7 @@ class Ledger:
             raise RejectedError("an event was given both whole and as members", cure="give one of them")
         return self._open_sealer().seal([self._acceptor.accept(event)])[0]
 
-    def append_many(self, events: Iterable[EventLike]) -> list[Sealed]:
+    def append_many(self, events: Iterable[EventLike]) -> Sequence[Sealed]:
         """Seal up to 10,000 events in their order and as one commit: all of them, or none.
 
         Raises as `append` does; a `RejectedError` names the event by its index among `events`.

@@ -18,10 +18,11 @@ from tallystick.errors import BusyError, StoreError
 _BUSY_TIMEOUT_MS: Final = 30_000
 
 
-def connect(path: Path, *, synchronous: str) -> apsw.Connection:
-    """Open a database for writing, in write-ahead mode, making it if need be."""
+def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096) -> apsw.Connection:
+    """Open a database for writing, in write-ahead mode, making it, with pages of that size, if need be."""
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.pragma("page_size", page_bytes)
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", synchronous)
     # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.

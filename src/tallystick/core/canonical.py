@@ -39,7 +39,7 @@ class _OddFloat(float):
     """A float whose canonical text orjson would not write; orjson refuses the subclass."""
 
 
-def _number(text: str) -> float | int:
+def decode_number(text: str) -> float | int:
     """Read a number that has a fraction or an exponent, as the value whose orjson text is its JCS text.
 
     orjson and ECMAScript print the same shortest digits. They differ for whole numbers (`1.0`), for
@@ -54,7 +54,7 @@ def _number(text: str) -> float | int:
     return _OddFloat(value)
 
 
-_decoder: Final = msgspec.json.Decoder(float_hook=_number)
+_decoder: Final = msgspec.json.Decoder(float_hook=decode_number)
 _fast_decode: Final = _decoder.decode
 _fast_encode: Final = orjson.dumps
 

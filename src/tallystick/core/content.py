@@ -66,8 +66,10 @@ class Content(NamedTuple):
 
 def check_content(members: dict[str, Any]) -> None:
     """Hold the nine members of a decoded object to their rules. Raises `RejectedError` with the place."""
+    if _holds_at_a_glance(members):
+        return
     event_type = members["event_type"]
-    if type(event_type) is not str or not _is_event_type(event_type):
+    if type(event_type) is not str or not is_event_type(event_type):
         raise RejectedError(
             f"{_shown(event_type)} is not an event type",
             place="/event_type",
@@ -79,21 +81,45 @@ def check_content(members: dict[str, Any]) -> None:
     version = members["event_version"]
     if type(version) is not int or not 1 <= version <= INTEGER_MAX:
         raise RejectedError(f"{_shown(version)} is not an integer from 1", place="/event_version")
-    if members["labels"]:
-        _check_labels(members["labels"])
-    elif type(members["labels"]) is not list:
-        raise RejectedError("not an array of strings", place="/labels")
+    _check_labels(members["labels"])
     if members["actor"] is not None:
         _check_actor(members["actor"])
     if type(members["context"]) is not dict:
         raise RejectedError("not an object", place="/context", cure='send an object, such as {"ip":"10.0.1.42"}')
     if type(members["payload"]) is not dict:
         raise RejectedError("not an object", place="/payload", cure="wrap the value in an object")
-    occurred_at = members["occurred_at"]
-    if occurred_at is not None:
-        if type(occurred_at) is not str:
+    check_occurred_at(members["occurred_at"])
+
+
+def _holds_at_a_glance(members: dict[str, Any]) -> bool:
+    """Whether the members plainly hold, as nearly all do. False says only that a closer look is needed."""
+    actor, event_type = members["actor"], members["event_type"]
+    return (
+        type(event_type) is str
+        and is_event_type(event_type)
+        and is_plain_key(members["entity_id"], ENTITY_ID_CHARACTERS_MAX)
+        and is_plain_key(members["id"], EVENT_ID_CHARACTERS_MAX)
+        and members["event_version"] == 1
+        and members["labels"] == []
+        and members["occurred_at"] is None
+        and type(members["event_version"]) is int
+        and type(members["context"]) is dict
+        and type(members["payload"]) is dict
+        and (actor is None or (type(actor) is dict and _is_actor(tuple(actor.items()))))
+    )
+
+
+def check_occurred_at(text: Any) -> None:
+    """The caller's claim of when: null, or RFC 3339 with a zone."""
+    if text is not None:
+        if type(text) is not str:
             raise RejectedError("not a string", place="/occurred_at", cure="send RFC 3339 with a zone")
-        timestamp.parse_rfc3339(occurred_at, place="/occurred_at")
+        timestamp.parse_rfc3339(text, place="/occurred_at")
+
+
+def is_plain_key(value: Any, characters_max: int) -> bool:
+    """Whether the value is an identifier of printable characters only."""
+    return type(value) is str and 0 < len(value) <= characters_max and value.isprintable()
 
 
 def check_key(value: Any, place: str, characters_max: int) -> None:
@@ -132,7 +158,18 @@ def _check_actor(actor: Any) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _is_event_type(text: str) -> bool:
+def _is_actor(members: tuple[tuple[str, Any], ...]) -> bool:
+    names = [name for name, _ in members]
+    return (
+        "id" in names
+        and ACTOR_MEMBERS.issuperset(names)
+        and all(is_plain_key(value, ENTITY_ID_CHARACTERS_MAX) for _, value in members)
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_event_type(text: str) -> bool:
+    """Whether the text is dotted words of letters, digits, `_` and `-`, within the limit."""
     return len(text) <= EVENT_TYPE_CHARACTERS_MAX and _EVENT_TYPE.fullmatch(text) is not None
 
 

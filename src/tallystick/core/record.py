@@ -9,9 +9,11 @@ interleave, so content is encoded once at acceptance as three runs of bytes, and
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from types import NoneType
 from typing import Any, Final, NoReturn
 
 from tallystick.core import timestamp
@@ -28,14 +30,36 @@ KEY_ROTATED: Final = "tallystick.key.rotated"
 NO_HASH: Final = "0" * 64
 """The `prev_hash` of the genesis, which has no record before it."""
 
-MEMBERS: Final = frozenset(
-    "actor context entity_id entity_version epoch event_type event_version id labels ledger"
-    " occurred_at payload position prev_hash recorded_at signature".split()
-)
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "actor": (dict, NoneType),
+    "context": (dict,),
+    "entity_id": (str,),
+    "entity_version": (int,),
+    "epoch": (int,),
+    "event_type": (str,),
+    "event_version": (int,),
+    "id": (str,),
+    "labels": (list,),
+    "ledger": (str,),
+    "occurred_at": (str, NoneType),
+    "payload": (dict,),
+    "position": (int,),
+    "prev_hash": (str,),
+    "recorded_at": (str,),
+    "signature": (str,),
+}
+_KIND_NAMES: Final[dict[type, str]] = {dict: "an object", str: "a string", int: "an integer", list: "an array"}
+_NAMES: Final = tuple(_KINDS)
+"""The members of a record, in their order."""
+_TYPES: Final = frozenset(itertools.product(*_KINDS.values()))
+"""The four rows of types that a record's values may have: one comparison checks all sixteen."""
+
 _SIGNATURE_START: Final = b',"signature":"'
+SIGNATURE_BYTES: Final = len(_SIGNATURE_START) + 64 + len('"}')
+"""What the signature takes at the end of every record but the genesis."""
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]|/(?=[A-Za-z0-9]))*")
 _HEX_HASH: Final = re.compile(r"[0-9a-f]{64}").fullmatch
-_HEX_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}").fullmatch
+_HEX_GENESIS_SIGNATURE: Final = re.compile(r"[0-9a-f]{128}").fullmatch
 
 
 def body_format(*, ledger: str, epoch: int, recorded_at: str) -> bytes:
@@ -76,27 +100,29 @@ def check_ledger_name(name: str, *, place: str = "") -> None:
 
 
 def check_members(members: Any) -> None:
-    """Hold a decoded record to SPEC 3.1: its names, types and bounds. Raises `RejectedError`."""
-    if type(members) is not dict or members.keys() != MEMBERS:
+    """Hold a decoded record to SPEC 3.1: its names, types and bounds. Raises `RejectedError`.
+
+    The form of the two hashes is for `check_hashes`: one that equals what is expected needs no other look.
+    """
+    if type(members) is not dict or tuple(members) != _NAMES:
         _refuse_names(members)
+    if tuple(map(type, members.values())) not in _TYPES:
+        _refuse_types(members)
     check_content(members)
-    version, epoch, position = members["entity_version"], members["epoch"], members["position"]
-    if type(version) is not int or version < 1:
+    if members["entity_version"] < 1:
         raise RejectedError("not an integer from 1", place="/entity_version")
-    if type(epoch) is not int or epoch < 0:
+    if members["epoch"] < 0:
         raise RejectedError("not an integer from 0", place="/epoch")
-    if type(position) is not int or position < 0:
+    if members["position"] < 0:
         raise RejectedError("not an integer from 0", place="/position")
-    ledger, prev_hash = members["ledger"], members["prev_hash"]
-    if type(ledger) is not str:
-        raise RejectedError("not a string", place="/ledger")
-    if type(prev_hash) is not str or not _HEX_HASH(prev_hash):
+    _check_recorded_at(members["recorded_at"])
+
+
+def check_hashes(members: dict[str, Any]) -> None:
+    """Hold the `prev_hash` and the `signature` of a record to their forms. Raises `RejectedError`."""
+    if not _HEX_HASH(members["prev_hash"]):
         raise RejectedError("not 64 lower-case hex digits", place="/prev_hash")
-    recorded_at, signature = members["recorded_at"], members["signature"]
-    if type(recorded_at) is not str:
-        raise RejectedError("not a string", place="/recorded_at")
-    _check_recorded_at(recorded_at)
-    if type(signature) is not str or not _HEX_SIGNATURE(signature):
+    if not (_HEX_GENESIS_SIGNATURE if members["position"] == 0 else _HEX_HASH)(members["signature"]):
         raise RejectedError("not 64 lower-case hex digits (128 in the genesis)", place="/signature")
 
 
@@ -112,10 +138,18 @@ def _check_recorded_at(text: str) -> None:
 def _refuse_names(members: Any) -> NoReturn:
     if type(members) is not dict:
         raise RejectedError("a record is a JSON object")
-    missing, unknown = sorted(MEMBERS - members.keys()), sorted(members.keys() - MEMBERS)
+    missing, unknown = sorted(_KINDS.keys() - members.keys()), sorted(members.keys() - _KINDS.keys())
     if missing:
         raise RejectedError(f"the record lacks {', '.join(missing)}")
     raise RejectedError("a record has no such member", place=f"/{unknown[0][:60]}")
+
+
+def _refuse_types(members: dict[str, Any]) -> NoReturn:
+    check_content(members)  # says it better where it is the content
+    for name, kinds in _KINDS.items():
+        if type(members[name]) not in kinds:
+            raise RejectedError(f"not {_KIND_NAMES[kinds[0]]}", place=f"/{name}")
+    raise AssertionError("the types were refused, and all are right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +170,7 @@ class Record:
             raise RejectedError(f"a record of {len(line)} bytes; at most {RECORD_BYTES_MAX} are allowed")
         members = decode_canonical(line)
         check_members(members)
+        check_hashes(members)
         return cls(line, members)
 
     @property

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -29,16 +30,17 @@ FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
 _LAYOUT: Final = 1
 _READ_PAGE: Final = 1_000
-_WAL_PAGES: Final = 4_000
+_WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
 
-_ROWS_AT_ONCE: Final = 200
+_ROWS_AT_ONCE: Final = 500
 """Rows of one INSERT. Each statement run releases and retakes the interpreter's lock; beside busy threads
 that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
 
 _INSERT_ROW: Final = "(?,?,?)"
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
 _INDEX_BITS: Final = 48
+_PAGE_BYTES: Final = 8_192
 
 
 class SqliteStore:
@@ -101,7 +103,7 @@ class SqliteStore:
                     " ORDER BY position LIMIT ?",
                     (first, end, _READ_PAGE),
                 ).fetchall()
-            yield from map(StoredRecord._make, rows)
+            yield from map(_stored, rows)
             if len(rows) < _READ_PAGE:
                 return
             first = rows[-1][0] + 1
@@ -149,7 +151,7 @@ class SqliteStore:
                 raise StoreError(f"{self.path} was opened for reading only")
             if self.path.exists():
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
-            self._writer = connect(self.path, synchronous="full")
+            self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
         return self._writer
 
@@ -196,6 +198,10 @@ def _insert(connection: apsw.Connection, batch: Batch) -> None:
     for tile in batch.tiles:
         number = (tile.level << _INDEX_BITS) + tile.index
         connection.execute("INSERT INTO tile VALUES (?,?,?)", (number, tile.hashes, tile.root))
+
+
+# What StoredRecord._make does, without its Python: a row is a tuple of the three already.
+_stored: Final = partial(tuple.__new__, StoredRecord)
 
 
 def _insert_sql(rows: int) -> str:

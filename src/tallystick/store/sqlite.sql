@@ -1,5 +1,6 @@
 -- The log of one ledger. Rows are only ever added; the triggers have SQLite itself refuse anything else.
 -- The application id is "TLST" in ASCII; user_version is the number of this layout.
+
 PRAGMA application_id = 1414288212;
 PRAGMA user_version = 1;
 

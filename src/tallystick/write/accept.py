@@ -8,15 +8,32 @@ so nothing the caller does to its objects afterwards can reach the ledger.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
 
-from tallystick.core.canonical import decode_and_encode, to_json
-from tallystick.core.content import CONTENT_MEMBERS, Content, check_content
+import msgspec
+
+from tallystick.core.canonical import decode_and_encode, decode_number, encode, to_json
+from tallystick.core.content import (
+    CONTENT_MEMBERS,
+    Content,
+    check_content,
+    check_occurred_at,
+    is_event_type,
+    is_plain_key,
+)
 from tallystick.core.event import RESERVED_PREFIX, Event, ExpectedVersion
 from tallystick.core.system import SYSTEM_ENTITY, system_members
 from tallystick.errors import RejectedError
-from tallystick.ids import IdMaker
-from tallystick.limits import DRAFT_BYTES_MAX, INPUT_BYTES_MAX, INTEGER_MAX
+from tallystick.ids import IdMaker, spell
+from tallystick.limits import (
+    DEPTH_MAX,
+    DRAFT_BYTES_MAX,
+    ENTITY_ID_CHARACTERS_MAX,
+    EVENT_ID_CHARACTERS_MAX,
+    INPUT_BYTES_MAX,
+    INTEGER_MAX,
+)
 
 INPUT_MEMBERS: Final = CONTENT_MEMBERS | {"expected_version"}
 BROUGHT: Final = -1
@@ -25,15 +42,33 @@ BROUGHT: Final = -1
 _EXPECTATIONS: Final = ("any", "none", "exists")
 
 
-class Draft(NamedTuple):
-    """An accepted event: valid, inside the limits, its id given; not yet ordered."""
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """An accepted event: valid, inside the limits, its id given; not yet ordered.
 
-    content: Content
+    The canonical content lies in the three runs of `tallystick.core.content.Content`.
+    """
+
+    before: bytes
+    middle: bytes
+    after: bytes
     entity_id: str
-    id: str
     made: int
     """The counter of the id if we made it, else `BROUGHT`: only those can be known already."""
-    expected_version: ExpectedVersion
+    brought_id: str
+    """The id that the caller brought; empty for one that we made."""
+    prefix: str
+    """What stands before the counter in a made id."""
+    expected_version: ExpectedVersion = "any"
+
+    @property
+    def content(self) -> Content:
+        """What the caller decided, for comparison with a record."""
+        return Content(self.before, self.middle, self.after)
+
+    @property
+    def id(self) -> str:
+        """The event id. Spelled out only when somebody asks."""
+        return self.brought_id if self.made == BROUGHT else spell(self.prefix, self.made)
 
 
 class Acceptor:
@@ -44,6 +79,8 @@ class Acceptor:
 
     def __init__(self, ids: IdMaker, *, principal: str | None = None) -> None:
         self._ids: Final = ids
+        self._next_counter: Final = ids.next_counter
+        self._prefix: Final = ids.prefix.encode()
         self._principal: Final = principal
 
     def accept(self, event: Event | Mapping[str, Any] | bytes) -> Draft:
@@ -52,11 +89,61 @@ class Acceptor:
         Raises `RejectedError`. Given the same input, all three forms give the same content.
         """
         if isinstance(event, bytes):
-            return self._from_json(event)
-        members = event.members() if isinstance(event, Event) else dict(event)
-        return self._from_json(to_json(members))
+            return self._quickly(event) or self._carefully(event)
+        data = to_json(event.members() if isinstance(event, Event) else dict(event))
+        return self._quickly(data) or self._carefully(data)
 
-    def _from_json(self, data: bytes) -> Draft:
+    def _quickly(self, data: bytes) -> Draft | None:
+        """The draft of an event that is plainly good, as nearly all are; None when it needs a closer look.
+
+        msgspec checks names and types as it decodes, but keeps the last of two equal names silently. Each
+        name has a colon: when what it understood has as many as came, it has dropped none (SPEC 2.3).
+        """
+        if len(data) > _QUICK_BYTES_MAX or data.count(b"{") + data.count(b"[") > DEPTH_MAX:
+            return None
+        try:
+            event = _decode(data)
+            if _encode(event).count(b":") != data.count(b":") or (b"\\" in data and b"\\u" in data):
+                return None
+            after = b'"occurred_at":%b,"payload":%b' % (_occurred_at(event.occurred_at), encode(event.payload))
+            context = encode(event.context) if event.context else b"{}"
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError, RejectedError):
+            return None
+        actor, head, entity_id = self._actor(event), _type_member(event.event_type), event.entity_id
+        if (
+            not actor
+            or not head
+            or event.labels
+            or entity_id.startswith(RESERVED_PREFIX)
+            or not is_plain_key(entity_id, ENTITY_ID_CHARACTERS_MAX)
+        ):
+            return None
+        before = b'"actor":%b,"context":%b,"entity_id":%b' % (actor, context, encode(entity_id))
+        if event.id is None:
+            made, brought = self._next_counter(), ""
+            middle = b'%b,"event_version":%d,"id":"%b%012x","labels":[]' % (head, event.event_version, self._prefix, made)
+        else:
+            made, brought = BROUGHT, event.id
+            if not is_plain_key(brought, EVENT_ID_CHARACTERS_MAX):
+                return None
+            middle = b'%b,"event_version":%d,"id":%b,"labels":[]' % (head, event.event_version, encode(brought))
+        return Draft(before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version)
+
+    def _actor(self, event: _Incoming) -> bytes | None:
+        """The canonical actor of an event that names one plainly, or none at all."""
+        actor = event.actor
+        if actor is None:
+            actor = event.payload.get("actor", self._principal)
+        if actor is None:
+            return b"null"
+        if type(actor) is str:
+            return _actor_object(actor)
+        if type(actor) is _Actor:
+            return _actor_object(actor.id, actor.identity_provider, actor.name, actor.type)
+        return None
+
+    def _carefully(self, data: bytes) -> Draft:
+        """Accept the event, or say what is wrong with it and where."""
         if len(data) > INPUT_BYTES_MAX:
             raise RejectedError(
                 f"the event has {len(data)} bytes; at most {INPUT_BYTES_MAX} are read",
@@ -67,28 +154,24 @@ class Acceptor:
             raise RejectedError("an event is a JSON object", cure='send {"event_type":…,"entity_id":…,"payload":…}')
         if not members.keys() <= INPUT_MEMBERS:
             _refuse_unknown(members)
-        return self._draft(members)
-
-    def _draft(self, members: dict[str, Any]) -> Draft:
         expected = members.pop("expected_version", "any")
-        if expected != "any":
-            _check_expected(expected)
-        made = BROUGHT
+        _check_expected(expected)
+        made, brought = BROUGHT, members.get("id")
         if "id" not in members:
-            made = self._ids.next_counter()
-            members["id"] = self._ids.spell(made)
+            made, brought = self._next_counter(), ""
+            members["id"] = spell(self._ids.prefix, made)
         self._fill(members)
         check_content(members)
         if members["event_type"].startswith(RESERVED_PREFIX) or members["entity_id"].startswith(RESERVED_PREFIX):
             _refuse_reserved(members)
-        content = Content.of(members)
-        size = len(content.before) + len(content.middle) + len(content.after)
+        before, middle, after = Content.of(members)
+        size = len(before) + len(middle) + len(after)
         if size > DRAFT_BYTES_MAX:
             raise RejectedError(
                 f"the event has {size} canonical bytes; at most {DRAFT_BYTES_MAX} fit a record",
                 cure="keep large data elsewhere and record its name and SHA-256",
             )
-        return Draft(content, members["entity_id"], members["id"], made, expected)
+        return Draft(before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected)
 
     def _fill(self, members: dict[str, Any]) -> None:
         """Give every content member that was left out its default, and a bare actor its object."""
@@ -112,12 +195,62 @@ class Acceptor:
 def system_draft(event_type: str, payload: dict[str, Any], ids: IdMaker) -> Draft:
     """A draft of one of the ledger's own events (`tallystick.core.system`)."""
     made = ids.next_counter()
-    members = system_members(event_type, payload, event_id=ids.spell(made))
-    return Draft(Content.of(members), SYSTEM_ENTITY, members["id"], made, "any")
+    members = system_members(event_type, payload, event_id=spell(ids.prefix, made))
+    return Draft(*Content.of(members), SYSTEM_ENTITY, made, "", ids.prefix)
+
+
+class _Actor(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    id: str
+    identity_provider: str | None = None
+    name: str | None = None
+    type: str | None = None
+
+
+class _Incoming(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An event as it arrives. A member that is sent with its default's value costs the closer look."""
+
+    event_type: str
+    entity_id: str
+    payload: dict[str, Any] = {}
+    actor: str | _Actor | None = None
+    context: dict[str, Any] = {}
+    labels: list[str] = []
+    occurred_at: str | None = None
+    id: str | None = None
+    event_version: Annotated[int, msgspec.Meta(ge=1, le=INTEGER_MAX)] = 1
+    expected_version: Literal["any", "none", "exists"] = "any"
+
+
+_decode: Final = msgspec.json.Decoder(_Incoming, float_hook=decode_number).decode
+_encode: Final = msgspec.json.Encoder().encode
+_QUICK_BYTES_MAX: Final = DRAFT_BYTES_MAX // 8
+"""Input this short cannot outgrow a draft: no byte of it becomes more than the six of an escape."""
+
+
+@lru_cache(maxsize=4096)
+def _actor_object(*values: str | None) -> bytes | None:
+    """The canonical actor of its members in name order; None when one of them needs a closer look."""
+    names = ("id", "identity_provider", "name", "type")
+    members = {name: value for name, value in zip(names, values, strict=False) if value is not None}
+    if not all(is_plain_key(value, ENTITY_ID_CHARACTERS_MAX) for value in members.values()):
+        return None
+    return encode(members)
+
+
+@lru_cache(maxsize=4096)
+def _type_member(event_type: str) -> bytes | None:
+    if event_type.startswith(RESERVED_PREFIX) or not is_event_type(event_type):
+        return None
+    return b'"event_type":%b' % encode(event_type)
+
+
+def _occurred_at(text: str | None) -> bytes:
+    check_occurred_at(text)
+    return encode(text)
 
 
 def _check_expected(expected: Any) -> None:
-    if expected in _EXPECTATIONS and type(expected) is str:
+    if type(expected) is str and expected in _EXPECTATIONS:
         return
     if type(expected) is not int or not 0 <= expected <= INTEGER_MAX:
         raise RejectedError(

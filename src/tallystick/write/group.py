@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tallystick.errors import BusyError, StoreError
@@ -46,7 +46,7 @@ class GroupCommit:
         self._waiting_events = 0
         self._led = False
 
-    def run(self, request: Request) -> list[Sealed]:
+    def run(self, request: Request) -> Sequence[Sealed]:
         """Have the request settled; gives its receipts or raises its error. `BusyError` when too many wait."""
         waiter = _Waiter(request)
         with self._lock:

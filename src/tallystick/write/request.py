@@ -7,7 +7,7 @@ the record that was sealed first; with other content it is a conflict. An expect
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, overload
 
 from tallystick.core.content import Content
 from tallystick.core.record import Record
@@ -43,8 +43,57 @@ class Request:
         self.drafts: Final = drafts
         self.conditional: Final = any(d.made == BROUGHT or d.expected_version != "any" for d in drafts)
         """Whether anything must be looked up before it is known that the drafts can be sealed."""
-        self.sealed: list[Sealed] | None = None
+        self.sealed: Sequence[Sealed] | None = None
         self.error: BaseException | None = None
+
+
+class Receipts(Sequence[Sealed]):
+    """The receipts of neighbouring records, each made when it is looked at: most never are."""
+
+    __slots__ = ("_drafts", "_first", "_hashes", "_recorded_at", "_versions")
+
+    def __init__(
+        self, drafts: Sequence[Draft], *, first: int, versions: Sequence[int], recorded_at: str, hashes: Sequence[bytes]
+    ) -> None:
+        self._drafts: Final = drafts
+        self._first: Final = first
+        self._versions: Final = versions
+        self._recorded_at: Final = recorded_at
+        self._hashes: Final = hashes
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    @overload
+    def __getitem__(self, index: int) -> Sealed: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sealed]: ...
+
+    def __getitem__(self, index: int | slice) -> Sealed | list[Sealed]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        draft = self._drafts[at]
+        return Sealed(
+            self._first + at, draft.id, draft.entity_id, self._versions[at], self._recorded_at, self._hashes[at]
+        )
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def part(self, places: range) -> Receipts:
+        """The receipts of some neighbours among these."""
+        if len(places) == len(self):
+            return self
+        start, stop = places.start, places.stop
+        return Receipts(
+            self._drafts[start:stop],
+            first=self._first + start,
+            versions=self._versions[start:stop],
+            recorded_at=self._recorded_at,
+            hashes=self._hashes[start:stop],
+        )
 
 
 class Resolution:

@@ -18,7 +18,7 @@ from tallystick.core.note import Signer, VerifierKey
 from tallystick.core.record import Record, record_hash
 from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis
 from tallystick.errors import RejectedError, StoreError, TamperError
-from tallystick.ids import IdMaker
+from tallystick.ids import IdMaker, spell
 from tallystick.store.contract import Batch, Store
 from tallystick.store.reading import checkpoint_key, read_record, tile_hashes
 from tallystick.write.known import MadeRun
@@ -29,7 +29,7 @@ _KEYS_CURE: Final = "give the folder that holds this ledger's keys"
 
 def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMaker, now: int) -> None:
     """Commit the genesis and the opening of epoch 0, together. `ConflictError` if the ledger exists."""
-    line = genesis.seal(keys.root, event_id=ids.spell(ids.next_counter()), recorded_at=timestamp.render(now))
+    line = genesis.seal(keys.root, event_id=spell(ids.prefix, ids.next_counter()), recorded_at=timestamp.render(now))
     tree, _ = Tree.empty().extend([leaf_hash(line)])
     state = State(
         tree=tree,

@@ -11,7 +11,6 @@ import hashlib
 from binascii import hexlify
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Final, NamedTuple
 
 from tallystick.core import timestamp
@@ -19,13 +18,13 @@ from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
 from tallystick.core.keys import commitment, epoch_key, tagger
 from tallystick.core.merkle import Tree
 from tallystick.core.note import Signer
-from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, Record, body_format, signed_part, with_signature
+from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, Record, body_format
 from tallystick.core.system import EpochClosed, EpochOpened, Genesis
 from tallystick.ids import IdMaker
 from tallystick.store.contract import Batch, Head
 from tallystick.write.accept import BROUGHT, Draft, system_draft
 from tallystick.write.known import Known, MadeRun
-from tallystick.write.request import Place, Request, Resolution, Sealed
+from tallystick.write.request import Place, Receipts, Request, Resolution, Sealed
 
 Tag = Callable[[bytes], bytes]
 """From a record's signed part to its signature in hex (`tallystick.core.keys.tagger`)."""
@@ -54,7 +53,7 @@ class Plan:
     batch: Batch
     head: Head
     state: State
-    receipts: list[tuple[Request, list[Sealed]]]
+    receipts: list[tuple[Request, Sequence[Sealed]]]
     versions: dict[str, int]
     """The new version of every entity that the batch touches."""
     brought: list[tuple[str, int]]
@@ -175,7 +174,7 @@ class Planner:
             made=self._made_runs(),
         )
 
-    def repeats(self) -> list[tuple[Request, list[Sealed]]]:
+    def repeats(self) -> list[tuple[Request, Sequence[Sealed]]]:
         """The receipts when nothing is new: every draft repeats one that was sealed before."""
         assert not self._drafts, "there is something to commit first"
         return self._receipts([])
@@ -216,9 +215,8 @@ class Planner:
         lines: list[bytes] = []
         sha256 = hashlib.sha256
         for draft, version in zip(self._drafts[start:end], self._numbers[start:end], strict=True):
-            before, middle, after = draft.content
-            body = form % (before, version, middle, after, position, prev_hash)
-            line = with_signature(body, tag(signed_part(body)))
+            body = form % (draft.before, version, draft.middle, draft.after, position, prev_hash)
+            line = b'%b,"signature":"%b"}' % (body, tag(body + b"}"))
             digest = sha256(line).digest()
             prev_hash = hexlify(digest)
             lines.append(line)
@@ -226,18 +224,13 @@ class Planner:
             position += 1
         return lines
 
-    def _receipts(self, hashes: list[bytes]) -> list[tuple[Request, list[Sealed]]]:
-        drafts, first, recorded_at = self._drafts, self._state.tree.size, timestamp.render(self._recorded_at)
-        every = list(
-            map(
-                Sealed,
-                range(first, first + len(drafts)),
-                [draft.id for draft in drafts],
-                [draft.entity_id for draft in drafts],
-                self._numbers,
-                repeat(recorded_at),
-                hashes,
-            )
+    def _receipts(self, hashes: list[bytes]) -> list[tuple[Request, Sequence[Sealed]]]:
+        every = Receipts(
+            self._drafts,
+            first=self._state.tree.size,
+            versions=self._numbers,
+            recorded_at=timestamp.render(self._recorded_at),
+            hashes=hashes,
         )
         return [(request, _collect(places, every)) for request, places in self._asked]
 
@@ -258,13 +251,13 @@ class Planner:
         return runs
 
 
-def _collect(places: Sequence[Place], every: list[Sealed]) -> list[Sealed]:
+def _collect(places: Sequence[Place], every: Receipts) -> Sequence[Sealed]:
     if isinstance(places, range):
-        return every[places.start : places.stop]
+        return every.part(places)
     return [_receipt(place, every) for place in places]
 
 
-def _receipt(place: Place, every: list[Sealed]) -> Sealed:
+def _receipt(place: Place, every: Receipts) -> Sealed:
     if isinstance(place, Sealed):
         return place
     return every[place] if place >= 0 else every[~place]._replace(replayed=True)

@@ -62,7 +62,7 @@ class Sealer:
         self._tag: tuple[int, Tag] | None = None
         self._clock_held = False
 
-    def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
+    def seal(self, drafts: Sequence[Draft]) -> Sequence[Sealed]:
         """Seal drafts as one: all of them, durable on return, or none.
 
         Raises `ConflictError`, `BusyError`, or `StoreError` when the outcome may be unknown.

@@ -1,0 +1,139 @@
+"""`keys`: which keys a ledger stands on, changing them, and what an auditor needs of them."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import click
+
+from tallystick.cli import screen
+from tallystick.cli.init import keys_folder
+from tallystick.cli.options import Settings, ledger_options, sealing_options
+from tallystick.cli.records import newest_first
+
+if TYPE_CHECKING:
+    from tallystick.ledger import Ledger
+
+
+@click.group()
+def keys() -> None:
+    """Show, rotate and export the ledger's keys."""
+
+
+class _Key(NamedTuple):
+    purpose: str
+    public: str
+    since: int
+
+
+@keys.command("list")
+@sealing_options
+def list_(settings: Settings) -> None:
+    """List the keys in force: what each is for, its public half, its file, and since which position."""
+    folder = keys_folder(settings)
+    with settings.open() as ledger:
+        found = _in_force(ledger)
+    files = {key.purpose: str(folder / f"{key.purpose}.key") if folder else None for key in found}
+    here = {
+        purpose: bool(file and folder and (folder / f"{purpose}.key").exists())
+        for purpose, file in files.items()
+    }
+    if settings.json:
+        rows = [{**key._asdict(), "file": files[key.purpose], "present": here[key.purpose]} for key in found]
+        screen.say_json({"keys": rows})
+        return
+    screen.say_table(
+        ("purpose", "since", "public key", "file"),
+        [
+            (
+                key.purpose,
+                str(key.since),
+                key.public,
+                f"{files[key.purpose]}{'' if here[key.purpose] else ' (not here)'}",
+            )
+            for key in found
+        ],
+    )
+
+
+@keys.command()
+@click.argument("purpose", type=click.Choice(["checkpoint", "evidence", "epoch"]))
+@sealing_options
+def rotate(settings: Settings, purpose: Literal["checkpoint", "evidence", "epoch"]) -> None:
+    """Replace a key; the ledger records it. What the old key signed stays good.
+
+    `checkpoint` and `evidence` are signing keys; `epoch` closes the present epoch and opens the next under a
+    new MAC key.
+    """
+    with settings.open(readonly=False) as ledger:
+        if purpose == "epoch":
+            ledger.change_epoch()
+            public = None
+        else:
+            ledger.rotate_key(purpose)
+            public = ledger.verifier_key.render() if purpose == "checkpoint" else _base64(ledger.evidence_key)
+        position = ledger.size - 1
+    if settings.json:
+        screen.say_json({"purpose": purpose, "position": position, "public": public})
+        return
+    screen.say(f"rotated the {purpose} key, as recorded at position ", (str(position), "bold"))
+    if public is not None:
+        screen.say_pairs([("new key", public)])
+        screen.say("Back up the keys again, and tell those who check this ledger: `tallystick keys export`.")
+
+
+@keys.command()
+@ledger_options
+def export(settings: Settings) -> None:
+    """Print what an auditor needs: the ledger's id and its public keys.
+
+    The last line is for the file that `ssh-keygen -Y verify` calls allowed_signers.
+    """
+    with settings.open() as ledger:
+        facts = {
+            "ledger_id": ledger.id.hex(),
+            "origin": ledger.origin,
+            "verifier_key": ledger.verifier_key.render(),
+            "root_key": _base64(ledger.genesis.root_key),
+            "evidence_key": _base64(ledger.evidence_key),
+            "allowed_signers": f"{ledger.origin} {_openssh(ledger.evidence_key)}",
+        }
+    if settings.json:
+        screen.say_json(facts)
+    else:
+        screen.say_pairs([(name.replace("_", " "), value) for name, value in facts.items()], indent="")
+
+
+def _in_force(ledger: Ledger) -> list[_Key]:
+    genesis = ledger.genesis
+    checkpoint, evidence = ledger.verifier_key, ledger.evidence_key
+    return [
+        _Key("root", _base64(genesis.root_key), 0),
+        _Key(
+            "checkpoint",
+            checkpoint.render(),
+            _since(ledger, checkpoint.public_key, first=genesis.checkpoint_key),
+        ),
+        _Key("evidence", _base64(evidence), _since(ledger, evidence, first=genesis.evidence_key)),
+    ]
+
+
+def _since(ledger: Ledger, key: bytes, *, first: bytes) -> int:
+    """The position of the record that put the key in force."""
+    if key == first:
+        return 0
+    for record in newest_first(ledger, ledger.size):
+        if record.event_type == "tallystick.key.rotated" and record.payload["new_key"] == _base64(key):
+            return record.position
+    return 0
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _openssh(public_key: bytes) -> str:
+    """An Ed25519 key as OpenSSH writes it (RFC 8709, section 4)."""
+    parts = (b"ssh-ed25519", public_key)
+    return f"ssh-ed25519 {_base64(b''.join(len(part).to_bytes(4, 'big') + part for part in parts))}"

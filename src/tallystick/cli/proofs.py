@@ -1,0 +1,134 @@
+"""`checkpoint`, `prove`, `check-proof` and `tiles`: what others need to check the ledger without us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tallystick.cli import screen
+from tallystick.cli.options import Settings, file_type, ledger_options
+from tallystick.cli.progress import Bar
+from tallystick.cli.records import find_record
+from tallystick.cli.texts import parse_vkey, read_text, write_out
+
+
+@click.command()
+@click.option("-o", "--output", type=file_type(write=True), metavar="FILE", help="Write it to a file.")
+@ledger_options
+def checkpoint(settings: Settings, output: str | None) -> None:
+    """Print the newest signed checkpoint (C2SP tlog-checkpoint).
+
+    Keep it where nobody who can reach the ledger can change it. `verify --since` then holds the ledger to it.
+    """
+    from tallystick.core.checkpoint import Checkpoint
+    from tallystick.core.note import Note
+
+    with settings.open() as ledger:
+        signed = ledger.checkpoint()
+    head = Checkpoint.parse(Note.parse(signed).text)
+    facts = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "checkpoint": signed.decode()}
+    if output is None and not settings.json:
+        write_out(None, signed)
+        return
+    if output is not None:
+        write_out(output, signed)
+    if settings.json:
+        screen.say_json(facts)
+    elif output != "-":
+        screen.say(f"wrote the checkpoint of {screen.counted(head.size, 'record')} to {output}")
+
+
+@click.command()
+@click.argument("key", metavar="POSITION|ID")
+@click.option("--id", "is_id", is_flag=True, help="Take a number for an event id.")
+@click.option("-o", "--output", type=file_type(write=True), metavar="FILE", help="Write the proof to a file.")
+@click.option("--record", type=file_type(write=True), metavar="FILE", help="Write the record's bytes, too.")
+@ledger_options
+def prove(settings: Settings, key: str, is_id: bool, output: str | None, record: str | None) -> None:
+    """Prove that a record is in the ledger (C2SP tlog-proof).
+
+    Who has the proof, the record's bytes and the ledger's verifier key can check it anywhere, with
+    check-proof or any other tool for such proofs.
+    """
+    with settings.open() as ledger:
+        found = find_record(ledger, key, is_id=is_id)
+        proof = ledger.prove(found.position).render()
+    if record is not None:
+        write_out(record, found.line)
+    if output is not None:
+        write_out(output, proof)
+    if settings.json:
+        screen.say_json({"position": found.position, "record": found.line.decode(), "proof": proof.decode()})
+    elif output is None:
+        write_out(None, proof)
+    elif output != "-":
+        also = "" if record is None else f", and the record to {record}"
+        screen.say(f"wrote the proof of record {found.position} to {output}{also}")
+
+
+@click.command("check-proof")
+@click.argument("file", metavar="PROOF", type=file_type())
+@click.option(
+    "--record", type=file_type(), metavar="FILE", help="The record's bytes; else the ledger is read."
+)
+@click.option("--vkey", required=True, metavar="VKEY", help="The ledger's verifier key, or @FILE.")
+@click.option("--origin", metavar="NAME", help="The ledger's origin; by default the name in the key.")
+@ledger_options
+def check_proof(settings: Settings, file: str, record: str | None, vkey: str, origin: str | None) -> None:
+    """Check a proof, offline: exits 0 when it holds and 1 when it does not.
+
+    The verifier key must have come to you by another way than the proof did: what vouches for itself proves
+    nothing.
+    """
+    from tallystick.core.proof import Proof
+    from tallystick.core.record import record_hash
+
+    key = parse_vkey(vkey)
+    proof = Proof.parse(read_text(file))
+    if record is not None:
+        line = read_text(record).removesuffix(b"\n")  # `show --raw` adds one, and no record ends in it
+    else:
+        with settings.open() as ledger:
+            line = ledger.get(proof.index).line
+    head = proof.verify(line, [key], origin=origin or key.name)
+    facts = {
+        "holds": True,
+        "origin": head.origin,
+        "position": proof.index,
+        "size": head.size,
+        "root": head.root.hex(),
+        "record_hash": record_hash(line).hex(),
+    }
+    if settings.json:
+        screen.say_json(facts)
+        return
+    screen.say(("HOLDS", "green bold"), f"  this record is at position {proof.index} of {head.origin}")
+    screen.say_pairs(
+        [
+            ("record", f"SHA-256 {record_hash(line).hex()}"),
+            ("tree", f"{screen.counted(head.size, 'record')}, root {head.root.hex()}"),
+            ("signed by", key.render()),
+        ]
+    )
+
+
+@click.command()
+@click.argument("folder", metavar="OUT_DIR", type=click.Path(file_okay=False))
+@ledger_options
+def tiles(settings: Settings, folder: str) -> None:
+    """Write the ledger as static files that any web server can publish (C2SP tlog-tiles).
+
+    A second run adds what is new. The checkpoint is written last, so readers never see it without its tiles.
+    """
+    from tallystick.evidence.tiles import write_tile_tree
+
+    with settings.open() as ledger, Bar("writing", "records") as bar:
+        counts = write_tile_tree(ledger, Path(folder), progress=bar.update)
+    if settings.json:
+        screen.say_json(
+            {"folder": folder, "size": counts.size, "written": counts.written, "kept": counts.kept}
+        )
+        return
+    screen.say(f"{counts.written:,} tiles written to {folder}, {counts.kept:,} already there")
+    screen.say_pairs([("checkpoint", screen.counted(counts.size, "record"))])

@@ -1,0 +1,139 @@
+"""`verify`: check the ledger, and say what was checked and what does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tallystick.cli import failures, screen
+from tallystick.cli.options import Settings, file_type, sealing_options
+from tallystick.cli.progress import Bar
+from tallystick.cli.texts import parse_vkey, read_text
+from tallystick.errors import NotFoundError, RejectedError
+
+if TYPE_CHECKING:
+    from tallystick.evidence.findings import Report
+
+LISTED_MAX: Final = 50
+
+
+@click.command()
+@click.option("--first", type=click.IntRange(min=0), default=0, metavar="POSITION", help="Begin here.")
+@click.option("--end", type=click.IntRange(min=0), metavar="POSITION", help="End before this position.")
+@click.option(
+    "--since",
+    type=file_type(),
+    metavar="CHECKPOINT_FILE",
+    help="A checkpoint that you kept: the ledger must still contain all that it covers.",
+)
+@click.option(
+    "--trust",
+    metavar="VKEY",
+    help="The verifier key that you were given, or @FILE. Else the ledger's own word is taken.",
+)
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="How many; by default one a core.")
+@sealing_options
+def verify(
+    settings: Settings,
+    *,
+    first: int,
+    end: int | None,
+    since: str | None,
+    trust: str | None,
+    processes: int | None,
+) -> None:
+    """Check every record: bytes, chain, signatures, epochs, streams and the signed tree.
+
+    Nothing is written. Signatures are checked where the keys are at hand; all else is checked without them.
+    Exits 0 when the ledger holds and 1 when anything was found.
+    """
+    held = None if since is None else read_text(since)
+    trusted = None if trust is None else parse_vkey(trust)
+    from tallystick.evidence.verify import verify as run
+
+    with Bar("verifying", "records") as bar:
+        try:
+            report = run(
+                settings.ledger,
+                keys=settings.keys,
+                first=first,
+                end=end,
+                since=held,
+                trust=trusted,
+                processes=processes,
+                progress=bar.update,
+            )
+        except NotFoundError as error:
+            raise NotFoundError(f"{settings.ledger}: {error}; see -l and --keys") from error
+    if settings.json:
+        screen.say_json(report.to_json())
+    else:
+        _say(report)
+    if not report.holds:
+        raise click.exceptions.Exit(failures.REFUSED)
+
+
+def _say(report: Report) -> None:
+    if report.holds:
+        screen.say(("PASS", "green bold"), f"  the ledger {report.ledger} holds")
+    else:
+        found = screen.counted(len(report.findings), "finding")
+        screen.say(("FAIL", "red bold"), f"  {found} in the ledger {report.ledger}")
+        screen.say()
+        _say_findings(report)
+        screen.say()
+    screen.say_pairs(_facts(report))
+
+
+def _say_findings(report: Report) -> None:
+    listed = report.findings[:LISTED_MAX]
+    screen.say_table(
+        ("place", "kind", "what was seen"), [(found.place, str(found.kind), found.seen) for found in listed]
+    )
+    if len(report.findings) > len(listed):
+        screen.say(f"and {len(report.findings) - len(listed):,} more; --json lists them all")
+    screen.say()
+    screen.say(("What it means:", "bold"))
+    screen.say_pairs({str(found.kind): found.meaning for found in report.findings}.items())
+
+
+def _facts(report: Report) -> Iterable[tuple[str, str]]:
+    every = "all" if (report.first, report.end) == (0, report.size) else "only"
+    checked = f"{every} {report.end - report.first:,} of {report.size:,}"
+    yield "records", f"{checked}, positions {_range(report.first, report.end)}"
+    yield "signatures", _signatures(report)
+    yield "tree", _tree(report)
+    if not report.holds:
+        yield "proven", "; ".join(_range(*pair) for pair in report.proven) or "nothing"
+    yield "held against", _held_against(report)
+    yield "time", f"{report.seconds:.2f} s"
+
+
+def _held_against(report: Report) -> str:
+    if report.since is None:
+        return "no earlier checkpoint (keep one elsewhere, and give it with --since)"
+    return f"your checkpoint of {screen.counted(report.since, 'record')}"
+
+
+def _signatures(report: Report) -> str:
+    if not report.keys:
+        return "not checked: the keys are not here (all else is checked without them)"
+    unclosed = f"; {report.unclosed:,} in the epoch still open" if report.unclosed else ""
+    return f"{report.signatures:,} hold{unclosed}"
+
+
+def _tree(report: Report) -> str:
+    from tallystick.core.checkpoint import Checkpoint
+    from tallystick.core.note import Note
+
+    try:
+        checkpoint = Checkpoint.parse(Note.parse(report.checkpoint).text)
+    except RejectedError as error:
+        return f"the checkpoint cannot be read: {error}"
+    return f"{checkpoint.size:,} records of {checkpoint.origin}, root {checkpoint.root.hex()}"
+
+
+def _range(first: int, end: int) -> str:
+    return f"{first} to {end - 1}" if end > first else "none"
