@@ -54,6 +54,9 @@ def append(settings: Settings, files: tuple[str, ...], atomic: bool, skip_bad: b
       journal | tallystick append
 
     A bad line stops the work: the events before it are sealed, and you are told from which line to go on.
+
+    JSON, one event: position, id, entity_id, entity_version, recorded_at, hash, replayed. Many: read, sealed,
+    already, bad, first, last, through, size, seconds.
     """  # fmt: skip
     given = {name: value for name, value in given.items() if value not in (None, ())}
     if given:

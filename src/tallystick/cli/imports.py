@@ -24,7 +24,7 @@ _NOT_LOGS: Final = "CloudTrail-Digest"
 
 @click.group("import")
 def import_() -> None:
-    """Seal events from files of other systems, or in the product's own form."""
+    """Seal events from the files of other systems."""
 
 
 @import_.command()
@@ -32,7 +32,12 @@ def import_() -> None:
 @batch_options
 @sealing_options
 def jsonl(settings: Settings, files: tuple[str, ...], atomic: bool, skip_bad: bool) -> None:
-    """Seal events in the product's own form, JSON lines, plain or gzip: as `append FILES` does."""
+    """Seal events in the product's own form.
+
+    JSON lines, plain or gzip, as `append` takes them.
+
+    JSON: read, sealed, already, bad, first, last, through, size, seconds.
+    """
     append_lines(settings, files, Mode.of(atomic=atomic, skip_bad=skip_bad))
 
 
@@ -45,6 +50,8 @@ def cloudtrail(settings: Settings, files: tuple[str, ...], atomic: bool, skip_ba
 
     FILES are log files as AWS delivers them or JSON lines of records, plain or gzip, or folders of such
     files, which are searched to their depths. The ids are CloudTrail's own: a second import adds nothing.
+
+    JSON: read, sealed, already, bad, first, last, through, size, seconds.
     """
     mode = Mode.of(atomic=atomic, skip_bad=skip_bad)
     found = tuple(path for file in files for path in _log_files(file))

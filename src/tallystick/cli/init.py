@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ def init(settings: Settings, name: str | None, deployment: str | None) -> None:
     """Make a ledger and its keys.
 
     Where the ledger is already, nothing is changed; that it has another name than you ask for is an error.
+
+    JSON: created, ledger, name, origin, ledger_id, verifier_key, keys.
     """
     import tallystick
 
@@ -63,7 +66,11 @@ def _say(settings: Settings, ledger: Ledger, *, created: bool) -> None:
 
 
 def _advise(settings: Settings, folder: Path) -> None:
-    option = "" if settings.ledger == DEFAULT_LEDGER else f" -l {shlex.quote(settings.ledger)}"
+    option = (
+        ""
+        if os.path.normpath(settings.ledger) == os.path.normpath(DEFAULT_LEDGER)
+        else f" -l {shlex.quote(settings.ledger)}"
+    )
     for line in (
         "",
         "Back up the keys now: without them nothing can be added to this ledger.",

@@ -30,7 +30,12 @@ class _Key(NamedTuple):
 @keys.command("list")
 @sealing_options
 def list_(settings: Settings) -> None:
-    """List the keys in force: what each is for, its public half, its file, and since which position."""
+    """List the keys in force.
+
+    What each is for, its public half, its file, and since which position.
+
+    JSON: keys (purpose, public, since, file, present).
+    """
     folder = keys_folder(settings)
     with settings.open() as ledger:
         found = _in_force(ledger)
@@ -43,18 +48,10 @@ def list_(settings: Settings) -> None:
         rows = [{**key._asdict(), "file": files[key.purpose], "present": here[key.purpose]} for key in found]
         screen.say_json({"keys": rows})
         return
-    screen.say_table(
-        ("purpose", "since", "public key", "file"),
-        [
-            (
-                key.purpose,
-                str(key.since),
-                key.public,
-                f"{files[key.purpose]}{'' if here[key.purpose] else ' (not here)'}",
-            )
-            for key in found
-        ],
-    )
+    for key in found:
+        screen.say((key.purpose, "bold"), f" key, in force since position {key.since}")
+        absent = "" if here[key.purpose] else " (not here)"
+        screen.say_pairs([("public", key.public), ("file", f"{files[key.purpose]}{absent}")])
 
 
 @keys.command()
@@ -65,6 +62,8 @@ def rotate(settings: Settings, purpose: Literal["checkpoint", "evidence", "epoch
 
     `checkpoint` and `evidence` are signing keys; `epoch` closes the present epoch and opens the next under a
     new MAC key.
+
+    JSON: purpose, position, public.
     """
     with settings.open(readonly=False) as ledger:
         if purpose == "epoch":
@@ -86,9 +85,13 @@ def rotate(settings: Settings, purpose: Literal["checkpoint", "evidence", "epoch
 @keys.command()
 @ledger_options
 def export(settings: Settings) -> None:
-    """Print what an auditor needs: the ledger's id and its public keys.
+    """Print the public keys, for an auditor.
+
+    That is the ledger's id and everything by which its evidence can be checked.
 
     The last line is for the file that `ssh-keygen -Y verify` calls allowed_signers.
+
+    JSON: ledger_id, origin, verifier_key, root_key, evidence_key, allowed_signers.
     """
     with settings.open() as ledger:
         facts = {

@@ -18,8 +18,8 @@ from tallystick.cli.records import (
     is_system,
     json_line,
     newest_first,
-    payload_text,
     time_text,
+    what_text,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def log(
 ) -> None:
     """Print records, the newest first.
 
-    With --json each is one line: the sixteen members as they were sealed, and its hash.
+    JSON, a line a record: its sixteen members as they were sealed, and hash.
     """
     wanted = Wanted.of(system=not no_system, **filters)
     with settings.open() as ledger:
@@ -135,7 +135,7 @@ def _show_one(record: Record, row: tuple[str, ...], widths: list[int]) -> None:
     position, moment, event_type, entity, actor = (
         cell.ljust(width) for cell, width in zip(row, widths, strict=True)
     )
-    payload = screen.clean(payload_text(record.payload))
+    payload = screen.clean(what_text(record))
     if not screen.on_terminal():
         screen.say("  ".join((position, moment, event_type, entity, actor, payload)).rstrip())
         return

@@ -48,8 +48,24 @@ class Settings:
                 self.ledger, create=False, readonly=readonly, keys=self.keys, progress=bar.update
             )
         except NotFoundError as error:
-            make = f"tallystick init -l {shlex.quote(self.ledger)}"
-            raise NotFoundError(f"{error}: make one with: {make}, or name another with -l") from error
+            raise self._missing() from error
+
+    def check_ledger(self) -> None:
+        """Whether there is a ledger, for work that opens it by itself. Raises `NotFoundError`."""
+        from tallystick.config import Location
+
+        store = Location.parse(self.ledger).open_store(readonly=True)
+        try:
+            if store.head() is None:
+                raise self._missing()
+        finally:
+            store.close()
+
+    def _missing(self) -> NotFoundError:
+        make = f"tallystick init -l {shlex.quote(self.ledger)}"
+        return NotFoundError(
+            f"there is no ledger at {self.ledger}: make one with: {make}, or name another with -l"
+        )
 
 
 def root_options(function: Function) -> Function:

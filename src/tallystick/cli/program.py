@@ -50,7 +50,8 @@ class Program(click.Group):
     def main(
         self,
         args: Sequence[str] | None = None,
-        *,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
@@ -58,7 +59,7 @@ class Program(click.Group):
         arguments = list(sys.argv[1:] if args is None else args)
 
         def run() -> Any:
-            return click.Group.main(self, arguments, standalone_mode=False, **extra)
+            return click.Group.main(self, arguments, prog_name, complete_var, standalone_mode=False, **extra)
 
         if not standalone_mode:
             return run()

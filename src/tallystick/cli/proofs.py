@@ -20,6 +20,8 @@ def checkpoint(settings: Settings, output: str | None) -> None:
     """Print the newest signed checkpoint (C2SP tlog-checkpoint).
 
     Keep it where nobody who can reach the ledger can change it. `verify --since` then holds the ledger to it.
+
+    JSON: origin, size, root, checkpoint.
     """
     from tallystick.core.checkpoint import Checkpoint
     from tallystick.core.note import Note
@@ -50,6 +52,8 @@ def prove(settings: Settings, key: str, is_id: bool, output: str | None, record:
 
     Who has the proof, the record's bytes and the ledger's verifier key can check it anywhere, with
     check-proof or any other tool for such proofs.
+
+    JSON: position, record, proof.
     """
     with settings.open() as ledger:
         found = find_record(ledger, key, is_id=is_id)
@@ -76,10 +80,14 @@ def prove(settings: Settings, key: str, is_id: bool, output: str | None, record:
 @click.option("--origin", metavar="NAME", help="The ledger's origin; by default the name in the key.")
 @ledger_options
 def check_proof(settings: Settings, file: str, record: str | None, vkey: str, origin: str | None) -> None:
-    """Check a proof, offline: exits 0 when it holds and 1 when it does not.
+    """Check such a proof, anywhere and offline.
+
+    Exits 0 when it holds and 1 when it does not.
 
     The verifier key must have come to you by another way than the proof did: what vouches for itself proves
     nothing.
+
+    JSON: holds, origin, position, size, root, record_hash.
     """
     from tallystick.core.proof import Proof
     from tallystick.core.record import record_hash
@@ -117,9 +125,12 @@ def check_proof(settings: Settings, file: str, record: str | None, vkey: str, or
 @click.argument("folder", metavar="OUT_DIR", type=click.Path(file_okay=False))
 @ledger_options
 def tiles(settings: Settings, folder: str) -> None:
-    """Write the ledger as static files that any web server can publish (C2SP tlog-tiles).
+    """Write the ledger as static files to publish (C2SP tlog-tiles).
 
-    A second run adds what is new. The checkpoint is written last, so readers never see it without its tiles.
+    Any web server can serve them. A second run adds what is new. The checkpoint is written last, so readers
+    never see it without its tiles.
+
+    JSON: folder, size, written, kept.
     """
     from tallystick.evidence.tiles import write_tile_tree
 

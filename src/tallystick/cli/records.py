@@ -100,10 +100,13 @@ def actor_text(record: Record) -> str:
     return record.actor["id"] if record.actor else "-"
 
 
-def payload_text(payload: dict[str, Any]) -> str:
-    """The payload on one line: `role: viewer → editor` for a change, `name=value` for everything else."""
-    rest = dict(payload)
-    parts = []
+def what_text(record: Record) -> str:
+    """When it is said to have happened, and the payload, on one line.
+
+    `role: viewer → editor` for a change, `name=value` for everything else.
+    """
+    rest = dict(record.payload)
+    parts = [f"occurred {record.occurred_at}"] if record.occurred_at else []
     if isinstance(rest.get("field"), str) and "new_value" in rest:
         field, new = rest.pop("field"), rest.pop("new_value")
         old = f"{_value(rest.pop('old_value'))} → " if "old_value" in rest else ""

@@ -64,7 +64,8 @@ class Item(NamedTuple):
 class Tally:
     """What has become of the input so far."""
 
-    read: int = 0
+    taken: int = 0
+    """Items fetched, of which the last may not be decided yet."""
     sealed: int = 0
     already: int = 0
     bad: int = 0
@@ -74,6 +75,11 @@ class Tally:
     through: Item | None = None
     """The last item that is in the ledger."""
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def read(self) -> int:
+        """Items of which it is known what became of them."""
+        return self.sealed + self.already + self.bad
 
     def count(self, items: Sequence[Item], receipts: Sequence[Sealed]) -> None:
         for receipt in receipts:
@@ -115,7 +121,7 @@ class Sealer:
         size = 0
         for item in items:
             if item is not None:
-                self._tally.read += 1
+                self._tally.taken += 1
                 self._tally.bytes += item.size
                 if isinstance(item.event, RejectedError):
                     self._seal(batch)
@@ -137,7 +143,7 @@ class Sealer:
             for item in items:
                 if item is None:
                     continue
-                self._tally.read += 1
+                self._tally.taken += 1
                 self._tally.bytes += item.size
                 taken[:] = (
                     item._replace(event=b""),
@@ -151,7 +157,7 @@ class Sealer:
         except RejectedError as error:
             if _EVENT_PLACE.fullmatch(error.place) and taken:
                 raise _placed(error, taken[0], cure="none was sealed") from error
-            if self._tally.read > BATCH_EVENTS_MAX:
+            if self._tally.taken > BATCH_EVENTS_MAX:
                 raise RejectedError(
                     f"more than {BATCH_EVENTS_MAX:,} events cannot be sealed as one",
                     cure="leave --atomic out, or append them in parts; none was sealed",
@@ -205,11 +211,14 @@ def seal_input(settings: Settings, items: Iterator[Item | None], mode: Mode, *, 
         tally = Tally()
         sealer = Sealer(ledger, tally, skip=skip if mode is Mode.SKIP_BAD else None)
         run = sealer.run_as_one if mode is Mode.ATOMIC else sealer.run
+        done = False
         try:
             run(_watched(items, tally, bar=bar, total=total))
+            done = True
         finally:
             bar.close()
-            _say_tally(tally, ledger.size, as_json=settings.json)
+            if done or tally.read or settings.json:
+                _say_tally(tally, ledger.size, as_json=settings.json)
     if tally.bad:
         raise click.exceptions.Exit(failures.WRONG_INPUT)
 
@@ -219,7 +228,7 @@ def _watched(
 ) -> Iterator[Item | None]:
     for item in items:
         yield item
-        if tally.read % 100 == 0:
+        if tally.taken % 100 == 0:
             bar.update(tally.bytes, total)
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="Print the record's exact bytes and a newline.")
 @ledger_options
 def show(settings: Settings, key: str, is_id: bool, raw: bool) -> None:
-    """Print one record, by its position or its event id."""
+    """Print one record, by its position or its event id.
+
+    JSON: its sixteen members as they were sealed, and hash.
+    """
     with settings.open() as ledger:
         record = find_record(ledger, key, is_id=is_id)
     if raw:
@@ -70,9 +73,8 @@ def _show_text(record: Record) -> None:
 def _actor(record: Record) -> str:
     if record.actor is None:
         return "-"
-    rest = ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in record.actor.items() if name != "id"
-    )
+    names = ("name", "type", "identity_provider")
+    rest = ", ".join(record.actor[name] for name in names if name in record.actor)
     return f"{record.actor['id']} ({rest})" if rest else record.actor["id"]
 
 

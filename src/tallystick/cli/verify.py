@@ -11,7 +11,7 @@ from tallystick.cli import failures, screen
 from tallystick.cli.options import Settings, file_type, sealing_options
 from tallystick.cli.progress import Bar
 from tallystick.cli.texts import parse_vkey, read_text
-from tallystick.errors import NotFoundError, RejectedError
+from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
     from tallystick.evidence.findings import Report
@@ -44,29 +44,31 @@ def verify(
     trust: str | None,
     processes: int | None,
 ) -> None:
-    """Check every record: bytes, chain, signatures, epochs, streams and the signed tree.
+    """Check that nothing was changed, and where it was.
 
+    Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all.
     Nothing is written. Signatures are checked where the keys are at hand; all else is checked without them.
     Exits 0 when the ledger holds and 1 when anything was found.
+
+    JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
+    unclosed, keys, proven, checkpoint, since, seconds.
     """
     held = None if since is None else read_text(since)
     trusted = None if trust is None else parse_vkey(trust)
     from tallystick.evidence.verify import verify as run
 
+    settings.check_ledger()
     with Bar("verifying", "records") as bar:
-        try:
-            report = run(
-                settings.ledger,
-                keys=settings.keys,
-                first=first,
-                end=end,
-                since=held,
-                trust=trusted,
-                processes=processes,
-                progress=bar.update,
-            )
-        except NotFoundError as error:
-            raise NotFoundError(f"{settings.ledger}: {error}; see -l and --keys") from error
+        report = run(
+            settings.ledger,
+            keys=settings.keys,
+            first=first,
+            end=end,
+            since=held,
+            trust=trusted,
+            processes=processes,
+            progress=bar.update,
+        )
     if settings.json:
         screen.say_json(report.to_json())
     else:
@@ -104,7 +106,7 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
     checked = f"{every} {report.end - report.first:,} of {report.size:,}"
     yield "records", f"{checked}, positions {_range(report.first, report.end)}"
     yield "signatures", _signatures(report)
-    yield "tree", _tree(report)
+    yield from _tree(report)
     if not report.holds:
         yield "proven", "; ".join(_range(*pair) for pair in report.proven) or "nothing"
     yield "held against", _held_against(report)
@@ -124,15 +126,17 @@ def _signatures(report: Report) -> str:
     return f"{report.signatures:,} hold{unclosed}"
 
 
-def _tree(report: Report) -> str:
+def _tree(report: Report) -> Iterable[tuple[str, str]]:
     from tallystick.core.checkpoint import Checkpoint
     from tallystick.core.note import Note
 
     try:
         checkpoint = Checkpoint.parse(Note.parse(report.checkpoint).text)
     except RejectedError as error:
-        return f"the checkpoint cannot be read: {error}"
-    return f"{checkpoint.size:,} records of {checkpoint.origin}, root {checkpoint.root.hex()}"
+        yield "checkpoint", f"cannot be read: {error}"
+        return
+    yield "checkpoint", f"{checkpoint.origin}, {screen.counted(checkpoint.size, 'record')}"
+    yield "root", checkpoint.root.hex()
 
 
 def _range(first: int, end: int) -> str:

@@ -40,12 +40,16 @@ class _OddFloat(float):
 
 
 def decode_number(text: str) -> float | int:
-    """Read a number that has a fraction or an exponent, as the value whose orjson text is its JCS text.
+    """Read a number that has a fraction or an exponent, as the value whose orjson text is its JCS text."""
+    return _for_fast_encode(float(text))
+
+
+def _for_fast_encode(value: float) -> float | int:
+    """The same number as a value whose orjson text is its JCS text, or which orjson refuses.
 
     orjson and ECMAScript print the same shortest digits. They differ for whole numbers (`1.0`), for
     exponents, and below 1e-5, where orjson turns to exponents before ECMAScript does.
     """
-    value = float(text)
     size = abs(value)
     if size <= INTEGER_MAX and value == int(value):
         return int(value)
@@ -125,7 +129,7 @@ def canonical(value: Any) -> bytes:
     """The canonical JSON of a Python value made of dict, list, tuple, str, int, float, bool and None.
 
     Anything else, also what a JSON library would turn silently into a string (dates, UUIDs, enums),
-    raises `RejectedError` with its JSON pointer.
+    raises `RejectedError` with its JSON pointer; only an enum of strings or integers is taken as its value.
     """
     return decode_and_encode(to_json(value))[1]
 
@@ -242,14 +246,14 @@ def _check_text(text: str, pointer: str) -> str:
 
 def _check_float(value: float, pointer: str) -> float | int:
     size = abs(value)
-    if value != value or size == float("inf"):
-        raise RejectedError(f"{value} is not a JSON number", place=pointer, cure="send null or a string")
-    if size <= INTEGER_MAX:
-        return int(value) if value == int(value) else value
-    if size < 1e21:
+    if value != value:
+        raise RejectedError("NaN is not a JSON number", place=pointer, cure="send null or a string")
+    if size == float("inf"):
+        raise RejectedError("the number is beyond what a double holds", place=pointer, cure=_BIG_CURE)
+    if INTEGER_MAX < size < 1e21:
         # Its canonical text would be an integer literal that no strict reader may take back.
         raise RejectedError(f"the number {value!r} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE)
-    return value
+    return _for_fast_encode(value)
 
 
 def _check_depth(value: Any) -> None:
@@ -266,7 +270,8 @@ def _containers(parent: Any) -> Iterator[Any]:
     return (child for child in children if type(child) in (dict, list))
 
 
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|([\[{])|([\]}])', re.DOTALL)
+# A string that does not end is taken to the end: trying again from each of its quotes would take quadratic time.
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 
 
 def _check_text_depth(data: bytes) -> None:

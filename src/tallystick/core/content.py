@@ -94,6 +94,8 @@ def check_content(members: dict[str, Any]) -> None:
 def _holds_at_a_glance(members: dict[str, Any]) -> bool:
     """Whether the members plainly hold, as nearly all do. False says only that a closer look is needed."""
     actor, event_type = members["actor"], members["event_type"]
+    if type(actor) is dict and not all(type(value) is str for value in actor.values()):
+        return False  # what cannot be hashed cannot be looked up below
     return (
         type(event_type) is str
         and is_event_type(event_type)

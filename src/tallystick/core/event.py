@@ -42,14 +42,14 @@ class Event:
         out: dict[str, Any] = {
             "event_type": self.event_type,
             "entity_id": self.entity_id,
-            "payload": self.payload if type(self.payload) is dict else dict(self.payload),
+            "payload": _plain(self.payload),
         }
         if self.actor is not None:
-            out["actor"] = self.actor if isinstance(self.actor, str) else dict(self.actor)
-        if self.context:
-            out["context"] = dict(self.context)
-        if self.labels:
-            out["labels"] = list(self.labels)
+            out["actor"] = _plain(self.actor)
+        if self.context is not None:
+            out["context"] = _plain(self.context)
+        if self.labels != ():
+            out["labels"] = _plain(self.labels)
         if self.occurred_at is not None:
             out["occurred_at"] = self.occurred_at
         if self.id is not None:
@@ -59,3 +59,12 @@ class Event:
         if self.expected_version != "any":
             out["expected_version"] = self.expected_version
         return out
+
+
+def _plain(value: Any) -> Any:
+    """A mapping as a dict, a tuple as a list; anything else stays what it is, for acceptance to judge."""
+    if type(value) is dict:
+        return value
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -41,15 +41,17 @@ class History:
         self._first: Final = first
         self._event_mac: Final = event_mac
         self._closed_at: int | None = None if first else 0
-        self._told_at: set[int] = set()
+        self._runs: list[list[int]] = []
+        self._gap = False  # a record's part in its stream is unknown, so versions may seem to jump
         self._streams: dict[str, int] = {}
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
         damaged = {finding.position for finding in scan.findings}
         own = [(position, line) for position, line in scan.own_records if position not in damaged]
-        gaps = [finding for finding in scan.findings if finding.kind in (Kind.MISSING, Kind.UNREADABLE)]
-        self._follow_streams(scan, gaps)
+        self._gap = self._gap or bool(scan.findings)
+        self._follow_streams(scan)
+        self._runs = scan.epochs
         events: list[tuple[int, int, object]] = [(position, 1, Record.parse(line)) for position, line in own]
         events += [(run[1], 0, run) for run in scan.epochs]
         for position, _, what in sorted(events, key=lambda event: event[:2]):
@@ -122,6 +124,8 @@ class History:
             self._add(Kind.EPOCH, position, f"the close says that it is at {closed.last_position}")
         if self.epoch_at is not None and closed.first_position != self.epoch_at:
             self._add(Kind.EPOCH, position, f"the close says that the epoch began at {closed.first_position}")
+        if any(first <= position < end - 1 for _, first, end in self._runs):
+            self._add(Kind.EPOCH, position + 1, f"a record of epoch {closed.epoch} after the epoch's close")
         self._closed_at = position
 
     def _rotated(self, position: int, rotated: KeyRotated) -> None:
@@ -132,12 +136,12 @@ class History:
         elif position > before.since:
             self.keys[rotated.purpose].append(KeyInForce(position, rotated.new_key))
 
-    def _follow_streams(self, scan: Scan, gaps: list[Finding]) -> None:
+    def _follow_streams(self, scan: Scan) -> None:
         streams = self._streams
         for entity_id, (position, version, last) in scan.streams.items():
             before = streams.get(entity_id, 0)
             from_start = not self._first and len(streams) < STREAMS_MAX
-            if (before or from_start) and version != before + 1 and not gaps:
+            if (before or from_start) and version != before + 1 and not self._gap:
                 self._add(
                     Kind.ENTITY_VERSION, position, f"version {version} of {entity_id[:60]!r} follows {before}"
                 )

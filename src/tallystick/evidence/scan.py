@@ -98,7 +98,7 @@ class _Scanner:
         self._out = Scan(task.first, task.end)
         self._leaves: list[bytes | None] = []
         self._unreadable: set[int] = set()
-        self._gap = False
+        self._gap = False  # whether a record's part in its stream is unknown, so that versions may seem to jump
         self._tag = lru_cache(maxsize=64)(_tag_of(terms.event_mac)) if terms.event_mac else None
         # What the record before left behind; None where it is not known, and then nothing is held against it.
         self._prev_hash: str | None = None
@@ -221,8 +221,12 @@ class _Scanner:
                 self._add(Kind.NOT_CANONICAL, position, str(error))
         else:
             self._judge_members(position, line, members)
+            if len(self._out.findings) == before:  # or true times after a false one would seem to run backwards
+                self._recorded_at = members["recorded_at"]
         # What follows an altered record cannot be held against it: the finding stays where the change is.
-        self._prev_hash = sha256(line).hexdigest() if len(self._out.findings) == before else None
+        whole = len(self._out.findings) == before
+        self._prev_hash = sha256(line).hexdigest() if whole else None
+        self._gap = self._gap or not whole
         self._leaves.append(sha256(b"\0" + line).digest())
 
     def _judge_members(self, position: int, line: bytes, members: dict[str, Any]) -> None:
@@ -261,8 +265,6 @@ class _Scanner:
             self._add(Kind.TIME, position, f"{recorded_at} is before the record before it, {self._recorded_at}")
         elif recorded_at > self._terms.latest:
             self._add(Kind.TIME, position, f"{recorded_at} has not come yet")
-            return  # or every true time after it would seem to run backwards
-        self._recorded_at = recorded_at
 
     def _follow_stream(self, position: int, entity_id: str, version: int) -> None:
         streams = self._out.streams

@@ -18,7 +18,7 @@ from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
-from tallystick.core.merkle import TILE_WIDTH
+from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH
 from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
@@ -34,6 +34,9 @@ from tallystick.store.reading import checkpoint_key, evidence_key, read_record
 
 Progress = Callable[[int, int], None]
 """Called with how many records were checked, and of how many."""
+
+TILE_LEVELS_MAX: Final = 8
+"""Tile levels of the largest tree."""
 
 CLOCK_TOLERANCE: Final = 300 * timestamp.SECOND
 """How far the clocks of the writer and of the verifier may be apart."""
@@ -300,6 +303,13 @@ class _Verification:
             if head is None or stored.position >= head.size:
                 self._add(Kind.UNPUBLISHED, stored.position, "a record past the published size")
             break
+        for level in range(TILE_LEVELS_MAX):
+            for tile in self._store.tiles(level, self._head.size >> TILE_HEIGHT * (level + 1), 1 << 48):
+                head = self._store.head()
+                if head is None or tile.index >= head.size >> TILE_HEIGHT * (level + 1):
+                    position = tile.index * TILE_WIDTH ** (level + 1)
+                    self._add(Kind.TILE, position, f"hash tile {level}/{tile.index} lies past the published size")
+                break
         for problem in self._store.inspect():
             self._add(Kind.STORE, None, problem)
 

@@ -67,8 +67,8 @@ class MemoryStore:
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         self._check_open()
-        found = (self._tiles.get((level, index)) for index in range(first, end))
-        return [tile for tile in found if tile is not None]
+        found = sorted(key for key in self._tiles if key[0] == level and first <= key[1] < end)
+        return [self._tiles[key] for key in found]
 
     def inspect(self) -> list[str]:
         return []

@@ -90,7 +90,14 @@ class Acceptor:
         """
         if isinstance(event, bytes):
             return self._quickly(event) or self._carefully(event)
-        data = to_json(event.members() if isinstance(event, Event) else dict(event))
+        if isinstance(event, Event):
+            data = to_json(event.members())
+        elif isinstance(event, Mapping):
+            data = to_json(dict(event))
+        else:
+            raise RejectedError(
+                f"a Python {type(event).__name__} is not an event", cure="give an Event, a mapping, or JSON as bytes"
+            )
         return self._quickly(data) or self._carefully(data)
 
     def _quickly(self, data: bytes) -> Draft | None:
@@ -133,7 +140,9 @@ class Acceptor:
         """The canonical actor of an event that names one plainly, or none at all."""
         actor = event.actor
         if actor is None:
-            actor = event.payload.get("actor", self._principal)
+            actor = event.payload.get("actor")
+        if actor is None:
+            actor = self._principal
         if actor is None:
             return b"null"
         if type(actor) is str:

@@ -20,7 +20,7 @@ from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis
 from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.ids import IdMaker, spell
 from tallystick.store.contract import Batch, Store
-from tallystick.store.reading import checkpoint_key, read_record, tile_hashes
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record, tile_hashes
 from tallystick.write.known import MadeRun
 from tallystick.write.seal import Planner, State
 
@@ -108,6 +108,9 @@ def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis
     in_force = checkpoint_key(store, state.checkpoint_key_at, genesis=genesis)
     if keys.checkpoint.public_key().public_bytes_raw() != in_force:
         raise RejectedError("the checkpoint key is not the one in force in this ledger", cure=_KEYS_CURE)
+    in_force = evidence_key(store, state.evidence_key_at, genesis=genesis)
+    if keys.evidence.public_key().public_bytes_raw() != in_force:
+        raise RejectedError("the evidence key is not the one in force in this ledger", cure=_KEYS_CURE)
 
 
 def _edges(store: Store, size: int) -> list[bytes]:

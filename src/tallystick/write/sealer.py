@@ -80,12 +80,15 @@ class Sealer:
         From this commit on the new checkpoint key signs. The caller keeps keys where keys are kept.
         """
         with self._group.exclusively():
-            self._current_state()
-            old = self._keys.checkpoint if purpose == "checkpoint" else self._keys.evidence
-            rotated = KeyRotated.sign(purpose, ledger=self._genesis.ledger, old=old, new=new)
-            draft = system_draft(KEY_ROTATED, rotated.payload(), self._ids)
+
+            def name_key(planner: Planner) -> None:
+                # Each time anew: another process may have changed the old key since the last attempt.
+                old = self._keys.checkpoint if purpose == "checkpoint" else self._keys.evidence
+                rotated = KeyRotated.sign(purpose, ledger=self._genesis.ledger, old=old, new=new)
+                planner.name_key(purpose, system_draft(KEY_ROTATED, rotated.payload(), self._ids))
+
             signing = new if purpose == "checkpoint" else None
-            self._commit_until_won([], prepare=lambda planner: planner.name_key(purpose, draft), signing=signing)
+            self._commit_until_won([], prepare=name_key, signing=signing)
             self._state = None  # the keys are read again with it
 
     def exclusively(self) -> threading.Lock:

@@ -1,0 +1,113 @@
+"""`verify` says what was checked, or what does not hold and where."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+from tests.cli.conftest import Run
+from tests.cli.test_append import GOOD
+from tests.cli.test_log import damage
+
+
+def test_a_good_ledger_passes(ledger: Path, run: Run) -> None:
+    out = run("verify").stdout
+
+    assert out.startswith("PASS  the ledger audit holds\n")
+    assert "all 7 of 7, positions 0 to 6" in out
+    assert "6 hold; 6 in the epoch still open" in out
+    assert "local/audit, 7 records" in out
+
+
+def test_the_report_in_json_has_the_documented_keys(ledger: Path, run: Run) -> None:
+    report = json.loads(run("verify", "--json").stdout)
+
+    assert [*report] == [
+        *("holds", "ledger", "origin", "size", "first", "end", "findings", "signatures", "unclosed", "keys"),
+        *("proven", "checkpoint", "since", "seconds"),
+    ]
+    assert report["holds"] is True
+
+
+def test_findings_are_listed_with_their_place_and_meaning(ledger: Path, run: Run) -> None:
+    damage(ledger, 4)
+
+    result = run("verify", code=1)
+    report = json.loads(run("verify", "--json", code=1).stdout)
+
+    assert result.stdout.startswith("FAIL  ")
+    assert "position 4  checksum" in result.stdout
+    assert "What it means:" in result.stdout
+    assert "0 to 3; 5 to 6" in result.stdout
+    assert {found["position"] for found in report["findings"]} >= {4}
+    assert [*report["findings"][0]] == ["kind", "position", "end", "seen", "meaning"]
+
+
+def test_many_findings_are_cut_off_on_the_screen_only(run: Run) -> None:
+    run("init")
+    run("append", input=GOOD * 100)
+    connection = sqlite3.connect("audit/ledger.db")
+    connection.execute("DROP TRIGGER record_no_update")
+    connection.execute("UPDATE record SET crc32 = crc32 + 1 WHERE position > 1")
+    connection.commit()
+    connection.close()
+
+    report = json.loads(run("verify", "--json", code=1).stdout)
+    out = run("verify", code=1).stdout
+
+    assert len(report["findings"]) >= 100
+    assert f"and {len(report['findings']) - 50} more; --json lists them all" in out
+    assert out.count("\nposition ") <= 50
+
+
+def test_a_checkpoint_from_before_must_still_be_covered(ledger: Path, run: Run) -> None:
+    shutil.copytree("audit", "old")
+    run("append", "--type", "a.b", "--entity", "e")
+    run("checkpoint", "-o", "kept")
+
+    good = run("verify", "--since", "kept").stdout
+    bad = run("verify", "-l", "old", "--since", "kept", code=1).stdout
+
+    assert "your checkpoint of 8 records" in good
+    assert "rollback" in bad
+
+
+def test_another_key_than_the_trusted_one_is_a_finding(ledger: Path, run: Run, tmp_path: Path) -> None:
+    own = json.loads(run("keys", "export", "--json").stdout)["verifier_key"]
+    run("init", "-l", "other/audit")
+    other = json.loads(run("keys", "export", "-l", "other/audit", "--json").stdout)["verifier_key"]
+    (tmp_path / "vkey").write_text(own + "\n")
+
+    assert "PASS" in run("verify", "--trust", own).stdout
+    assert "PASS" in run("verify", "--trust", "@vkey").stdout
+    assert "FAIL" in run("verify", "--trust", other, code=1).stdout
+    assert "not a verifier key" in run("verify", "--trust", "nonsense", code=2).stderr
+
+
+def test_without_keys_all_but_the_signatures_is_checked(ledger: Path, run: Run) -> None:
+    shutil.move("audit/keys", "elsewhere")
+
+    assert "not checked: the keys are not here" in run("verify").stdout
+    assert "6 hold" in run("verify", "--keys", "elsewhere").stdout
+    assert run("verify", "--keys", "nowhere", code=2).stderr.startswith("error: there are no keys in nowhere")
+
+
+def test_a_part_can_be_verified(run: Run) -> None:
+    run("init")
+    run("append", input=GOOD * 700)
+
+    report = json.loads(run("verify", "--first", "256", "--end", "512", "--processes", "1", "--json").stdout)
+
+    assert (report["first"], report["end"], report["size"]) == (256, 512, 702)
+    assert "only 256 of 702, positions 256 to 511" in run("verify", "--first", "256", "--end", "512").stdout
+
+
+def test_wrong_input_is_told_from_a_finding(ledger: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"\x00\xff junk")
+
+    assert run("verify", "-l", "nowhere", code=2).stderr.startswith("error: there is no ledger at nowhere")
+    assert "does not exist" in run("verify", "--since", "missing", code=2).stderr
+    assert run("verify", "--since", "junk", code=2).stderr.startswith("error: ")
+    assert run("verify", "--first", "99", code=2).stderr.startswith("error: there are no positions")

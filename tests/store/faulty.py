@@ -1,0 +1,66 @@
+"""A store whose writes fail when it is told so, in every way in which a write can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, TypeAlias
+
+from tallystick.core.merkle import Tile
+from tallystick.errors import BusyError, StoreError
+from tallystick.store.contract import Batch, Head, Store, StoredRecord
+
+Fault: TypeAlias = Literal["failed", "busy", "failed, yet persisted", "failed, yet persisted, and then silent"]
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    "failed",
+    "busy",
+    "failed, yet persisted",
+    "failed, yet persisted, and then silent",
+)
+
+
+class FaultyStore:
+    """Asks `next_fault` at every write whether, and how, it fails."""
+
+    def __init__(self, inner: Store, next_fault: Callable[[], Fault | None]) -> None:
+        self._inner = inner
+        self._next_fault = next_fault
+        self._silent = False
+
+    def create(self, batch: Batch, head: Head) -> None:
+        self._write(lambda: self._inner.create(batch, head))
+
+    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
+        self._write(lambda: self._inner.commit(expected_size, batch, head))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        fault = self._next_fault()
+        if fault == "busy":
+            raise BusyError("could not commit: the database is locked (injected)")
+        if fault == "failed":
+            raise StoreError("could not commit: disk I/O error (injected)")
+        write()
+        if fault is not None:
+            self._silent = fault.endswith("silent")
+            raise StoreError("could not commit: the connection was lost (injected)")
+
+    def head(self) -> Head | None:
+        if self._silent:
+            self._silent = False
+            raise StoreError("could not read the head: the connection was lost (injected)")
+        return self._inner.head()
+
+    def read(self, first: int, end: int) -> Iterator[StoredRecord]:
+        return self._inner.read(first, end)
+
+    def tiles(self, level: int, first: int, end: int) -> list[Tile]:
+        return self._inner.tiles(level, first, end)
+
+    def inspect(self) -> list[str]:
+        return self._inner.inspect()
+
+    def bytes_used(self) -> int:
+        return self._inner.bytes_used()
+
+    def close(self) -> None:
+        self._inner.close()
