@@ -141,7 +141,10 @@ BAD = {
     "no UTF-8": (b'{"event_type":"\xff"}\n', "standard input, line 3: not UTF-8 at byte 15"),
     "NUL": (b"\0\n", "standard input, line 3: not JSON at column 1"),
     "a member missing": (b'{"event_type":"a.b"}\n', "standard input, line 3, /entity_id: the event has no"),
-    "a member too many": (b'{"event_type":"a.b","entity_id":"e","x":1}\n', "line 3, /x: an event has no such"),
+    "a member too many": (
+        b'{"event_type":"a.b","entity_id":"e","x":1}\n',
+        "line 3, /x: an event has no such",
+    ),
     "nesting": (b'{"payload":' + b"[" * 100_000 + b"\n", "line 3: nested deeper than 32 levels"),
     "a huge line": (b" " * (3 * INPUT_BYTES_MAX) + b"\n", "line 3: the line has more than 262,144 bytes"),
     "a large event": (
@@ -234,7 +237,9 @@ def test_a_bomb_of_gzip_is_refused_after_one_line(run: Run, tmp_path: Path) -> N
     assert "bomb.gz, line 1: the line has more than" in result.stderr
 
 
-@pytest.mark.parametrize("broken", [lambda data: data[:-10], lambda data: data[:12] + b"\xff" * 9 + data[21:]])
+@pytest.mark.parametrize(
+    "broken", [lambda data: data[:-10], lambda data: data[:12] + b"\xff" * 9 + data[21:]]
+)
 def test_gzip_that_is_not_whole_is_an_error(
     broken: Callable[[bytes], bytes], run: Run, tmp_path: Path
 ) -> None:

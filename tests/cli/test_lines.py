@@ -18,7 +18,11 @@ from tallystick.errors import RejectedError
 from tallystick.limits import INPUT_BYTES_MAX
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(['"', "\\", '\\"', "]}"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(['"', "\\", '\\"', "]}"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
@@ -61,7 +65,11 @@ def test_a_line_that_is_too_long_is_known_before_its_end_and_the_next_one_is_goo
     assert [*found] == [Line(2, b"good")]
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=4)), st.lists(st.integers(1, 50)), st.booleans())
+@given(
+    st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=4)),
+    st.lists(st.integers(1, 50)),
+    st.booleans(),
+)
 def test_the_records_of_a_document_are_those_of_a_parser(
     records: list[dict[str, Any]], sizes: list[int], spaced: bool
 ) -> None:

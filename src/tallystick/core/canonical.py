@@ -40,8 +40,12 @@ class _OddFloat(float):
 
 
 def decode_number(text: str) -> float | int:
-    """Read a number that has a fraction or an exponent, as the value whose orjson text is its JCS text."""
-    return _for_fast_encode(float(text))
+    """Read a number that has a fraction or an exponent, as the value whose orjson text is its JCS text.
+
+    One with an exponent is left to the exact path: it alone may be shorter than its canonical text.
+    """
+    value = float(text)
+    return _OddFloat(value) if "e" in text or "E" in text else _for_fast_encode(value)
 
 
 def _for_fast_encode(value: float) -> float | int:
@@ -74,14 +78,18 @@ def decode(data: bytes) -> Any:
 
 def encode(value: Any) -> bytes:
     """Write a value that `decode` gave as canonical JSON. For values from elsewhere see `canonical`."""
+    out = encode_plain(value)
+    return _exact_encode(value) if out is None else out
+
+
+def encode_plain(value: Any) -> bytes | None:
+    """As `encode`, for a value whose orjson text is its canonical text; None for any other."""
     try:
         out: bytes = _fast_encode(value, None, _OPTIONS)
     except TypeError:
-        return _exact_encode(value)
+        return None
     # UTF-16 order of names differs from code-point order only past the basic plane (RFC 8785 3.2.3).
-    if not out.isascii() and _ASTRAL.search(out):
-        return _exact_encode(value)
-    return out
+    return out if out.isascii() or not _ASTRAL.search(out) else None
 
 
 def decode_and_encode(data: bytes) -> tuple[Any, bytes]:

@@ -46,6 +46,15 @@ def parse_rfc3339(text: str, *, place: str = "") -> int:
     return _microseconds(re.sub(r"(\.\d{6})\d+", r"\1", text.upper()), place)
 
 
+def is_rfc3339(text: str) -> bool:
+    """Whether `parse_rfc3339` takes the text."""
+    try:
+        parse_rfc3339(text)
+    except RejectedError:
+        return False
+    return True
+
+
 def _microseconds(text: str, place: str = "") -> int:
     try:
         return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND

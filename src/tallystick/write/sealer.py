@@ -154,8 +154,9 @@ class Sealer:
             state = load_state(self._store, genesis=self._genesis)
             named = (state.checkpoint_key_at, state.evidence_key_at)
             if named != self._keys_at:
-                self._keys, self._keys_at = self._load_keys(), named
-                check_keys(self._keys, self._store, state=state, genesis=self._genesis)
+                keys = self._load_keys()
+                check_keys(keys, self._store, state=state, genesis=self._genesis)
+                self._keys, self._keys_at = keys, named  # only now: the next attempt must not pass unchecked
             self._known.catch_up(state.tree.size)
             self._state = state
         return self._state

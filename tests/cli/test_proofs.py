@@ -1,0 +1,83 @@
+"""`checkpoint`, `prove` and `check-proof` give others what they need, and say when a proof does not hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def vkey(ledger: Path, run: Run) -> str:
+    key: str = json.loads(run("keys", "export", "--json").stdout)["verifier_key"]
+    return key
+
+
+def test_a_checkpoint_is_printed_or_written_as_it_was_signed(ledger: Path, run: Run) -> None:
+    printed = run("checkpoint").stdout_bytes
+
+    assert printed.startswith(b"local/audit\n7\n")
+    assert run("checkpoint", "-o", "kept").stdout == "wrote the checkpoint of 7 records to kept\n"
+    assert Path("kept").read_bytes() == printed
+    facts = json.loads(run("checkpoint", "--json").stdout)
+    assert [*facts] == ["origin", "size", "root", "checkpoint"]
+    assert facts["checkpoint"].encode() == printed
+
+
+def test_a_proof_holds_offline(vkey: str, run: Run) -> None:
+    made = run("prove", "e-2", "-o", "it.tlog-proof", "--record", "it.record").stdout
+    facts = json.loads(run("prove", "3", "--json").stdout)
+    Path("audit").rename("gone")
+
+    checked = run("check-proof", "it.tlog-proof", "--record", "it.record", "--vkey", vkey).stdout
+    result = json.loads(
+        run("check-proof", "it.tlog-proof", "--record", "it.record", "--vkey", vkey, "--json").stdout
+    )
+
+    assert made == "wrote the proof of record 3 to it.tlog-proof, and the record to it.record\n"
+    assert checked.startswith("HOLDS  this record is at position 3 of local/audit\n")
+    assert [*facts] == ["position", "record", "proof"]
+    assert facts["proof"].encode() == Path("it.tlog-proof").read_bytes()
+    assert facts["record"].encode() == Path("it.record").read_bytes()
+    assert [*result] == ["holds", "origin", "position", "size", "root", "record_hash"]
+    assert result["record_hash"] == hashlib.sha256(Path("it.record").read_bytes()).hexdigest()
+
+
+def test_the_record_may_come_from_show_or_from_the_ledger(vkey: str, run: Run) -> None:
+    Path("proof").write_bytes(run("prove", "3").stdout_bytes)
+    Path("shown").write_bytes(run("show", "3", "--raw").stdout_bytes)
+
+    assert "HOLDS" in run("check-proof", "proof", "--record", "shown", "--vkey", vkey).stdout
+    assert "HOLDS" in run("check-proof", "proof", "-l", "audit", "--vkey", vkey).stdout
+
+
+def test_a_proof_that_does_not_hold_exits_with_1(vkey: str, run: Run) -> None:
+    Path("proof").write_bytes(run("prove", "3").stdout_bytes)
+    record = run("show", "3", "--raw").stdout_bytes
+    Path("changed").write_bytes(record.replace(b"editor", b"Editor"))
+    run("init", "-l", "other/audit")
+    other = json.loads(run("keys", "export", "-l", "other/audit", "--json").stdout)["verifier_key"]
+
+    changed = run("check-proof", "proof", "--record", "changed", "--vkey", vkey, code=1)
+    keyed = run("check-proof", "proof", "--vkey", other, "--json", code=1)
+    named = run("check-proof", "proof", "--vkey", vkey, "--origin", "local/other", code=1)
+
+    assert changed.stderr.startswith("error: The record is not at position 3")
+    assert json.loads(keyed.stderr)["error"]["family"] == "tamper"
+    assert "is of the ledger local/audit" in named.stderr
+    assert changed.stdout == keyed.stdout == named.stdout == ""
+
+
+def test_what_is_no_proof_or_no_key_is_wrong_input(vkey: str, run: Run) -> None:
+    Path("junk").write_bytes(b"\x00junk")
+    Path("huge").write_bytes(b"x" * 1_000_000)
+
+    assert "this is not a proof file" in run("check-proof", "junk", "--vkey", vkey, code=2).stderr
+    assert "is it the right file?" in run("check-proof", "huge", "--vkey", vkey, code=2).stderr
+    assert "not a verifier key" in run("check-proof", "junk", "--vkey", "x", code=2).stderr
+    assert "Missing option '--vkey'" in run("check-proof", "junk", code=2).stderr
+    assert "cannot be written" in run("prove", "3", "-o", "no/such/folder", code=2).stderr

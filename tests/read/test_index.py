@@ -1,0 +1,603 @@
+"""The index against a scan of the log (I5): after anything that can happen to it, it says what the scan says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tallystick
+from tallystick.errors import StoreError, TallystickError, TamperError
+from tallystick.ids import spell
+from tallystick.read import index
+from tallystick.read.index import Follower, IndexFile, Rows
+from tallystick.read.memory_index import MemoryIndexFile
+from tallystick.read.sqlite_index import SqliteIndexFile
+from tallystick.store.contract import Batch, Head, Store
+from tallystick.store.memory import MemoryStore
+from tallystick.store.sqlite import SqliteStore
+from tests.threads import in_threads
+
+FOREIGN: Final = "01234567-89ab-8def-8123-"
+"""The prefix of another maker's ids."""
+
+
+# ------------------------------------------------------------------------------------------------- the scan
+
+
+def scan(store: Store) -> tuple[dict[str, int], dict[str, int]]:
+    """What the log says: the version of every entity, and the first position of every id."""
+    versions: dict[str, int] = {}
+    positions: dict[str, int] = {}
+    for stored in store.read(0, 1 << 40):
+        members = json.loads(stored.line)
+        versions[members["entity_id"]] = members["entity_version"]
+        positions.setdefault(members["id"], stored.position)
+    return versions, positions
+
+
+def check(follower: Follower, store: Store) -> None:
+    """Fails unless the follower answers as the scan does, for what is there and for what is not."""
+    head = store.head()
+    assert head is not None
+    follower.catch_up(head.size)
+    versions, positions = scan(store)
+    assert {entity_id: follower.version(entity_id) for entity_id in versions} == versions
+    assert {event_id: follower.find(event_id) for event_id in positions} == positions
+    assert follower.version("nobody") == 0
+    for absent in ("no such id", spell(FOREIGN, 999_999), next(iter(positions))[:-1] + "f0"):
+        if absent not in positions:
+            assert follower.find(absent) is None
+
+
+def check_ledger(folder: Path) -> None:
+    """The same, of the index that is on disk now."""
+    store = SqliteStore(folder)
+    file = SqliteIndexFile(folder, store)
+    follower = Follower(store, file)
+    check(follower, store)
+    follower.close()
+    file = SqliteIndexFile(folder, store)
+    versions, positions = scan(store)
+    assert file.cursor() == len(positions)
+    assert {entity_id: file.version(entity_id) for entity_id in versions} == versions
+    file.close()
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "FLUSH_RECORDS", 7)
+
+
+def event(entity_id: str, event_id: str | None = None) -> dict[str, Any]:
+    return {"event_type": "t.t", "entity_id": entity_id, **({"id": event_id} if event_id else {})}
+
+
+# --------------------------------------------------------------------------------------- rows, made anyhow
+
+IDS: Final = st.one_of(
+    st.none(),
+    st.none(),
+    st.integers(0, 30).map(lambda number: f"brought-{number}"),
+    st.integers(0, 30).map(lambda counter: spell(FOREIGN, counter)),
+)
+ENTITIES: Final = st.sampled_from(["a", "b", "c", "ä"])
+BATCHES: Final = st.lists(st.lists(st.tuples(ENTITIES, IDS), min_size=1, max_size=12), min_size=1, max_size=8)
+
+
+@given(BATCHES, st.sampled_from([1, 3, 7, 100]))
+def test_the_index_in_memory_says_what_a_scan_says(
+    batches: list[list[tuple[str, str | None]]], flush: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, tallystick.open("memory:") as ledger:
+        patch.setattr(index, "FLUSH_RECORDS", flush)
+        for batch in batches:
+            append_fresh(ledger, batch)
+        assert ledger._follower is not None
+
+        check(ledger._follower, ledger._store)
+        check(Follower(ledger._store, MemoryIndexFile()), ledger._store)
+
+
+def append_fresh(ledger: tallystick.Ledger, batch: list[tuple[str, str | None]]) -> None:
+    """Append a batch; an id that was used for something else is left out."""
+    for entity_id, event_id in batch:
+        try:
+            ledger.append(event(entity_id, event_id))
+        except tallystick.ConflictError:
+            ledger.append(event(entity_id))
+
+
+def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
+    folders = iter(tmp_path / str(number) for number in range(10_000))
+
+    @given(BATCHES, st.sampled_from([1, 3, 7, 100]), st.booleans())
+    def property_holds(batches: list[list[tuple[str, str | None]]], flush: int, reopens: bool) -> None:
+        folder = next(folders)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(index, "FLUSH_RECORDS", flush)
+            ledger = tallystick.open(folder, name="l")
+            for batch in batches:
+                append_fresh(ledger, batch)
+                assert ledger._follower is not None
+                if reopens:
+                    ledger.close()
+                    ledger = tallystick.open(folder)
+                    ledger._find("x")
+                check(ledger._follower, ledger._store) if ledger._follower else None
+            ledger.close()
+            check_ledger(folder)
+
+    property_holds()
+
+
+RUNS: Final = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 12), st.integers(1, 9)), min_size=1, max_size=14
+)
+
+
+@given(RUNS, st.lists(st.integers(0, 60), max_size=4))
+def test_rows_of_several_followers_cut_anywhere_add_up_to_the_same(
+    runs: list[tuple[bool, int, int]], cuts: list[int]
+) -> None:
+    # Given a log of runs of made ids, and followers that each began, and saved, at places of their own.
+    log: list[tuple[str, int]] = []
+    counters = {True: 0, False: 0}
+    for foreign, skipped, length in runs:
+        counters[foreign] += skipped
+        for _ in range(length):
+            log.append((FOREIGN if foreign else FOREIGN.replace("0", "f"), counters[foreign]))
+            counters[foreign] += 1
+    store = store_of([(spell(*made), "e") for made in log])
+    file = MemoryIndexFile()
+
+    marks = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
+    for first, end in zip(marks, marks[1:], strict=False):
+        rows = Rows(first, end)
+        for position in range(first, end):
+            rows.add_made(*log[position], position)
+        file.save(rows, b"")
+
+    follower = Follower(store, file)
+    assert [follower.find(spell(*made)) for made in log] == [*range(len(log))]
+
+
+def store_of(rows: Sequence[tuple[str, str]]) -> MemoryStore:
+    """A log with the given event ids and entities, as far as an index looks at it."""
+    store = MemoryStore()
+    versions: dict[str, int] = {}
+    lines = []
+    for event_id, entity_id in rows:
+        versions[entity_id] = versions.get(entity_id, 0) + 1
+        members = {"id": event_id, "entity_id": entity_id, "entity_version": versions[entity_id]}
+        lines.append(json.dumps(members).encode())
+    store.create(Batch(0, lines, []), Head(len(lines), b"", 0, 0, 0))
+    return store
+
+
+OVERLAPPING: Final = (
+    # Two processes that follow one log, each with a tail of its own, save what they have read in any order.
+    ([(0, 50)], [(0, 30), (0, 50)]),
+    ([(0, 50)], [(0, 20), (20, 30), (0, 50)]),
+    ([(0, 50)], [(0, 10), (0, 30), (10, 20), (0, 50), (30, 40)]),
+    ([(0, 50)], [(0, 50), (0, 30), (20, 40)]),
+    ([(0, 25), (100, 25)], [(0, 30), (0, 50)]),
+    ([(0, 25), (100, 25)], [(0, 40), (30, 45), (0, 50)]),
+    ([(100, 25), (0, 25)], [(0, 30), (20, 45), (0, 50)]),
+)
+
+
+@pytest.mark.parametrize(("runs", "saves"), OVERLAPPING)
+def test_what_two_processes_save_of_the_same_records_adds_up(
+    tmp_path: Path, runs: list[tuple[int, int]], saves: list[tuple[int, int]]
+) -> None:
+    made = [spell(FOREIGN, counter) for first, count in runs for counter in range(first, first + count)]
+    store = store_of([(event_id, f"entity-{number % 3}") for number, event_id in enumerate(made)])
+    file = SqliteIndexFile(tmp_path, store)
+    lines = [stored.line for stored in store.read(0, len(made))]
+
+    for first, end in saves:
+        # A follower can only have begun where somebody had saved to.
+        reading = Follower(store, _Unsaved(first))
+        reading._tail = Rows(first, first)
+        monkeyed = reading._tail
+        for stored in store.read(first, end):
+            reading._take(stored)
+        file.save(monkeyed, index.hashlib.sha256(lines[end - 1]).digest())
+
+    assert file.cursor() == 50
+    assert [file.find(event_id) for event_id in made] == [[position] for position in range(50)]
+    assert [file.version(f"entity-{number}") for number in range(3)] == [17, 17, 16]
+    file.close()
+
+
+class _Unsaved:
+    """An index file of which only the cursor is asked."""
+
+    def __init__(self, cursor: int) -> None:
+        self._cursor = cursor
+
+    def cursor(self) -> int:
+        return self._cursor
+
+    def version(self, entity_id: str) -> int:
+        raise AssertionError(entity_id)
+
+    def find(self, event_id: str) -> list[int]:
+        raise AssertionError(event_id)
+
+    def save(self, rows: Rows, last_hash: bytes) -> None:
+        raise AssertionError(rows, last_hash)
+
+    def close(self) -> None: ...
+
+
+def test_ids_that_share_a_hash_are_told_apart_by_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "hash_id", lambda event_id: len(event_id))
+    ids = [f"id-{number:03}" for number in range(40)]
+    store = store_of([(event_id, "e") for event_id in ids])
+
+    follower = Follower(store, MemoryIndexFile())
+    follower.catch_up(40)
+
+    assert [follower.find(event_id) for event_id in ids] == [*range(40)]
+    assert follower.find("id-999") is None
+
+
+# --------------------------------------------------------------------------------- what can happen to the file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a ledger of 60 records and its index, closed."""
+    folder = tmp_path / "ledger"
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 58)
+    return folder
+
+
+def fill(ledger: tallystick.Ledger, count: int) -> None:
+    start = ledger.size
+    for number in range(start, start + count):
+        made = number % 3
+        ledger.append(event(f"entity-{number % 5}", [None, f"id-{number}", spell(FOREIGN, number)][made]))
+
+
+def damage(folder: Path, name: str) -> Callable[[bytes], None]:
+    return (folder / name).write_bytes
+
+
+def deleted(folder: Path) -> None:
+    (folder / "index.db").unlink()
+
+
+def emptied(folder: Path) -> None:
+    (folder / "index.db").write_bytes(b"")
+
+
+def cut_short(folder: Path) -> None:
+    data = (folder / "index.db").read_bytes()
+    (folder / "index.db").write_bytes(data[: len(data) // 2 + 100])
+
+
+def cut_to_a_few_bytes(folder: Path) -> None:
+    (folder / "index.db").write_bytes((folder / "index.db").read_bytes()[:50])
+
+
+def turned_into_text(folder: Path) -> None:
+    (folder / "index.db").write_bytes(b"This is a letter.\n" * 1_000)
+
+
+def another_database(folder: Path) -> None:
+    deleted(folder)
+    connection = apsw.Connection(str(folder / "index.db"))
+    connection.execute("CREATE TABLE customers (name)").fetchall()
+    connection.close()
+
+
+def older_layout(folder: Path) -> None:
+    connection = apsw.Connection(str(folder / "index.db"))
+    connection.execute("DROP TABLE made; ALTER TABLE entity RENAME TO entities").fetchall()
+    connection.pragma("user_version", 0)
+    connection.close()
+
+
+def newer_layout(folder: Path) -> None:
+    connection = apsw.Connection(str(folder / "index.db"))
+    connection.pragma("user_version", 2)
+    connection.close()
+
+
+def of_another_ledger(folder: Path) -> None:
+    other = folder.parent / "other"
+    with tallystick.open(other) as ledger:
+        fill(ledger, 20)
+    shutil.copy(other / "index.db", folder / "index.db")
+
+
+def without_a_table(folder: Path) -> None:
+    connection = apsw.Connection(str(folder / "index.db"))
+    connection.execute("DROP TABLE brought").fetchall()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        deleted,
+        emptied,
+        cut_short,
+        cut_to_a_few_bytes,
+        turned_into_text,
+        another_database,
+        older_layout,
+        newer_layout,
+        of_another_ledger,
+        without_a_table,
+    ],
+)
+def test_an_index_that_cannot_be_used_is_made_anew(
+    folder: Path, happens: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    happens(folder)
+
+    with caplog.at_level(logging.WARNING, "tallystick.index"), tallystick.open(folder) as ledger:
+        fill(ledger, 9)
+        assert ledger._follower is not None
+        check(ledger._follower, ledger._store)
+
+    check_ledger(folder)
+    expected = happens not in (deleted, emptied)
+    assert any("made anew" in record.getMessage() for record in caplog.records) is expected
+
+
+def test_an_index_ahead_of_a_log_that_was_put_back_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 20)
+    shutil.copy(folder / "ledger.db", tmp_path / "older.db")
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 30)
+
+    shutil.copy(tmp_path / "older.db", folder / "ledger.db")
+    check_ledger(folder)
+
+    # And when the log has grown past the index again, otherwise than before.
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 30)
+    shutil.copy(tmp_path / "older.db", folder / "ledger.db")
+    kept = (folder / "index.db").read_bytes()
+    (folder / "index.db").unlink()
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 60)
+    (folder / "index.db").write_bytes(kept)
+    check_ledger(folder)
+
+
+def test_an_index_that_is_deleted_while_in_use_costs_only_a_rebuild(folder: Path) -> None:
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 10)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{folder / 'index.db'}{suffix}").unlink(missing_ok=True)
+        with tallystick.open(folder) as other:
+            fill(other, 11)
+        fill(ledger, 12)
+        assert ledger._follower is not None
+        check(ledger._follower, ledger._store)
+
+    check_ledger(folder)
+
+
+def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_believed(folder: Path) -> None:
+    sound = (folder / "index.db").read_bytes()
+    chance = random.Random(7)
+    page_bytes = int.from_bytes(sound[16:18], "big")
+    refused = 0
+
+    for _ in range(40):
+        broken = bytearray(sound)
+        start = chance.randrange(len(sound) // page_bytes) * page_bytes
+        broken[start : start + page_bytes] = chance.randbytes(page_bytes)
+        (folder / "index.db").write_bytes(broken)
+        for _ in range(2):  # what is not noticed when it is opened is an error, and gone the next time
+            try:
+                check_ledger(folder)
+                break
+            except TallystickError as error:
+                assert isinstance(error, StoreError)
+                refused += 1
+        else:
+            raise AssertionError(f"the page at byte {start} is an error for ever")
+
+    (folder / "index.db").write_bytes(sound)
+    check_ledger(folder)
+
+
+def test_a_damaged_log_stops_the_index_at_its_cursor_with_the_position(folder: Path) -> None:
+    connection = apsw.Connection(str(folder / "ledger.db"))
+    connection.execute("DROP TRIGGER record_no_update; UPDATE record SET bytes = x'7b' WHERE position = 40").fetchall()
+    connection.close()
+    (folder / "index.db").unlink()
+    store = SqliteStore(folder)
+    follower = Follower(store, SqliteIndexFile(folder, store))
+
+    with pytest.raises(TamperError, match="position 40"):
+        follower.catch_up(60)
+    follower.close()
+
+    file = SqliteIndexFile(folder, store)
+    assert file.cursor() == 40
+    file.close()
+
+
+# -------------------------------------------------------------------------------------------- saving, failing
+
+
+class FailingFile(MemoryIndexFile):
+    """Fails to save as often as it is told to."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+        self.saves = 0
+
+    def save(self, rows: Rows, last_hash: bytes) -> None:
+        self.saves += 1
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("could not write the index: the disk is full (injected)")
+        super().save(rows, last_hash)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_a_save_that_failed_is_kept_in_memory_and_tried_again(
+    failures: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(spell(FOREIGN, n) if n % 2 else f"id-{n}", f"entity-{n % 4}") for n in range(100)]
+    store = store_of(rows)
+    file = FailingFile(failures)
+    follower = Follower(store, file)
+
+    with caplog.at_level(logging.WARNING, "tallystick.index"):
+        for size in range(1, 101):
+            follower.catch_up(size)
+            event_id, entity_id = rows[size - 1]
+            assert follower.find(event_id) == size - 1
+            assert follower.version(entity_id) == (size - 1) // 4 + 1
+        check(follower, store)
+        follower.close()
+
+    assert file.cursor() == 100
+    assert [file.find(event_id) for event_id, _ in rows] == [[position] for position in range(100)]
+    assert sum("kept in memory" in record.getMessage() for record in caplog.records) == failures
+
+
+def test_answers_are_right_while_a_save_is_under_way() -> None:
+    rows = [(spell(FOREIGN, n) if n % 2 else f"id-{n}", f"entity-{n % 4}") for n in range(40)]
+    store = store_of(rows)
+    held, go_on = threading.Event(), threading.Event()
+
+    class SlowFile(MemoryIndexFile):
+        def save(self, rows: Rows, last_hash: bytes) -> None:
+            held.set()
+            assert go_on.wait(60)
+            super().save(rows, last_hash)
+
+    follower = Follower(store, SlowFile())
+    follower.catch_up(10)
+    assert held.wait(60)
+
+    for size in range(10, 14):
+        follower.catch_up(size)
+    during = [follower.find(event_id) for event_id, _ in rows[:14]], follower.version("entity-0")
+    go_on.set()
+    follower.catch_up(40)
+    check(follower, store)
+    follower.close()
+
+    assert during == ([*range(13), None], 4)
+
+
+def test_memory_stays_bounded_however_many_entities_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "CACHE_ENTITIES", 50)
+    store = store_of([(f"id-{n}", f"entity-{n}") for n in range(2_000)])
+
+    class CountingFile(MemoryIndexFile):
+        asked = 0
+
+        def version(self, entity_id: str) -> int:
+            self.asked += 1
+            return super().version(entity_id)
+
+    file = CountingFile()
+    follower = Follower(store, file)
+    most = 0
+    for size in range(10, 2_001, 10):
+        follower.catch_up(size)
+        for number in range(max(0, size - 40), size):
+            assert follower.version(f"entity-{number}") == 1
+        most = max(most, len(follower._young) + len(follower._old) + len(follower._tail.versions))
+
+    assert most <= 2 * (50 + index.FLUSH_RECORDS)
+    assert file.asked < 200, "the newest entities were not remembered"
+    assert all(follower.version(f"entity-{number}") == 1 for number in range(2_000))
+    follower.close()
+
+
+def test_progress_is_told_of_long_work(folder: Path) -> None:
+    told: list[tuple[int, int]] = []
+    store = store_of([(f"id-{n}", "e") for n in range(25_000)])
+
+    follower = Follower(store, MemoryIndexFile(), progress=lambda done, of: told.append((done, of)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "FLUSH_RECORDS", 50_000)
+        follower.catch_up(25_000)
+
+    assert told == [(10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
+    del folder
+
+
+# ------------------------------------------------------------------------------------------- two processes
+
+APPEND: Final = """
+import sys
+import tallystick, tallystick.read.index
+tallystick.read.index.FLUSH_RECORDS = int(sys.argv[2])
+for _ in range(3):
+    with tallystick.open(sys.argv[1]) as ledger:
+        for number in range(120):
+            event = {"event_type": "t.t", "entity_id": f"entity-{number % 9}"}
+            if number % 4 == 0:
+                event["id"] = f"{sys.argv[2]}-{ledger.size}-{number}"
+            ledger.append(event)
+"""
+
+
+def test_two_processes_that_share_an_index_leave_it_right(folder: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", APPEND, folder, flush],
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        for flush in ("13", "29")
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+
+    file = SqliteIndexFile(folder, store := SqliteStore(folder))
+    follower = Follower(store, file)
+    check(follower, store)
+    follower.close()
+    store.close()
+    check_ledger(folder)
+
+
+def test_many_threads_ask_while_others_append(folder: Path) -> None:
+    with tallystick.open(folder) as ledger:
+        ids = [record.id for record in ledger.read()]
+
+        def work(number: int) -> None:
+            for turn in range(40):
+                if number % 2:
+                    sealed = ledger.append(event(f"entity-{turn % 5}", f"thread-{number}-{turn}"))
+                    assert ledger.get(sealed.id).position == sealed.position
+                else:
+                    at = (number * 31 + turn * 7) % len(ids)
+                    assert ledger.get(ids[at]).position == at
+
+        in_threads(6, work)
+        assert ledger._follower is not None
+        check(ledger._follower, ledger._store)
