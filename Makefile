@@ -25,7 +25,7 @@ test: .venv/ready  ## Run the tests; ARGS="-k merkle" picks some
 	@$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 bench: .venv/ready  ## Measure the speed, each figure beside a floor or a peer
-	@$(RUN) benchmarks/run.py $(ARGS)
+	@$(RUN) -m benchmarks.run $(ARGS)
 
 lint: .venv/ready  ## Check format, lint and types
 	@.venv/bin/ruff format --check .

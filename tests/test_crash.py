@@ -99,7 +99,9 @@ def test_everything_acknowledged_survives_being_killed_at_any_moment(
         run_and_kill(nursery, run, tmp_path / f"told-{run}", after_seconds=killed_at[-1])
         for told in acknowledged_in(tmp_path / f"told-{run}"):
             for position, event_id, entity_version, digest in told.get("sealed", []):
-                assert position not in receipts, f"position {position} was given twice, run {run} of seed {SEED}"
+                assert position not in receipts, (
+                    f"position {position} was given twice, run {run} of seed {SEED}"
+                )
                 receipts[position] = (event_id, entity_version, digest)
             if "checkpoint" in told:
                 checkpoints.append(told["checkpoint"].encode())
@@ -127,7 +129,9 @@ def test_everything_acknowledged_survives_being_killed_at_any_moment(
         for record in records[::97]:
             assert ledger.get(record["id"]).position == record["position"]
         for version in (len(before), len(before) // 2):
-            assert ledger.prove(version - 1).verify(before[version - 1], [ledger.verifier_key], origin=ledger.origin)
+            assert ledger.prove(version - 1).verify(
+                before[version - 1], [ledger.verifier_key], origin=ledger.origin
+            )
         ledger.append(event_type="crash.survived", entity_id="survivor")
         check_keys_of(ledger, folder / "keys")
     check_rotations(records)
@@ -178,7 +182,13 @@ class Scene:
 
     def append(self, *names: str, entity_id: str = "e", **more: Any) -> None:
         events = [
-            {"event_type": "t.happened", "entity_id": entity_id, "id": name, "payload": {"name": name}, **more}
+            {
+                "event_type": "t.happened",
+                "entity_id": entity_id,
+                "id": name,
+                "payload": {"name": name},
+                **more,
+            }
             for name in names
         ]
         self.receipts += self._insist(lambda: self.ledger.append_many(events))
@@ -270,7 +280,9 @@ def test_whichever_write_fails_nothing_acknowledged_is_lost_and_nothing_repeated
     check_rotations(records)
     position = len(lines) - 1
     proof = scene.ledger.prove(position)
-    assert proof.verify(lines[position], [scene.ledger.verifier_key], origin=scene.ledger.origin).size == len(lines)
+    assert proof.verify(lines[position], [scene.ledger.verifier_key], origin=scene.ledger.origin).size == len(
+        lines
+    )
 
 
 def check_keys_of(ledger: tallystick.Ledger, folder: Path) -> None:

@@ -22,7 +22,10 @@ from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
 
 SPEC = Path(__file__).parent.parent / "SPEC.md"
-INPUT = b'{"event_type": "user.permission_changed", "entity_id": "user-456", "actor": "admin-jane", "payload": {"field": "role", "old_value": "viewer", "new_value": "editor"}}'
+INPUT = (
+    b'{"event_type": "user.permission_changed", "entity_id": "user-456", "actor": "admin-jane", '
+    b'"payload": {"field": "role", "old_value": "viewer", "new_value": "editor"}}'
+)
 MOMENT = timestamp.parse("2026-03-03T09:30:00.000000Z")
 
 
@@ -43,7 +46,9 @@ def worked_example() -> MemoryStore:
     store, ids = MemoryStore(), IdMaker(random=bytes)
     create_ledger(store, genesis=genesis, keys=keys, ids=ids, now=MOMENT)
     known = Follower(store, MemoryIndexFile())
-    sealer = Sealer(store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: MOMENT, ids=ids)
+    sealer = Sealer(
+        store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: MOMENT, ids=ids
+    )
     sealer.seal([Acceptor(ids).accept(INPUT)])
     return store
 

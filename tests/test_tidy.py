@@ -45,9 +45,12 @@ ANYONE: Final = ("errors", "limits")
 OUR_OWN: Final = ("clock", "ids", "keystore")
 """Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
 
-BUILT_ON_READ: Final = (*OUR_OWN, "core", "ledger", "read", "store.contract")
-FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "read", "store.contract", "write")
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence.verify", "ledger")
+STORED: Final = ("store.contract", "store.reading")
+"""The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
+
+BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
+FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "read", *STORED, "write")
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "ledger")
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     PUBLIC: ("deployment", "ledger", *FRONT_DOOR),
@@ -58,9 +61,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "ids": (),
     "keystore": ("core", "ids"),
     "store.contract": ("core",),
-    "store": ("core", "store.contract"),  # the adapters: never each other
-    "write": ("clock", "core", "ids", "store.contract", "write"),
-    "read": ("clock", "core", "ids", "read", "store.contract"),
+    "store.reading": ("core", "store.contract"),
+    "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
+    "sqlite_file": (),
+    "write": ("clock", "core", "ids", *STORED, "write"),
+    "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
     "ledger": FRONT_DOOR,
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
@@ -77,7 +82,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 
 EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
-    "apsw": ("store.sqlite", "read.sqlite_index"),
+    "apsw": ("sqlite_file", "store.sqlite", "read.sqlite_index"),
     "click": ("cli",),
     "cryptography": ("core", "keystore", "write"),
     "msgspec": EVERYWHERE,

@@ -13,6 +13,7 @@ import click
 
 from tallystick.cli.program import program
 
+WIDTH: Final = 90
 PAGE: Final = Path(__file__).with_name("cli.md")
 
 HEAD: Final = """\
@@ -27,8 +28,7 @@ The options `-l`, `--keys` and `--json` may stand before or after a command's na
 
 def render() -> str:
     """The page."""
-    root = click.Context(program, info_name="tallystick", terminal_width=90, max_content_width=90)
-    return HEAD + "".join(sections(program, root))
+    return HEAD + "".join(sections(program, context_of(program, "tallystick", parent=None)))
 
 
 def sections(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -38,10 +38,19 @@ def sections(command: click.Command, context: click.Context) -> Iterator[str]:
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             if inner is not None:
-                below = click.Context(
-                    inner, info_name=name, parent=context, terminal_width=90, max_content_width=90
-                )
-                yield from sections(inner, below)
+                yield from sections(inner, context_of(inner, name, parent=context))
+
+
+def context_of(command: click.Command, name: str, *, parent: click.Context | None) -> click.Context:
+    """Where help is printed, at a width that does not depend on the terminal."""
+    return click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=program.context_settings["help_option_names"],
+    )
 
 
 if __name__ == "__main__":

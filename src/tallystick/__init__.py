@@ -1,23 +1,33 @@
-"""Tallystick: an event-sourced, tamper-evident audit log."""
+"""Tallystick: an event-sourced, tamper-evident audit log.
 
-from tallystick.core.event import Event
-from tallystick.core.proof import Proof
-from tallystick.core.record import Record
-from tallystick.errors import (
-    BusyError,
-    ConflictError,
-    DeniedError,
-    NotFoundError,
-    RejectedError,
-    StoreError,
-    TallystickError,
-    TamperError,
-)
-from tallystick.evidence.findings import Finding, Report
-from tallystick.evidence.verify import verify
-from tallystick.ledger import Ledger
-from tallystick.ledger import open_ledger as open
-from tallystick.write.request import Sealed
+The public names, and nothing else. They are imported when they are first used, so that a command line
+that only prints its help does not wait for the cryptography.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tallystick.core.event import Event
+    from tallystick.core.proof import Proof
+    from tallystick.core.record import Record
+    from tallystick.errors import (
+        BusyError,
+        ConflictError,
+        DeniedError,
+        NotFoundError,
+        RejectedError,
+        StoreError,
+        TallystickError,
+        TamperError,
+    )
+    from tallystick.evidence.findings import Finding, Report
+    from tallystick.evidence.verify import verify
+    from tallystick.ledger import Ledger
+    from tallystick.ledger import open_ledger as open
+    from tallystick.write.request import Sealed
 
 __all__ = [
     "BusyError",
@@ -38,3 +48,28 @@ __all__ = [
     "open",
     "verify",
 ]
+
+_HOMES: Final = {
+    "Event": "core.event",
+    "Finding": "evidence.findings",
+    "Ledger": "ledger",
+    "Proof": "core.proof",
+    "Record": "core.record",
+    "Report": "evidence.findings",
+    "Sealed": "write.request",
+    "open": "ledger",
+    "verify": "evidence.verify",
+}
+_OTHER_NAMES: Final = {"open": "open_ledger"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"tallystick.{_HOMES.get(name, 'errors')}")
+    value = globals()[name] = getattr(module, _OTHER_NAMES.get(name, name))
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -85,10 +85,14 @@ class Keystore:
             key = load_pem_private_key(self._read(purpose), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise RejectedError(
-                "not a private key in PKCS #8 PEM", place=self._place(purpose), cure="restore the file from a copy"
+                "not a private key in PKCS #8 PEM",
+                place=self._place(purpose),
+                cure="restore the file from a copy",
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise RejectedError("not an Ed25519 key", place=self._place(purpose), cure="restore the file from a copy")
+            raise RejectedError(
+                "not an Ed25519 key", place=self._place(purpose), cure="restore the file from a copy"
+            )
         return key
 
     def begin_rotation(self, purpose: Purpose) -> Ed25519PrivateKey:
@@ -133,7 +137,9 @@ class Keystore:
             master = b""
         if len(master) != KEY_BYTES:
             raise RejectedError(
-                f"not {KEY_BYTES} bytes in hex", place=self._place("master"), cure="restore the file from a copy"
+                f"not {KEY_BYTES} bytes in hex",
+                place=self._place("master"),
+                cure="restore the file from a copy",
             )
         return master
 
@@ -156,7 +162,9 @@ class Keystore:
                     )
                 return file.read(_FILE_BYTES_MAX)
         except FileNotFoundError as error:
-            raise NotFoundError(f"there is no key {path}: give the folder that holds this ledger's keys") from error
+            raise NotFoundError(
+                f"there is no key {path}: give the folder that holds this ledger's keys"
+            ) from error
         except OSError as error:
             raise StoreError(f"could not read the key {path}: {error}") from error
 

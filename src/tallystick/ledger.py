@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -29,7 +30,7 @@ from tallystick.evidence.verify import verify_store
 from tallystick.ids import IdMaker, random_bytes
 from tallystick.keystore import Keystore
 from tallystick.limits import BATCH_EVENTS_MAX, EPOCH_RECORDS_MAX, EPOCH_SECONDS_MAX
-from tallystick.read.index import Follower, Progress
+from tallystick.read.index import Follower, Progress, has_id
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records, tile_hashes
 from tallystick.write.accept import Acceptor
@@ -56,8 +57,10 @@ class Ledger:
         clock: Clock = wall_clock,
         principal: str | None = None,
         progress: Progress | None = None,
+        readonly: bool = False,
     ) -> None:
         self._store: Final = store
+        self._readonly: Final = readonly
         self._location: Final = location
         self._keystore: Final = keystore
         self._clock: Final = clock
@@ -65,6 +68,8 @@ class Ledger:
         self._ids: Final = IdMaker()
         self._acceptor: Final = Acceptor(self._ids, principal=principal)
         self._opening: Final = threading.Lock()
+        self._following: Final = threading.Lock()
+        """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
         self._follower: Follower | None = None
         self._closed = False
@@ -72,7 +77,9 @@ class Ledger:
         try:
             self.genesis: Final = Genesis.of(record)
         except RejectedError as error:
-            raise TamperError(f"the record at position 0 is not a genesis: {error}; run a verification") from error
+            raise TamperError(
+                f"the record at position 0 is not a genesis: {error}; run a verification"
+            ) from error
         if not self.genesis.signature_holds(record):
             raise TamperError("the genesis is not signed by the root key that it names: run a verification")
         self.id: Final = record.hash
@@ -92,6 +99,11 @@ class Ledger:
     def size(self) -> int:
         """How many records are published, the ledger's own included."""
         return self._head().size
+
+    def key_named_at(self, purpose: Purpose) -> int:
+        """The position of the record that named the `checkpoint` or `evidence` key in force; 0 is the genesis."""
+        head = self._head()
+        return head.checkpoint_key_at if purpose == "checkpoint" else head.evidence_key_at
 
     @property
     def verifier_key(self) -> VerifierKey:
@@ -130,7 +142,9 @@ class Ledger:
                 place = f"event {len(drafts)}{' ' if error.place else ''}{error.place}"
                 raise RejectedError(error.problem, place=place, cure=error.cure) from error
             if len(drafts) > BATCH_EVENTS_MAX:
-                raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts")
+                raise RejectedError(
+                    f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts"
+                )
         return self._open_sealer().seal(drafts) if drafts else []
 
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
@@ -151,7 +165,9 @@ class Ledger:
             position = key
             size = self.size
             if not 0 <= position < size:
-                raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
+                raise NotFoundError(
+                    f"there is no position {position} in {self.name}, which has {size} records"
+                )
         return read_record(self._store, position)
 
     def checkpoint(self) -> bytes:
@@ -162,7 +178,9 @@ class Ledger:
         """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
         head = self._head()
         if not 0 <= position < head.size:
-            raise NotFoundError(f"there is no position {position} in {self.name}, which has {head.size} records")
+            raise NotFoundError(
+                f"there is no position {position} in {self.name}, which has {head.size} records"
+            )
         path = inclusion_path(position, head.size, node=self._nodes(head))
         return Proof(position, tuple(path), head.checkpoint)
 
@@ -217,8 +235,8 @@ class Ledger:
                 return
             self._closed = True
             try:
-                if self._sealer is not None and self._follower is not None:
-                    with self._sealer.exclusively():
+                if self._follower is not None:
+                    with self._following:
                         self._follower.close()
             finally:
                 self._store.close()
@@ -241,24 +259,33 @@ class Ledger:
         return TileNodes(head.size, lambda level, index, width: tile_hashes(self._store, level, index, width))
 
     def _find(self, event_id: str) -> int | None:
-        sealer = self._open_sealer()
-        assert self._follower is not None, "opened with the sealer"
-        with sealer.exclusively():
-            self._follower.catch_up(self.size)
-            return self._follower.find(event_id)
+        if self._readonly:  # the index is not ours to write, so the log itself is asked
+            found = (
+                stored.position for stored in self._store.read(0, self.size) if has_id(stored.line, event_id)
+            )
+            return next(found, None)
+        follower = self._open_follower()
+        with self._following:
+            follower.catch_up(self.size)
+            return follower.find(event_id)
+
+    def _open_follower(self) -> Follower:
+        with self._opening:
+            if self._closed:
+                raise StoreError("the ledger is closed")
+            if self._follower is None:
+                index = self._location.open_index(self._store)
+                self._follower = Follower(self._store, index, progress=self._progress)
+            return self._follower
 
     def _open_sealer(self) -> Sealer:
         sealer = self._sealer
         if sealer is not None:
             return sealer
+        self._load_keys()  # before the index is touched: wrong keys change nothing
+        follower = self._open_follower()
         with self._opening:
-            if self._closed:
-                raise StoreError("the ledger is closed")
             if self._sealer is None:
-                self._finish_rotations()
-                self._load_keys()  # before the index is touched: wrong keys change nothing
-                follower = Follower(self._store, self._location.open_index(self._store), progress=self._progress)
-                self._follower = follower
                 self._sealer = Sealer(
                     self._store,
                     genesis=self.genesis,
@@ -266,6 +293,7 @@ class Ledger:
                     known=follower,
                     clock=self._clock,
                     ids=self._ids,
+                    turn=self._following,
                 )
             return self._sealer
 
@@ -309,7 +337,13 @@ def open_ledger(
                 raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
             _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock)
         ledger = Ledger(
-            store, location=location, keystore=keystore, clock=clock, principal=principal, progress=progress
+            store,
+            location=location,
+            keystore=keystore,
+            clock=clock,
+            principal=principal,
+            progress=progress,
+            readonly=readonly,
         )
         if name is not None and name != ledger.name:
             raise ConflictError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
@@ -335,7 +369,5 @@ def _create(store: Store, keystore: Keystore, *, name: str, deployment: str | No
         epoch_records_max=EPOCH_RECORDS_MAX,
         epoch_seconds_max=EPOCH_SECONDS_MAX,
     )
-    try:
+    with suppress(ConflictError):  # another process was first, and its ledger is the one to open
         create_ledger(store, genesis=genesis, keys=keys, ids=IdMaker(), now=clock())
-    except ConflictError:
-        pass  # another process was first; its ledger is the one to open

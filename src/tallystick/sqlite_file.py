@@ -6,10 +6,10 @@ which can corrupt a write-ahead log at a reset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -36,6 +36,11 @@ def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
     connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     return connection
+
+
+def query(connection: apsw.Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """The rows of one statement."""
+    return connection.execute(statement, values).fetchall()
 
 
 def run_script(connection: apsw.Connection, script: str) -> None:

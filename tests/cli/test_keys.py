@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from tests.cli.conftest import Run
 
 
-def test_list_names_each_key_and_its_file(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_list_names_each_key_and_its_file(run: Run) -> None:
     out = run("keys", "list").stdout
     keys = json.loads(run("keys", "list", "--json").stdout)["keys"]
 
@@ -26,14 +27,16 @@ def test_list_names_each_key_and_its_file(ledger: Path, run: Run) -> None:
         assert key["present"] is True
 
 
-def test_a_missing_key_file_is_said_to_be_missing(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_missing_key_file_is_said_to_be_missing(run: Run) -> None:
     Path("audit/keys/root.key").unlink()
 
     assert "root.key (not here)" in run("keys", "list").stdout
 
 
 @pytest.mark.parametrize("purpose", ["checkpoint", "evidence"])
-def test_a_rotated_key_is_in_force_from_its_position_on(purpose: str, ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_rotated_key_is_in_force_from_its_position_on(purpose: str, run: Run) -> None:
     Path("before").write_text(run("keys", "export", "--json").stdout)
     run("checkpoint", "-o", "old")
 
@@ -49,7 +52,8 @@ def test_a_rotated_key_is_in_force_from_its_position_on(purpose: str, ledger: Pa
     assert "rotated the evidence key" in run("keys", "rotate", "evidence").stdout
 
 
-def test_an_epoch_is_rotated_as_well(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_an_epoch_is_rotated_as_well(run: Run) -> None:
     out = run("keys", "rotate", "epoch").stdout
 
     assert "rotated the epoch key, as recorded at position 8" in out
@@ -57,7 +61,8 @@ def test_an_epoch_is_rotated_as_well(ledger: Path, run: Run) -> None:
     assert "PASS" in run("verify").stdout
 
 
-def test_export_gives_what_an_auditor_needs(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_export_gives_what_an_auditor_needs(run: Run) -> None:
     facts = json.loads(run("keys", "export", "--json").stdout)
 
     assert [*facts] == [
@@ -71,7 +76,8 @@ def test_export_gives_what_an_auditor_needs(ledger: Path, run: Run) -> None:
     assert facts["allowed_signers"] in run("keys", "export").stdout
 
 
-def test_export_needs_no_private_keys_and_rotate_does(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_export_needs_no_private_keys_and_rotate_does(run: Run) -> None:
     Path("audit/keys").rename("away")
 
     run("keys", "export")
@@ -79,7 +85,8 @@ def test_export_needs_no_private_keys_and_rotate_does(ledger: Path, run: Run) ->
     assert "there is no key" in run("keys", "rotate", "checkpoint", code=2).stderr
 
 
-def test_keys_that_others_may_read_are_refused(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_keys_that_others_may_read_are_refused(run: Run) -> None:
     Path("audit/keys/master.key").chmod(0o644)
 
     result = run("append", "--json", "--type", "a.b", "--entity", "e", code=2)
@@ -87,5 +94,6 @@ def test_keys_that_others_may_read_are_refused(ledger: Path, run: Run) -> None:
     assert json.loads(result.stderr)["error"]["family"] == "denied"
 
 
-def test_only_known_keys_can_be_rotated(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_only_known_keys_can_be_rotated(run: Run) -> None:
     assert "'root' is not one of" in run("keys", "rotate", "root", code=2).stderr

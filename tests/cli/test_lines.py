@@ -100,7 +100,7 @@ def test_a_document_that_is_not_whole_is_refused(text: bytes, problem: str) -> N
     assert found is not None
 
     with pytest.raises(RejectedError, match=problem):
-        [*found]
+        list(found)
 
 
 @given(st.lists(st.binary(max_size=2_000), min_size=1, max_size=3))

@@ -18,7 +18,8 @@ def positions(out: str) -> list[int]:
     return [int(line.split()[0]) for line in out.split("\n") if line]
 
 
-def test_the_newest_come_first(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_the_newest_come_first(run: Run) -> None:
     assert positions(run("log").stdout) == [6, 5, 4, 3, 2, 1, 0]
     assert positions(run("log", "-n", "2").stdout) == [6, 5]
     assert positions(run("log", "--reverse", "-n", "2").stdout) == [0, 1]
@@ -39,14 +40,16 @@ def test_the_newest_come_first(ledger: Path, run: Run) -> None:
         (("--until", "2000-01-01T00:00:00Z"), []),
     ],
 )
-def test_filters_narrow_the_log(filters: tuple[str, ...], found: list[int], ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_filters_narrow_the_log(filters: tuple[str, ...], found: list[int], run: Run) -> None:
     result = run("log", *filters)
 
     assert positions(result.stdout) == found
     assert result.stderr == ("" if found else "no record fits\n")
 
 
-def test_a_time_between_two_records_divides_them(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_time_between_two_records_divides_them(run: Run) -> None:
     run("append", "--type", "a.b", "--entity", "late")
     late = logged(run)[-1]["recorded_at"]
 
@@ -54,14 +57,16 @@ def test_a_time_between_two_records_divides_them(ledger: Path, run: Run) -> None
     assert positions(run("log", "--until", late, "-n", "1").stdout) == [6]
 
 
-def test_a_record_is_one_line_in_a_pipe(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_record_is_one_line_in_a_pipe(run: Run) -> None:
     line = run("log", "--entity", "user-1", "-n", "1").stdout
 
     assert line.endswith("user.permission_changed  user-1  jane  "
                          "occurred 2026-03-01T10:00:00Z  role: viewer → editor\n")  # fmt: skip
 
 
-def test_json_lines_are_the_sealed_members_and_the_hash(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_json_lines_are_the_sealed_members_and_the_hash(run: Run) -> None:
     (line,) = run("log", "-n", "1", "--json").stdout.splitlines()
     record = json.loads(line)
 
@@ -78,7 +83,8 @@ def test_long_logs_are_read_in_blocks(run: Run) -> None:
     assert positions(run("log", "--all").stdout) == [*range(1_201, -1, -1)]
 
 
-def test_what_is_damaged_ends_the_log_at_its_place(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_what_is_damaged_ends_the_log_at_its_place(run: Run) -> None:
     damage(b'"id":"raj"', b'"id":"jar"')
 
     newest = run("log", code=1)
@@ -93,7 +99,7 @@ def damage(old: bytes, new: bytes, *, count: int = 1) -> None:
     """Change records behind the ledger's back, in its file; their CRC32 stays as it was."""
     file = Path("audit/ledger.db")
     data = file.read_bytes()
-    assert data.count(old) == count
+    assert data.count(old) >= count  # a page that SQLite let go of may hold one more
     file.write_bytes(data.replace(old, new))
 
 
@@ -122,7 +128,8 @@ def test_no_control_character_reaches_the_screen(
     assert raw.stdout_bytes.endswith(b"}\n")
 
 
-def test_show_prints_all_of_a_record(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_show_prints_all_of_a_record(run: Run) -> None:
     by_id = run("show", "e-2").stdout
 
     assert by_id == run("show", "3").stdout
@@ -131,7 +138,8 @@ def test_show_prints_all_of_a_record(ledger: Path, run: Run) -> None:
     assert json.loads(run("show", "3", "--json").stdout)["hash"] in by_id
 
 
-def test_show_raw_gives_the_exact_bytes(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_show_raw_gives_the_exact_bytes(run: Run) -> None:
     raw = run("show", "3", "--raw").stdout_bytes
     shown = json.loads(run("show", "3", "--json").stdout)
 
@@ -139,18 +147,21 @@ def test_show_raw_gives_the_exact_bytes(ledger: Path, run: Run) -> None:
     assert raw.count(b"\n") == 1
 
 
-def test_a_number_can_be_an_id(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_number_can_be_an_id(run: Run) -> None:
     run("append", "--type", "a.b", "--entity", "e", "--id", "3")
 
     assert "record 7 of audit" in run("show", "--id", "3").stdout
 
 
 @pytest.mark.parametrize("key", ["7", "9" * 30, "nobody", "-"])
-def test_what_is_not_there_is_said_to_be_missing(key: str, ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_what_is_not_there_is_said_to_be_missing(key: str, run: Run) -> None:
     assert run("show", key, code=2).stderr.startswith("error: there is no ")
 
 
-def test_follow_prints_what_comes_until_it_is_interrupted(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_follow_prints_what_comes_until_it_is_interrupted(run: Run) -> None:
     process = start("log", "-f", "-n", "2", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert positions(process.stdout.readline().decode()) == [5]
@@ -166,7 +177,8 @@ def test_follow_prints_what_comes_until_it_is_interrupted(ledger: Path, run: Run
     assert (process.returncode, out, err.strip()) == (130, b"", b"")
 
 
-def test_follow_can_filter_and_print_json(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_follow_can_filter_and_print_json(run: Run) -> None:
     run("append", "--type", "want.this", "--entity", "before")
     process = start("log", "-f", "-n", "1", "--json", "--type", "want.*", stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -180,7 +192,8 @@ def test_follow_can_filter_and_print_json(ledger: Path, run: Run) -> None:
     process.communicate(timeout=20)
 
 
-def test_a_short_row_is_cut_to_the_terminal(ledger: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_short_row_is_cut_to_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("append", "--type", "a.b", "--entity", "e", "-p", f"text={'long ' * 60}")
     monkeypatch.setattr("tallystick.cli.screen.on_terminal", lambda **_: True)
     monkeypatch.setattr("tallystick.cli.screen.width", lambda: 100)

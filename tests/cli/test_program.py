@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -41,15 +42,15 @@ def test_the_module_runs_as_the_command_does() -> None:
     assert done.stdout.startswith(b"Usage: tallystick ")
 
 
-def test_heavy_modules_are_loaded_late() -> None:
+def test_what_is_heavy_is_loaded_late() -> None:
     code = (
-        "import sys; from tallystick.cli.program import program, COMMANDS\n"
-        "import click; c = click.Context(program); [program.get_command(c, n) for n in COMMANDS]\n"
-        "sys.exit(' '.join(n for n in ('rich', 'asyncio', 'tallystick.evidence.tiles') if n in sys.modules))"
+        "import sys, click; from tallystick.cli.program import program, COMMANDS\n"
+        "[program.get_command(click.Context(program), name) for name in COMMANDS]\n"
+        "print(*(name for name in ('rich', 'tallystick.evidence.tiles') if name in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, check=True)
 
-    assert (done.returncode, done.stderr) == (0, b"") or done.stderr == b"\n"
+    assert done.stdout == b"\n"
 
 
 def test_shared_options_stand_before_or_after_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,19 +124,18 @@ def test_another_programs_database_is_left_alone(run: Run) -> None:
     ("arguments", "problem"),
     [
         (("nonsense",), "error: No such command 'nonsense'; see tallystick --help\n"),
-        (("log", "--nonsense"), "error: No such option '--nonsense'; see tallystick log --help\n"),
+        (("log", "--frobnicate"), "error: No such option '--frobnicate'; see tallystick log --help\n"),
         (("log", "-n", "x"), "error: Invalid value for '-n' / '--number'"),
         (("log", "-n", "-1"), "error: Invalid value for '-n' / '--number'"),
         (("-l", "", "log"), "error: the ledger's path is empty; give a folder\n"),
         (("-l", "https://example.com/x", "log"), "error: there is no store for 'https://example.com/x'"),
         (("log", "--since", "soon\x1b[31m"), "error: --since: 'soon\\x1b[31m' is not a time with a zone"),
         (("show", "x\x1b[31m"), "error: there is no event with the id 'x\\x1b[31m'"),
-        (("\x1b]0;x\x07",), "error: No such command '\\u001b]0;x\\u0007'"),
+        (("\x1b]0;x\x07",), "error: No such command '\\x1b]0;x\\x07'"),
     ],
 )
-def test_wrong_usage_is_one_clear_line(
-    arguments: tuple[str, ...], problem: str, ledger: Path, run: Run
-) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_wrong_usage_is_one_clear_line(arguments: tuple[str, ...], problem: str, run: Run) -> None:
     result = run(*arguments, code=2)
 
     assert result.stderr.startswith(problem)
@@ -144,10 +144,10 @@ def test_wrong_usage_is_one_clear_line(
 
 
 def test_wrong_usage_is_json_when_asked_for(run: Run) -> None:
-    error = json.loads(run("log", "--nonsense", "--json", code=2).stderr)["error"]
+    error = json.loads(run("log", "--frobnicate", "--json", code=2).stderr)["error"]
 
     assert error == {
-        **{"family": "usage", "problem": "No such option '--nonsense'", "place": ""},
+        **{"family": "usage", "problem": "No such option '--frobnicate'", "place": ""},
         "cure": "see tallystick log --help",
     }
 
@@ -157,9 +157,8 @@ def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
     assert "Commands:" in run(code=2).stderr
 
 
-def test_a_defect_of_ours_does_not_pass_for_a_finding(
-    ledger: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_defect_of_ours_does_not_pass_for_a_finding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options.Settings, "open", lambda *_, **__: 1 / 0)
 
     assert "this is a defect in tallystick itself" in run("log", code=70).stderr
@@ -200,13 +199,15 @@ def test_an_interrupt_says_what_was_sealed_and_exits_with_130(run: Run) -> None:
     assert err.strip() == b""
 
 
-def test_no_colour_is_used_where_nobody_looks(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_no_colour_is_used_where_nobody_looks(run: Run) -> None:
     for arguments in (("log",), ("verify",), ("show", "3"), ("keys", "list")):
         assert "\x1b" not in run(*arguments).stdout
 
 
+@pytest.mark.usefixtures("ledger")
 def test_colour_is_used_on_a_terminal_unless_it_is_unwanted(
-    ledger: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "\x1b[" in run("verify", color=True).stdout
     monkeypatch.setenv("NO_COLOR", "1")
@@ -218,7 +219,8 @@ def test_unprintable_text_is_escaped_as_json_does() -> None:
     assert screen.clean("plain → text 漢字 😀") == "plain → text 漢字 😀"
 
 
-def test_a_terminal_that_cannot_show_a_character_gets_an_escape(ledger: Path) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_terminal_that_cannot_show_a_character_gets_an_escape() -> None:
     done = subprocess.run(
         command("log"), env={**environment(), "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True
     )
@@ -227,9 +229,8 @@ def test_a_terminal_that_cannot_show_a_character_gets_an_escape(ledger: Path) ->
 
 
 @pytest.mark.parametrize("names", [("log",), ("verify",), ("keys", "list")])
-def test_tables_and_findings_fit_a_terminal(names: tuple[str, ...], ledger: Path) -> None:
-    import pty
-
+@pytest.mark.usefixtures("ledger")
+def test_tables_and_findings_fit_a_terminal(names: tuple[str, ...]) -> None:
     child, terminal = pty.openpty()
     process = subprocess.Popen(
         command(*names),

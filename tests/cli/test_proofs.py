@@ -12,12 +12,13 @@ from tests.cli.conftest import Run
 
 
 @pytest.fixture
-def vkey(ledger: Path, run: Run) -> str:
+def vkey(ledger: Path, run: Run) -> str:  # noqa: ARG001 - it must be there
     key: str = json.loads(run("keys", "export", "--json").stdout)["verifier_key"]
     return key
 
 
-def test_a_checkpoint_is_printed_or_written_as_it_was_signed(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_checkpoint_is_printed_or_written_as_it_was_signed(run: Run) -> None:
     printed = run("checkpoint").stdout_bytes
 
     assert printed.startswith(b"local/audit\n7\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -45,13 +44,13 @@ def test_a_second_run_adds_what_is_new_and_rewrites_no_full_tile(run: Run) -> No
     run("init")
     run("append", input=GOOD * 298)
     run("tiles", "out")
-    before = os.stat("out/tile/0/000")
+    before = Path("out/tile/0/000").stat()
 
     run("append", input=GOOD * 300)
     out = json.loads(run("tiles", "out", "--json").stdout)
 
     assert (out["size"], out["kept"]) == (600, 2)
-    assert os.stat("out/tile/0/000").st_ino == before.st_ino
+    assert Path("out/tile/0/000").stat().st_ino == before.st_ino
     shutil.rmtree("fresh", ignore_errors=True)
     run("tiles", "fresh")
     assert files(Path("fresh")).items() <= files(Path("out")).items()
@@ -70,7 +69,8 @@ def test_a_tile_that_was_lost_is_written_again(run: Run) -> None:
     assert files(Path("out")) == whole
 
 
-def test_the_folder_of_another_ledger_is_left_alone(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_the_folder_of_another_ledger_is_left_alone(run: Run) -> None:
     run("init", "-l", "other")
     run("tiles", "out", "-l", "other")
     whole = files(Path("out"))
@@ -81,7 +81,8 @@ def test_the_folder_of_another_ledger_is_left_alone(ledger: Path, run: Run) -> N
     assert files(Path("out")) == whole
 
 
-def test_a_rewritten_or_shortened_history_is_not_published(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_rewritten_or_shortened_history_is_not_published(run: Run) -> None:
     shutil.copytree("audit", "old")
     run("append", "--type", "a.b", "--entity", "e")
     run("tiles", "out")
@@ -94,7 +95,8 @@ def test_a_rewritten_or_shortened_history_is_not_published(ledger: Path, run: Ru
     assert "does not begin with what was published in out" in forked.stderr
 
 
-def test_damage_is_not_published(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_damage_is_not_published(run: Run) -> None:
     damage(b'"id":"raj"', b'"id":"jar"')
 
     assert run("tiles", "out", code=1).stderr.startswith("error: the record")
@@ -102,13 +104,15 @@ def test_damage_is_not_published(ledger: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_folder_that_cannot_be_written_is_an_error(name: str, ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_folder_that_cannot_be_written_is_an_error(name: str, run: Run) -> None:
     Path("file").write_text("")
 
     assert run("tiles", name, code=2 if name == "file" else 3).stderr.startswith("error: ")
 
 
-def test_a_checkpoint_that_is_none_is_not_written_over(ledger: Path, run: Run) -> None:
+@pytest.mark.usefixtures("ledger")
+def test_a_checkpoint_that_is_none_is_not_written_over(run: Run) -> None:
     Path("out").mkdir()
     Path("out/checkpoint").write_text("mine")
 

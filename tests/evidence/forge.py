@@ -122,15 +122,15 @@ class Insider:
         right = EpochClosed(self.epoch, self.opened_at, len(self.lines))
         return self.own(EPOCH_CLOSED, replace(right, **wrong).payload())
 
-    def store(self, *, size: int | None = None, head: Callable[[Head], Head] | None = None) -> MemoryStore:
+    def store(self, *, head: Callable[[Head], Head] | None = None) -> MemoryStore:
         """The ledger with its tree and a head signed over it."""
         tree, tiles = Tree.empty().extend([leaf_hash(line) for line in self.lines])
         note = sign_checkpoint(Checkpoint(ORIGIN, tree.size, tree.root), Signer(ORIGIN, KEYS.checkpoint))
         made = Head(len(self.lines), note, self.opened_at, 0, 0)
         store = MemoryStore()
-        store.create(Batch(0, self.lines, tiles), replace(head(made), size=made.size) if head else made)
-        if size is not None or head:
-            store._head = replace(head(made) if head else made, **({} if size is None else {"size": size}))
+        store.create(Batch(0, self.lines, tiles), made)
+        if head:
+            store._head = head(made)
         return store
 
     def verify(self, **options: Any) -> Report:

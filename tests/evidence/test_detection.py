@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -24,8 +26,18 @@ from tallystick.core.note import Signer, sign_note
 from tallystick.core.record import KEY_ROTATED, record_hash
 from tallystick.core.system import KeyRotated
 from tallystick.evidence.findings import Kind, Report
-
-from forge import KEYS, NOON, ORIGIN, Insider, edited, fixed_key, kinds, rechained, reseal, verify
+from tests.evidence.forge import (
+    KEYS,
+    NOON,
+    ORIGIN,
+    Insider,
+    edited,
+    fixed_key,
+    kinds,
+    rechained,
+    reseal,
+    verify,
+)
 
 Rows = dict[int, bytes]
 """Records by position, as an outsider finds them in the file."""
@@ -61,16 +73,18 @@ class Outsider:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._db = apsw.Connection(str(folder / "ledger.db"))
-        self._triggers = self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        self._triggers = self._db.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+        ).fetchall()
         for name, _ in self._triggers:
             self._db.execute(f"DROP TRIGGER {name}")
 
     def line(self, position: int) -> bytes:
-        ((line,),) = self._db.execute("SELECT bytes FROM record WHERE position = ?", (position,)).fetchall()
+        ((line,),) = self.sql("SELECT bytes FROM record WHERE position = ?", position)
         return bytes(line)
 
     def lines(self) -> list[bytes]:
-        return [bytes(line) for (line,) in self._db.execute("SELECT bytes FROM record ORDER BY position")]
+        return [bytes(line) for (line,) in self.sql("SELECT bytes FROM record ORDER BY position")]
 
     def put(self, position: int, line: bytes, *, crc: int | None = None) -> None:
         values = (position, line, crc32(line) if crc is None else crc)
@@ -94,16 +108,16 @@ class Outsider:
     def leave(self) -> Report:
         """Put the triggers back, and have the ledger verified."""
         for _, sql in self._triggers:
-            self._db.execute(sql)
+            self.sql(sql)
         self._db.close()
         return tallystick.verify(self.folder, processes=1)
 
 
 @pytest.fixture
-def outsider(original: Path, tmp_path: Path) -> Iterator[Outsider]:
+def outsider(original: Path, tmp_path: Path) -> Outsider:
     folder = tmp_path / "shop"
     shutil.copytree(original, folder)
-    yield Outsider(folder)
+    return Outsider(folder)
 
 
 def test_an_untouched_ledger_passes_and_every_record_is_proven(outsider: Outsider) -> None:
@@ -113,7 +127,7 @@ def test_an_untouched_ledger_passes_and_every_record_is_proven(outsider: Outside
     assert report.signatures == 699
 
 
-# Records: bytes
+# The bytes of records.
 
 
 @pytest.mark.parametrize(
@@ -155,8 +169,12 @@ NOT_CANONICAL: dict[str, Callable[[bytes], bytes]] = {
     "a byte order mark": lambda line: b"\xef\xbb\xbf" + line,
     "an escaped letter": lambda line: line.replace(b"Apfel", b"\\u0041pfel", 1),
     "an escaped slash": lambda line: line.replace(b" / ", b" \\/ ", 1),
-    "a whole number with a fraction": lambda line: line.replace(b'"event_version":1,', b'"event_version":1.0,', 1),
-    "a whole number with an exponent": lambda line: line.replace(b'"event_version":1,', b'"event_version":1e0,', 1),
+    "a whole number with a fraction": lambda line: line.replace(
+        b'"event_version":1,', b'"event_version":1.0,', 1
+    ),
+    "a whole number with an exponent": lambda line: line.replace(
+        b'"event_version":1,', b'"event_version":1e0,', 1
+    ),
     "minus zero": lambda line: line.replace(b'"rate":0.5', b'"rate":-0', 1),
     "a leading zero": lambda line: line.replace(b'"event_version":1,', b'"event_version":01,', 1),
     "two to the 53": lambda line: line.replace(b'"rate":0.5', b'"rate":9007199254740992', 1),
@@ -203,7 +221,7 @@ def test_a_record_of_65_535_bytes_passes_and_one_more_is_found() -> None:
         insider = Insider()
         insider.event(change=lambda members: members["payload"].update(text=""))
         filler = size - len(insider.lines.pop())
-        position = insider.event(change=lambda members, n=filler: members["payload"].update(text="x" * n))  # type: ignore[misc]
+        position = insider.event(change=lambda members, n=filler: members["payload"].update(text="x" * n))
         # The stream's version went up with the first try, which was taken back.
         insider.lines[position] = reseal(
             {**decode(insider.lines[position]), "entity_version": 1}, mac_key=epoch_key(KEYS.event_mac, 0)
@@ -216,7 +234,9 @@ def test_a_record_of_65_535_bytes_passes_and_one_more_is_found() -> None:
 
 
 @pytest.mark.parametrize("position", [2, 300, 699])
-def test_a_deleted_record_is_missing_and_the_others_are_still_proven(outsider: Outsider, position: int) -> None:
+def test_a_deleted_record_is_missing_and_the_others_are_still_proven(
+    outsider: Outsider, position: int
+) -> None:
     outsider.sql("DELETE FROM record WHERE position = ?", position)
     report = outsider.leave()
     assert (Kind.MISSING, position) in kinds(report)
@@ -281,7 +301,9 @@ def test_a_forged_record_at_the_end_was_never_published(outsider: Outsider) -> N
         ("id", "another", Kind.SIGNATURE),
     ],
 )
-def test_a_member_changed_singly_is_found_there(outsider: Outsider, name: str, value: Any, kind: Kind) -> None:
+def test_a_member_changed_singly_is_found_there(
+    outsider: Outsider, name: str, value: Any, kind: Kind
+) -> None:
     outsider.put(300, edited(outsider.line(300), **{name: value}))
     report = outsider.leave()
     assert (kind, 300) in kinds(report)
@@ -300,7 +322,9 @@ def test_a_signature_under_another_epochs_key_is_found() -> None:
 
 @pytest.mark.parametrize("with_keys", [False, True], ids=["without the MAC key", "with the MAC key"])
 @pytest.mark.parametrize("with_tiles", [False, True], ids=["old tiles", "new tiles"])
-def test_history_rewritten_and_chained_anew_does_not_lead_to_the_signed_root(with_keys: bool, with_tiles: bool) -> None:
+def test_history_rewritten_and_chained_anew_does_not_lead_to_the_signed_root(
+    with_keys: bool, with_tiles: bool
+) -> None:
     insider = Insider()
     for number in range(600):
         insider.event(number)
@@ -311,10 +335,15 @@ def test_history_rewritten_and_chained_anew_does_not_lead_to_the_signed_root(wit
     if key:
         lines[300] = reseal(decode(lines[300]), mac_key=key(0))
     lines = rechained(lines, 301, key)
-    store._records = [record._replace(line=line, crc32=crc32(line)) for record, line in zip(store._records, lines, strict=True)]
+    store._records = [
+        record._replace(line=line, crc32=crc32(line))
+        for record, line in zip(store._records, lines, strict=True)
+    ]
     store._sealed = lines
     if with_tiles:
-        store._tiles = {(t.level, t.index): t for t in Tree.empty().extend([leaf_hash(line) for line in lines])[1]}
+        store._tiles = {
+            (t.level, t.index): t for t in Tree.empty().extend([leaf_hash(line) for line in lines])[1]
+        }
     report = verify(store)
     found = set(kinds(report))
     assert (Kind.ROOT, None) in found
@@ -457,8 +486,6 @@ def test_a_checkpoint_by_the_key_of_an_earlier_period_is_refused() -> None:
     insider = Insider()
     payload = KeyRotated.sign("checkpoint", ledger="shop", old=KEYS.checkpoint, new=fixed_key(9)).payload()
     position = insider.own(KEY_ROTATED, payload)
-    from dataclasses import replace
-
     store = insider.store(head=lambda head: replace(head, checkpoint_key_at=position))
     assert kinds(verify(store)) == [(Kind.CHECKPOINT, None)]
 
@@ -481,7 +508,7 @@ def _unpadded(note: bytes) -> bytes:
 HEADS: dict[str, tuple[Callable[[bytes, int, bytes], bytes], Kind]] = {
     "one record more": (lambda _, size, root: _note(size + 1, root), Kind.HEAD),
     "one record less": (lambda _, size, root: _note(size - 1, root), Kind.HEAD),
-    "another root": (lambda _, size, root: _note(size, bytes(32)), Kind.ROOT),
+    "another root": (lambda _, size, __: _note(size, bytes(32)), Kind.ROOT),
     "another key": (lambda _, size, root: _note(size, root, key=fixed_key(9)), Kind.CHECKPOINT),
     "another ledger": (lambda _, size, root: _note(size, root, name="forge/bank"), Kind.CHECKPOINT),
     "a wrong key id": (lambda note, *_: note.replace(b"shop ", b"shop A", 1), Kind.CHECKPOINT),
@@ -489,9 +516,18 @@ HEADS: dict[str, tuple[Callable[[bytes, int, bytes], bytes], Kind]] = {
         lambda note, *_: note + note.split(b"\n\n")[1].replace(b"=", b"A", 1).replace(b"A", b"B", 1),
         Kind.CHECKPOINT,
     ),
-    "an extension line": (lambda note, *_: _text(note.split(b"\n\n")[0].decode() + "\nmore\n"), Kind.CHECKPOINT),
-    "a leading zero": (lambda n, size, _: _text(n.split(b"\n\n")[0].decode().replace(f"\n{size}", f"\n0{size}") + "\n"), Kind.CHECKPOINT),
-    "a sign": (lambda n, size, _: _text(n.split(b"\n\n")[0].decode().replace(f"\n{size}", f"\n+{size}") + "\n"), Kind.CHECKPOINT),
+    "an extension line": (
+        lambda note, *_: _text(note.split(b"\n\n")[0].decode() + "\nmore\n"),
+        Kind.CHECKPOINT,
+    ),
+    "a leading zero": (
+        lambda n, size, _: _text(n.split(b"\n\n")[0].decode().replace(f"\n{size}", f"\n0{size}") + "\n"),
+        Kind.CHECKPOINT,
+    ),
+    "a sign": (
+        lambda n, size, _: _text(n.split(b"\n\n")[0].decode().replace(f"\n{size}", f"\n+{size}") + "\n"),
+        Kind.CHECKPOINT,
+    ),
     "unpadded base64": (lambda note, *_: _unpadded(note), Kind.CHECKPOINT),
     "no signature": (lambda note, *_: note.split(b"\n\n")[0] + b"\n", Kind.CHECKPOINT),
     "nothing": (lambda *_: b"", Kind.CHECKPOINT),
@@ -500,20 +536,20 @@ HEADS: dict[str, tuple[Callable[[bytes, int, bytes], bytes], Kind]] = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_that_is_not_the_signed_one_is_found(name: str) -> None:
-    from dataclasses import replace
-
     change, kind = HEADS[name]
     insider = Insider()
     for number in range(10):
         insider.event(number)
     root = Tree.empty().extend([leaf_hash(line) for line in insider.lines])[0].root
-    store = insider.store(head=lambda head: replace(head, checkpoint=change(head.checkpoint, head.size, root)))
+    store = insider.store(
+        head=lambda head: replace(head, checkpoint=change(head.checkpoint, head.size, root))
+    )
     assert (kind, None) in kinds(verify(store))
 
 
 @pytest.mark.parametrize("column", ["epoch_at", "checkpoint_key_at", "evidence_key_at"])
 def test_a_head_that_points_elsewhere_is_found(outsider: Outsider, column: str) -> None:
-    outsider.sql(f"UPDATE head SET {column} = {column} + 1")  # noqa: S608
+    outsider.sql(f"UPDATE head SET {column} = {column} + 1")
     assert kinds(outsider.leave()) == [(Kind.HEAD, None)]
 
 
@@ -532,10 +568,12 @@ def test_another_ledgers_genesis_is_found(original: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("column", ["hashes", "root"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_tile_byte_is_found_and_the_records_stay_proven(outsider: Outsider, column: str, index: int) -> None:
-    ((value,),) = outsider.sql(f"SELECT {column} FROM tile WHERE number = ?", index)  # noqa: S608
+def test_a_tile_byte_is_found_and_the_records_stay_proven(
+    outsider: Outsider, column: str, index: int
+) -> None:
+    ((value,),) = outsider.sql(f"SELECT {column} FROM tile WHERE number = ?", index)
     altered = bytes(value[:7]) + bytes([value[7] ^ 1]) + bytes(value[8:])
-    outsider.sql(f"UPDATE tile SET {column} = ? WHERE number = ?", altered, index)  # noqa: S608
+    outsider.sql(f"UPDATE tile SET {column} = ? WHERE number = ?", altered, index)
     report = outsider.leave()
     assert kinds(report) == [(Kind.TILE, index * 256)]
     assert report.proven == ((0, 700),)
@@ -548,10 +586,12 @@ def test_a_missing_tile_is_found_and_the_records_stay_proven(outsider: Outsider)
     assert report.proven == ((0, 700),)
 
 
-@pytest.mark.parametrize("change", ["substr(hashes, 1, 8160)", "CAST(hashes || zeroblob(32) AS BLOB)"], ids=["narrow", "wide"])
+@pytest.mark.parametrize(
+    "change", ["substr(hashes, 1, 8160)", "CAST(hashes || zeroblob(32) AS BLOB)"], ids=["narrow", "wide"]
+)
 def test_a_tile_of_another_width_is_found(outsider: Outsider, change: str) -> None:
     outsider.sql("PRAGMA ignore_check_constraints = ON")
-    outsider.sql(f"UPDATE tile SET hashes = {change} WHERE number = 1")  # noqa: S608
+    outsider.sql(f"UPDATE tile SET hashes = {change} WHERE number = 1")
     report = outsider.leave()
     assert kinds(report) == [(Kind.TILE, 256)]
     assert report.proven == ((0, 700),)
@@ -628,9 +668,9 @@ def test_a_kept_checkpoint_that_is_none_is_refused_as_input(original: Path) -> N
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), in_tile=st.booleans(), mended=st.booleans())
-def test_any_one_byte_changed_in_a_record_or_a_tile_is_found(original: Path, seed: int, in_tile: bool, mended: bool) -> None:
-    import tempfile
-
+def test_any_one_byte_changed_in_a_record_or_a_tile_is_found(
+    original: Path, seed: int, in_tile: bool, mended: bool
+) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "shop"
@@ -640,7 +680,9 @@ def test_any_one_byte_changed_in_a_record_or_a_tile_is_found(original: Path, see
             number = chance.randrange(2)
             ((hashes, root),) = outsider.sql("SELECT hashes, root FROM tile WHERE number = ?", number)
             data = _flip(bytes(hashes) + bytes(root), chance)
-            outsider.sql("UPDATE tile SET hashes = ?, root = ? WHERE number = ?", data[:8192], data[8192:], number)
+            outsider.sql(
+                "UPDATE tile SET hashes = ?, root = ? WHERE number = ?", data[:8192], data[8192:], number
+            )
             wanted = number * 256
         else:
             wanted = chance.randrange(700)

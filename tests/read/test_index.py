@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ import tallystick
 from tallystick.errors import StoreError, TallystickError, TamperError
 from tallystick.ids import spell
 from tallystick.read import index
-from tallystick.read.index import Follower, IndexFile, Rows
+from tallystick.read.index import Follower, Rows
 from tallystick.read.memory_index import MemoryIndexFile
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.contract import Batch, Head, Store
@@ -133,12 +134,12 @@ def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
             ledger = tallystick.open(folder, name="l")
             for batch in batches:
                 append_fresh(ledger, batch)
-                assert ledger._follower is not None
                 if reopens:
                     ledger.close()
                     ledger = tallystick.open(folder)
                     ledger._find("x")
-                check(ledger._follower, ledger._store) if ledger._follower else None
+                assert ledger._follower is not None
+                check(ledger._follower, ledger._store)
             ledger.close()
             check_ledger(folder)
 
@@ -214,10 +215,10 @@ def test_what_two_processes_save_of_the_same_records_adds_up(
         # A follower can only have begun where somebody had saved to.
         reading = Follower(store, _Unsaved(first))
         reading._tail = Rows(first, first)
-        monkeyed = reading._tail
+        tail = reading._tail
         for stored in store.read(first, end):
             reading._take(stored)
-        file.save(monkeyed, index.hashlib.sha256(lines[end - 1]).digest())
+        file.save(tail, hashlib.sha256(lines[end - 1]).digest())
 
     assert file.cursor() == 50
     assert [file.find(event_id) for event_id in made] == [[position] for position in range(50)]
@@ -275,10 +276,6 @@ def fill(ledger: tallystick.Ledger, count: int) -> None:
     for number in range(start, start + count):
         made = number % 3
         ledger.append(event(f"entity-{number % 5}", [None, f"id-{number}", spell(FOREIGN, number)][made]))
-
-
-def damage(folder: Path, name: str) -> Callable[[bytes], None]:
-    return (folder / name).write_bytes
 
 
 def deleted(folder: Path) -> None:
@@ -406,7 +403,6 @@ def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_bel
     sound = (folder / "index.db").read_bytes()
     chance = random.Random(7)
     page_bytes = int.from_bytes(sound[16:18], "big")
-    refused = 0
 
     for _ in range(40):
         broken = bytearray(sound)
@@ -419,7 +415,6 @@ def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_bel
                 break
             except TallystickError as error:
                 assert isinstance(error, StoreError)
-                refused += 1
         else:
             raise AssertionError(f"the page at byte {start} is an error for ever")
 
@@ -429,7 +424,9 @@ def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_bel
 
 def test_a_damaged_log_stops_the_index_at_its_cursor_with_the_position(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "ledger.db"))
-    connection.execute("DROP TRIGGER record_no_update; UPDATE record SET bytes = x'7b' WHERE position = 40").fetchall()
+    connection.execute(
+        "DROP TRIGGER record_no_update; UPDATE record SET bytes = x'7b' WHERE position = 40"
+    ).fetchall()
     connection.close()
     (folder / "index.db").unlink()
     store = SqliteStore(folder)
@@ -538,7 +535,7 @@ def test_memory_stays_bounded_however_many_entities_there_are(monkeypatch: pytes
     follower.close()
 
 
-def test_progress_is_told_of_long_work(folder: Path) -> None:
+def test_progress_is_told_of_long_work() -> None:
     told: list[tuple[int, int]] = []
     store = store_of([(f"id-{n}", "e") for n in range(25_000)])
 
@@ -548,7 +545,6 @@ def test_progress_is_told_of_long_work(folder: Path) -> None:
         follower.catch_up(25_000)
 
     assert told == [(10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
-    del folder
 
 
 # ------------------------------------------------------------------------------------------- two processes

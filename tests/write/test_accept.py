@@ -85,7 +85,12 @@ def test_all_nine_members_are_kept_as_they_were_sent() -> None:
     draft = accept(FULL)
 
     assert members_of(draft) == {name: value for name, value in FULL.items() if name != "expected_version"}
-    assert (draft.entity_id, draft.id, draft.made, draft.expected_version) == ("user-456", "order-17", BROUGHT, 4)
+    assert (draft.entity_id, draft.id, draft.made, draft.expected_version) == (
+        "user-456",
+        "order-17",
+        BROUGHT,
+        4,
+    )
 
 
 def test_what_is_left_out_gets_its_default() -> None:
@@ -142,9 +147,16 @@ def test_an_event_takes_any_mapping_and_sequence_as_its_parts() -> None:
 def test_ids_are_made_one_after_another_and_only_for_those_who_bring_none() -> None:
     accepting = acceptor()
 
-    drafts = [accepting.accept(event) for event in (LEAST, FULL, json.dumps(LEAST).encode(), with_(labels=["a"]))]
+    drafts = [
+        accepting.accept(event) for event in (LEAST, FULL, json.dumps(LEAST).encode(), with_(labels=["a"]))
+    ]
 
-    assert [split_made(draft.id) for draft in drafts] == [(MADE[:24], 0), None, (MADE[:24], 1), (MADE[:24], 2)]
+    assert [split_made(draft.id) for draft in drafts] == [
+        (MADE[:24], 0),
+        None,
+        (MADE[:24], 1),
+        (MADE[:24], 2),
+    ]
     assert [draft.made for draft in drafts] == [0, BROUGHT, 1, 2]
 
 
@@ -375,7 +387,16 @@ def test_a_document_that_is_no_object_is_refused(event: bytes) -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [None, 7, "text", '{"event_type":"t","entity_id":"e"}', [LEAST], [("event_type", "t")], bytearray(b"{}"), object()],
+    [
+        None,
+        7,
+        "text",
+        '{"event_type":"t","entity_id":"e"}',
+        [LEAST],
+        [("event_type", "t")],
+        bytearray(b"{}"),
+        object(),
+    ],
 )
 def test_a_python_value_that_is_no_event_is_refused_as_input_and_not_as_a_mistake_of_ours(event: Any) -> None:
     assert refusal(event).cure
@@ -424,16 +445,41 @@ def test_a_refused_event_makes_no_id() -> None:
 # ------------------------------------------------------------------- whichever way it took, the same result
 
 ODD: Final = st.sampled_from(
-    [None, True, 0, 1, -1, 1.0, 1.5, 1e-6, 1e21, 2**53, "", "x", "a:b", "\x00", "\u2028", "😀", [], {}, [[]], {"": {}}]
+    [
+        None,
+        True,
+        0,
+        1,
+        -1,
+        1.0,
+        1.5,
+        1e-6,
+        1e21,
+        2**53,
+        "",
+        "x",
+        "a:b",
+        "\x00",
+        "\u2028",
+        "😀",
+        [],
+        {},
+        [[]],
+        {"": {}},
+    ]
 )
-TEXTS: Final = st.sampled_from(["jane", "é", "a:b", 'q"q', "\\", "\x1f", "\x7f", "\u200b", "😀", "", "x" * 600])
+TEXTS: Final = st.sampled_from(
+    ["jane", "é", "a:b", 'q"q', "\\", "\x1f", "\x7f", "\u200b", "😀", "", "x" * 600]
+)
 KEYS: Final = st.sampled_from(["jane", "é", "a:b", 'q"q', "\\", "😀", "\u200b", "x" * 100])
 GOOD: Final = st.fixed_dictionaries(
     {"event_type": st.sampled_from(["t", "a.b-c_D.9"]), "entity_id": KEYS},
     optional={
         "payload": st.dictionaries(TEXTS, ODD.filter(lambda value: value != 2**53) | TEXTS, max_size=4)
         | st.fixed_dictionaries({"actor": KEYS | ODD | st.fixed_dictionaries({"id": KEYS})}),
-        "actor": st.none() | KEYS | st.fixed_dictionaries({"id": KEYS}, optional={"type": KEYS, "name": KEYS}),
+        "actor": st.none()
+        | KEYS
+        | st.fixed_dictionaries({"id": KEYS}, optional={"type": KEYS, "name": KEYS}),
         "context": st.dictionaries(TEXTS, TEXTS, max_size=3),
         "labels": st.lists(KEYS, max_size=3, unique=True),
         "occurred_at": st.sampled_from(["2026-03-15T09:30:00Z", "2026-03-15t09:30:00+01:00", None]),
@@ -443,7 +489,9 @@ GOOD: Final = st.fixed_dictionaries(
     },
 )
 WRONG: Final = st.dictionaries(
-    st.sampled_from([*FULL, "x"]), ODD | TEXTS | st.dictionaries(st.sampled_from(["id", "x"]), ODD), max_size=1
+    st.sampled_from([*FULL, "x"]),
+    ODD | TEXTS | st.dictionaries(st.sampled_from(["id", "x"]), ODD),
+    max_size=1,
 )
 MEMBERS: Final = st.one_of(GOOD, GOOD, st.builds(lambda good, wrong: {**good, **wrong}, GOOD, WRONG))
 
@@ -452,7 +500,9 @@ MEMBERS: Final = st.one_of(GOOD, GOOD, st.builds(lambda good, wrong: {**good, **
 def sent(draw: st.DrawFn) -> bytes:
     """An event as JSON, written in one of several ways, and perhaps with a member twice or a byte changed."""
     data = json.dumps(
-        draw(MEMBERS), ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+        draw(MEMBERS),
+        ensure_ascii=draw(st.booleans()),
+        separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])),
     ).encode()
     match draw(st.integers(0, 5)):
         case 0:

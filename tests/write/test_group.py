@@ -52,7 +52,9 @@ class Settler:
         return [sum(len(request.drafts) for request in call) for call in self.calls]
 
 
-def group(settle: Callable[[list[Request]], None], *, events_max: int = 1_000, waiting_max: int = 10_000) -> GroupCommit:
+def group(
+    settle: Callable[[list[Request]], None], *, events_max: int = 1_000, waiting_max: int = 10_000
+) -> GroupCommit:
     return GroupCommit(settle, events_max=events_max, waiting_max=waiting_max)
 
 
@@ -201,7 +203,9 @@ def test_an_error_that_commit_sets_reaches_only_its_request() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), KeyboardInterrupt(), SystemExit()])
-def test_an_exception_in_a_commit_reaches_all_who_were_in_it_and_those_after_go_on(error: BaseException) -> None:
+def test_an_exception_in_a_commit_reaches_all_who_were_in_it_and_those_after_go_on(
+    error: BaseException,
+) -> None:
     gate = Gate()
 
     def before(requests: list[Request]) -> None:
@@ -242,7 +246,9 @@ class Interrupting:
         self._lock.release()
 
 
-def interrupt_next_waiter(monkeypatch: pytest.MonkeyPatch, groups: GroupCommit, after: threading.Event | None) -> None:
+def interrupt_next_waiter(
+    monkeypatch: pytest.MonkeyPatch, groups: GroupCommit, after: threading.Event | None
+) -> None:
     """The wait of the next caller ends in KeyboardInterrupt, at once or after an event."""
     wait = GroupCommit._wait
 
@@ -254,7 +260,9 @@ def interrupt_next_waiter(monkeypatch: pytest.MonkeyPatch, groups: GroupCommit, 
     monkeypatch.setattr(GroupCommit, "_wait", interrupted)
 
 
-def test_a_waiter_that_is_interrupted_leaves_the_line_and_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiter_that_is_interrupted_leaves_the_line_and_is_not_sealed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     gate = Gate()
     settle = Settler(gate)
     groups = group(settle, waiting_max=4)
@@ -310,9 +318,10 @@ def test_a_waiter_that_is_interrupted_when_it_was_given_the_lead_passes_it_on(
 
 def test_nothing_else_runs_while_a_commit_is_excluded() -> None:
     settle = Settler()
-    groups = group(settle)
+    turn = threading.Lock()
+    groups = GroupCommit(settle, events_max=100, waiting_max=100, turn=turn)
 
-    with groups.exclusively():
+    with turn:
         call = Call(groups, request_of())
         time.sleep(0.05)
         during = len(settle.calls)

@@ -9,6 +9,7 @@ import pytest
 
 import tallystick
 from tallystick.errors import ConflictError
+from tallystick.ids import spell, split_made
 from tallystick.write.request import Request, Sealed
 from tallystick.write.sealer import Sealer
 
@@ -95,7 +96,9 @@ def test_the_same_id_twice_in_one_batch_is_sealed_once(ledger: tallystick.Ledger
     assert ledger.size == 4
 
 
-def test_the_same_id_twice_in_one_batch_with_other_content_refuses_the_batch(ledger: tallystick.Ledger) -> None:
+def test_the_same_id_twice_in_one_batch_with_other_content_refuses_the_batch(
+    ledger: tallystick.Ledger,
+) -> None:
     with pytest.raises(ConflictError):
         ledger.append_many([event(), event(id="x", payload={"n": 1}), event(id="x", payload={"n": 2})])
 
@@ -145,7 +148,11 @@ def test_a_batch_of_repetitions_only_commits_nothing(ledger: tallystick.Ledger) 
 
     again = ledger.append_many([event(id="y"), event(id="x"), event(id="y")])
 
-    assert again == [first[1]._replace(replayed=True), first[0]._replace(replayed=True), first[1]._replace(replayed=True)]
+    assert again == [
+        first[1]._replace(replayed=True),
+        first[0]._replace(replayed=True),
+        first[1]._replace(replayed=True),
+    ]
     assert ledger.checkpoint() == checkpoint
 
 
@@ -166,6 +173,18 @@ def test_an_id_that_the_ledger_made_can_be_repeated_by_who_was_given_it(ledger: 
     assert ledger.append(event(payload={"n": 1}, id=first.id)) == first._replace(replayed=True)
     with pytest.raises(ConflictError):
         ledger.append(event(payload={"n": 2}, id=first.id))
+
+
+def test_an_id_that_the_ledger_would_make_next_cannot_be_brought(ledger: tallystick.Ledger) -> None:
+    prefix, counter = split_made(ledger.append(event()).id) or ("", 0)
+
+    for guessed in (counter + 1, counter + 2, counter + 50):
+        with pytest.raises(ConflictError, match="the ledger's own to give"):
+            ledger.append(event(id=spell(prefix, guessed)))
+    ledger.append_many([event() for _ in range(60)])
+
+    ids = [record.id for record in ledger.read()]
+    assert len(set(ids)) == len(ids)
 
 
 def test_an_id_of_the_ledgers_own_events_is_taken(ledger: tallystick.Ledger) -> None:
@@ -229,7 +248,9 @@ def test_of_two_requests_of_one_commit_that_expect_the_same_version_the_first_wi
 ) -> None:
     ledger.append(event())
 
-    commit = Commit(ledger, [event(expected_version=1, id="first")], [event(expected_version=1)], [event("other")])
+    commit = Commit(
+        ledger, [event(expected_version=1, id="first")], [event(expected_version=1)], [event("other")]
+    )
 
     assert commit.sealed(0)[0].entity_version == 2
     assert isinstance(commit.error(1), ConflictError)
@@ -245,10 +266,14 @@ def test_a_repetition_is_answered_whatever_version_it_expected(ledger: tallystic
     assert ledger.append(event(id="x", expected_version=17)) == first._replace(replayed=True)
 
 
-def test_a_repetition_does_not_count_towards_the_version_that_the_next_expects(ledger: tallystick.Ledger) -> None:
+def test_a_repetition_does_not_count_towards_the_version_that_the_next_expects(
+    ledger: tallystick.Ledger,
+) -> None:
     ledger.append(event(id="x"))
 
-    receipts = ledger.append_many([event(id="x"), event(id="y", expected_version=1), event(id="x"), event(id="y")])
+    receipts = ledger.append_many(
+        [event(id="x"), event(id="y", expected_version=1), event(id="x"), event(id="y")]
+    )
 
     assert [(sealed.entity_version, sealed.replayed) for sealed in receipts] == [
         (1, True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import logging
@@ -14,21 +13,25 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import tallystick
-from tallystick.config import Location
 from tallystick.core.checkpoint import open_checkpoint
 from tallystick.core.keys import epoch_key
-from tallystick.core.note import VerifierKey
 from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, split_signature
 from tallystick.core.system import EpochClosed, EpochOpened, Genesis, KeyRotated
 from tallystick.errors import ConflictError, RejectedError, TamperError
 from tallystick.keystore import Keystore
 from tallystick.limits import EPOCH_SECONDS_MAX
-from tallystick.store.contract import Batch, Head, Store
+from tallystick.store.contract import Batch, Head
 from tallystick.store.memory import MemoryStore
-from tallystick.store.sqlite import SqliteStore
 from tallystick.write import resume
 from tests import naive
 
@@ -80,7 +83,9 @@ def test_records_are_signed_under_the_epochs_key_and_chained(tmp_path: Path) -> 
     for line, record in zip(lines[1:], records[1:], strict=True):
         signed_part, signature = split_signature(line)
         key = epoch_key(event_mac, record["epoch"])
-        assert hmac.new(key, b"tallystick/v1/event\0" + signed_part, "sha256").hexdigest().encode() == signature
+        assert (
+            hmac.new(key, b"tallystick/v1/event\0" + signed_part, "sha256").hexdigest().encode() == signature
+        )
         del record["signature"]
         assert json.loads(signed_part) == record
     assert [record["epoch"] for record in records] == [0, 0, 0, 0, 0, 0, 1, 1]
@@ -203,7 +208,11 @@ def test_an_evidence_key_is_rotated_without_touching_the_checkpoints(tmp_path: P
         first, second = KeyRotated.of(ledger.get(2)), KeyRotated.of(ledger.get(3))
 
         assert ledger.verifier_key == key
-        assert (first.old_key, first.new_key, second.new_key) == (evidence_key, second.old_key, ledger.evidence_key)
+        assert (first.old_key, first.new_key, second.new_key) == (
+            evidence_key,
+            second.old_key,
+            ledger.evidence_key,
+        )
         assert types_of(ledger, 2) == [KEY_ROTATED.removeprefix("tallystick.")] * 2
 
 
@@ -367,7 +376,9 @@ class Twin:
         rows, answers = [*self.rows], []
         for one in events:
             wanted = (one.get("id"), one["entity_id"], one["payload"])
-            at = next((at for at, row in enumerate(rows) if wanted[0] is not None and row[0] == wanted[0]), None)
+            at = next(
+                (at for at, row in enumerate(rows) if wanted[0] is not None and row[0] == wanted[0]), None
+            )
             replayed = at is not None
             if at is None:
                 version = sum(row[1] == wanted[1] for row in rows)

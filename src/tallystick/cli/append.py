@@ -12,7 +12,8 @@ import click
 from tallystick.cli import screen
 from tallystick.cli.lines import STANDARD_INPUT, read_chunks, shown, split_lines, too_long
 from tallystick.cli.options import Settings, batch_options, file_type, sealing_options
-from tallystick.cli.sealing import Item, Mode, seal_input
+from tallystick.cli.sealing import Mode, seal_input
+from tallystick.cli.tally import Item
 from tallystick.errors import RejectedError
 
 

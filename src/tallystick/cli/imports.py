@@ -12,7 +12,8 @@ from tallystick.cli.append import append_lines, total_bytes
 from tallystick.cli.documents import open_document
 from tallystick.cli.lines import STANDARD_INPUT, Chunk, read_chunks, shown, split_lines, too_long
 from tallystick.cli.options import Settings, batch_options, file_type, sealing_options
-from tallystick.cli.sealing import Item, Mode, seal_input
+from tallystick.cli.sealing import Mode, seal_input
+from tallystick.cli.tally import Item
 from tallystick.errors import RejectedError
 
 _SUFFIXES: Final = tuple(

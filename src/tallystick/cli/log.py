@@ -21,6 +21,7 @@ from tallystick.cli.records import (
     time_text,
     what_text,
 )
+from tallystick.errors import TamperError
 
 if TYPE_CHECKING:
     from tallystick.core.record import Record
@@ -110,10 +111,9 @@ def _show_json(records: Iterable[Record], *, at_once: bool) -> int:  # noqa: ARG
 
 def _show_text(records: Iterable[Record], *, at_once: bool) -> int:
     """Print records below each other: on a terminal in two lines each, else in one that grep likes."""
-    records = iter(records)
     widths = [4, 19, 0, 0, 0]
     count = 0
-    while block := list(itertools.islice(records, 1 if at_once else _ALIGNED_RECORDS)):
+    for block in _blocks(iter(records), 1 if at_once else _ALIGNED_RECORDS):
         rows = [_columns(record) for record in block]
         for row in rows:
             widths = [
@@ -123,6 +123,22 @@ def _show_text(records: Iterable[Record], *, at_once: bool) -> int:
             _show_one(record, row, widths)
         count += len(block)
     return count
+
+
+def _blocks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    """Records in blocks. What came before a damaged one is given before that one's error."""
+    block: list[Record] = []
+    try:
+        for record in records:
+            block.append(record)
+            if len(block) == size:
+                yield block
+                block = []
+    except TamperError:
+        yield block
+        raise
+    if block:
+        yield block
 
 
 def _columns(record: Record) -> tuple[str, ...]:
@@ -145,6 +161,6 @@ def _show_one(record: Record, row: tuple[str, ...], widths: list[int]) -> None:
         screen.say((screen.shortened(head, screen.width()), "dim"))
         return
     screen.say((position, "yellow"), f"  {moment}  ", (event_type, "bold"), f"  {entity}  ",
-               (f"by {actor}".rstrip(), "cyan"))  # fmt: skip
+               (f"by {actor}".rstrip() if record.actor else "", "cyan"))  # fmt: skip
     if payload:
         screen.say((indent + screen.shortened(payload, screen.width() - len(indent)), "dim"))

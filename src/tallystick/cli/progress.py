@@ -32,7 +32,7 @@ class Bar:
         if self._progress is None:
             if time.monotonic() - self._begun < _PATIENCE_SECONDS:
                 return
-            self._start()
+            self._start(total)
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total)
             if total is not None and done >= total:
@@ -52,18 +52,18 @@ class Bar:
     ) -> None:
         self.close()
 
-    def _start(self) -> None:
+    def _start(self, total: int | None) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        known = "{task.percentage:>3.0f}%" if total is not None else "{task.completed:,} " + self._unit
         self._progress = Progress(
             TextColumn(self._doing, markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(self._unit, markup=False),
+            TextColumn(known, markup=False),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._progress.add_task(self._doing)
+        self._task = self._progress.add_task(self._doing, total=total)
         self._progress.start()

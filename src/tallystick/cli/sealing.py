@@ -7,22 +7,21 @@ all are sealed as one, or none. An input that pauses has what it sent so far sea
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tallystick.cli import failures, screen
+from tallystick.cli import failures
 from tallystick.cli.options import Settings
 from tallystick.cli.progress import Bar
+from tallystick.cli.tally import Item, Tally, say_tally
 from tallystick.errors import ConflictError, RejectedError
 from tallystick.limits import BATCH_EVENTS_MAX
 
 if TYPE_CHECKING:
-    from tallystick import Ledger, Sealed
+    from tallystick import Ledger
 
 BATCH_EVENTS: Final = 1_000
 BATCH_BYTES: Final = 8_000_000
@@ -44,66 +43,6 @@ class Mode(Enum):
         if atomic and skip_bad:
             raise click.UsageError("--atomic and --skip-bad contradict each other")
         return cls.ATOMIC if atomic else cls.SKIP_BAD if skip_bad else cls.STOP
-
-
-class Item(NamedTuple):
-    """One event of the input: where it stood, its bytes, and itself, or why it cannot be taken."""
-
-    file: str
-    unit: str
-    number: int
-    size: int
-    event: bytes | dict[str, Any] | RejectedError
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}, {self.unit} {self.number}"
-
-
-@dataclass(slots=True)
-class Tally:
-    """What has become of the input so far."""
-
-    taken: int = 0
-    """Items fetched, of which the last may not be decided yet."""
-    sealed: int = 0
-    already: int = 0
-    bad: int = 0
-    bytes: int = 0
-    first: int | None = None
-    last: int | None = None
-    through: Item | None = None
-    """The last item that is in the ledger."""
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def read(self) -> int:
-        """Items of which it is known what became of them."""
-        return self.sealed + self.already + self.bad
-
-    def count(self, items: Sequence[Item], receipts: Sequence[Sealed]) -> None:
-        for receipt in receipts:
-            if receipt.replayed:
-                self.already += 1
-            else:
-                self.sealed += 1
-                self.first = receipt.position if self.first is None else self.first
-                self.last = receipt.position
-        self.through = items[-1]
-
-    def to_json(self, size: int) -> dict[str, object]:
-        through = self.through
-        return {
-            "read": self.read,
-            "sealed": self.sealed,
-            "already": self.already,
-            "bad": self.bad,
-            "first": self.first,
-            "last": self.last,
-            "through": through and {"file": through.file, through.unit: through.number},
-            "size": size,
-            "seconds": round(time.monotonic() - self.began, 3),
-        }
 
 
 class Sealer:
@@ -218,7 +157,7 @@ def seal_input(settings: Settings, items: Iterator[Item | None], mode: Mode, *, 
         finally:
             bar.close()
             if done or tally.read or settings.json:
-                _say_tally(tally, ledger.size, as_json=settings.json)
+                say_tally(tally, ledger.size, as_json=settings.json)
     if tally.bad:
         raise click.exceptions.Exit(failures.WRONG_INPUT)
 
@@ -250,19 +189,3 @@ def _placed(error: Exception, item: Item, *, cure: str = "") -> Exception:
         place=f"{item.place}, {pointer}" if pointer else item.place,
         cure="; ".join(filter(None, (error.cure, cure))),
     )
-
-
-def _say_tally(tally: Tally, size: int, *, as_json: bool) -> None:
-    if as_json:
-        screen.say_json(tally.to_json(size))
-        return
-    bad = f", {tally.bad:,} bad" if tally.bad else ""
-    screen.say(f"{tally.read:,} read, {tally.sealed:,} new, {tally.already:,} already there{bad}")
-    if tally.through is None:
-        return
-    seconds = max(time.monotonic() - tally.began, 0.001)
-    if tally.sealed:
-        pairs = [("positions", f"{tally.first} to {tally.last}")]
-        pairs.append(("rate", f"{tally.sealed / seconds:,.0f} events a second, for {seconds:.2f} s"))
-        screen.say_pairs(pairs)
-    screen.say_pairs([("through  ", tally.through.place), ("ledger   ", screen.counted(size, "record"))])

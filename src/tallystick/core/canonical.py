@@ -126,7 +126,9 @@ def decode_canonical(line: bytes) -> Any:
         out = _exact_encode(value)
     if out != line:
         _explain(line)
-        at = next((i for i, (a, b) in enumerate(zip(line, out, strict=False)) if a != b), min(len(line), len(out)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(line, out, strict=False)) if a != b), min(len(line), len(out))
+        )
         raise RejectedError(f"not canonical JSON: byte {at} is not what RFC 8785 writes there")
     if out.count(b"{") + out.count(b"[") > DEPTH_MAX:
         _check_depth(value)
@@ -168,9 +170,7 @@ def _explain(data: bytes) -> Any:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise RejectedError(
-            f"not UTF-8 at byte {error.start}", cure="send the document in UTF-8"
-        ) from error
+        raise RejectedError(f"not UTF-8 at byte {error.start}", cure="send the document in UTF-8") from error
     try:
         value = json.loads(
             text, object_pairs_hook=_Pairs, parse_int=_integer, parse_float=float, parse_constant=_Constant
@@ -208,12 +208,16 @@ def _walk(value: Any, pointer: str, depth: int = 0) -> Any:
         return _check_text(value, pointer)
     if kind is int:
         if not -INTEGER_MAX <= value <= INTEGER_MAX:
-            raise RejectedError(f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE)
+            raise RejectedError(
+                f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE
+            )
         return value
     if kind is float or kind is _OddFloat:
         return _check_float(float(value), pointer)
     if kind is _BigInteger:
-        raise RejectedError(f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE)
+        raise RejectedError(
+            f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE
+        )
     if kind is _Constant:
         raise RejectedError(f"{value} is not a JSON number", place=pointer, cure="send null or a string")
     if depth >= DEPTH_MAX and kind in (dict, list, tuple, _Pairs):
@@ -233,7 +237,9 @@ def _walk_object(value: Any, pointer: str, depth: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, member in value.items() if type(value) is dict else value:
         if type(name) is not str:
-            raise RejectedError(f"the member name {_short(name)} is not a string", place=pointer, cure="use strings")
+            raise RejectedError(
+                f"the member name {_short(name)} is not a string", place=pointer, cure="use strings"
+            )
         _check_text(name, pointer)
         place = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
         if name in out:

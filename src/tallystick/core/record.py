@@ -48,7 +48,12 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "recorded_at": (str,),
     "signature": (str,),
 }
-_KIND_NAMES: Final[dict[type, str]] = {dict: "an object", str: "a string", int: "an integer", list: "an array"}
+_KIND_NAMES: Final[dict[type, str]] = {
+    dict: "an object",
+    str: "a string",
+    int: "an integer",
+    list: "an array",
+}
 _NAMES: Final = tuple(_KINDS)
 """The members of a record, in their order."""
 _TYPES: Final = frozenset(itertools.product(*_KINDS.values()))

@@ -74,6 +74,15 @@ class Genesis:
     epoch_records_max: int
     epoch_seconds_max: int
 
+    def __post_init__(self) -> None:
+        # Before it is sealed: a ledger whose genesis nobody can read back could never be opened again.
+        check_ledger_name(self.ledger, place="ledger name")
+        check_ledger_name(self.origin, place="origin")
+        if {len(self.nonce), len(self.root_key), len(self.evidence_key)} != {PUBLIC_KEY_BYTES}:
+            raise RejectedError(
+                f"the nonce and the public keys have {PUBLIC_KEY_BYTES} bytes each", place="genesis"
+            )
+
     @property
     def verifier_key(self) -> VerifierKey:
         """The key of the ledger's first checkpoints."""
@@ -116,10 +125,13 @@ class Genesis:
             )
         except ValueError as error:
             raise RejectedError("the nonce is not hex", place="/payload/nonce") from error
-        check_ledger_name(genesis.ledger, place="/payload/ledger")
-        check_ledger_name(genesis.origin, place="/payload/origin")
-        bare = (record.position, record.members["epoch"], record.members["prev_hash"], record.members["ledger"])
-        if bare != (0, 0, NO_HASH, genesis.ledger) or len(genesis.nonce) != 32 or payload != genesis.payload():
+        bare = (
+            record.position,
+            record.members["epoch"],
+            record.members["prev_hash"],
+            record.members["ledger"],
+        )
+        if bare != (0, 0, NO_HASH, genesis.ledger) or payload != genesis.payload():
             raise RejectedError("the genesis record is not what SPEC 4 prints")
         return genesis
 
@@ -190,10 +202,14 @@ class KeyRotated:
     new_signature: bytes
 
     @classmethod
-    def sign(cls, purpose: Purpose, *, ledger: str, old: Ed25519PrivateKey, new: Ed25519PrivateKey) -> KeyRotated:
+    def sign(
+        cls, purpose: Purpose, *, ledger: str, old: Ed25519PrivateKey, new: Ed25519PrivateKey
+    ) -> KeyRotated:
         """State the change and sign it by both keys (SPEC 5.4)."""
         old_key, new_key = old.public_key().public_bytes_raw(), new.public_key().public_bytes_raw()
-        message = rotation_message(_rotation_statement(purpose, ledger=ledger, old_key=old_key, new_key=new_key))
+        message = rotation_message(
+            _rotation_statement(purpose, ledger=ledger, old_key=old_key, new_key=new_key)
+        )
         return cls(
             purpose=purpose,
             ledger=ledger,
@@ -242,7 +258,12 @@ class KeyRotated:
 
 def _rotation_statement(purpose: str, *, ledger: str, old_key: bytes, new_key: bytes) -> bytes:
     return encode(
-        {"ledger": ledger, "new_key": render_base64(new_key), "old_key": render_base64(old_key), "purpose": purpose}
+        {
+            "ledger": ledger,
+            "new_key": render_base64(new_key),
+            "old_key": render_base64(old_key),
+            "purpose": purpose,
+        }
     )
 
 

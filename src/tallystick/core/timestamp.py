@@ -14,17 +14,18 @@ from tallystick.errors import RejectedError
 
 SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH: Final = _EPOCH.replace(tzinfo=None)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EXACT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
 )
 _CURE: Final = "send RFC 3339 with a zone, such as 2026-03-15T09:30:00Z or 2026-03-15T10:30:00+01:00"
 
 
 def render(moment: int) -> str:
     """The one form of SPEC 3.2, such as `2026-03-15T09:30:00.000000Z`."""
-    return (_EPOCH + timedelta(microseconds=moment)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_NAIVE_EPOCH + timedelta(microseconds=moment)).isoformat(timespec="microseconds") + "Z"
 
 
 def parse(text: str) -> int:
@@ -57,6 +58,7 @@ def is_rfc3339(text: str) -> bool:
 
 def _microseconds(text: str, place: str = "") -> int:
     try:
-        return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
+        # In UTC first, which refuses what a zone carries out of the years that `render` can write.
+        return (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // _MICROSECOND
     except (ValueError, OverflowError) as error:
         raise RejectedError(f"{text!r} is not a real time: {error}", place=place, cure=_CURE) from error

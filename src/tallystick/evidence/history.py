@@ -42,23 +42,26 @@ class History:
         self._event_mac: Final = event_mac
         self._closed_at: int | None = None if first else 0
         self._runs: list[list[int]] = []
+        self._damaged: list[tuple[int, int]] = []
         self._gap = False  # a record's part in its stream is unknown, so versions may seem to jump
         self._streams: dict[str, int] = {}
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
-        damaged = {finding.position for finding in scan.findings}
-        own = [(position, line) for position, line in scan.own_records if position not in damaged]
-        self._gap = self._gap or bool(scan.findings)
+        self._damaged = [
+            (f.position, f.end or f.position + 1) for f in scan.findings if f.position is not None
+        ]
+        own = {at: line for at, line in scan.own_records if not self._is_damaged(at)}
+        self._gap = self._gap or bool(self._damaged)
         self._follow_streams(scan)
         self._runs = scan.epochs
-        events: list[tuple[int, int, object]] = [(position, 1, Record.parse(line)) for position, line in own]
-        events += [(run[1], 0, run) for run in scan.epochs]
-        for position, _, what in sorted(events, key=lambda event: event[:2]):
-            if isinstance(what, Record):
-                self._own_record(position, what)
-            elif isinstance(what, list) and position not in damaged:
-                self._epoch_run(what[0], position, own)
+        starts = {first: epoch for epoch, first, _ in scan.epochs}
+        for position in sorted(own.keys() | starts.keys()):
+            record = Record.parse(own[position]) if position in own else None
+            if position in starts:
+                self._epoch_run(starts[position], position, record)
+            if record is not None:
+                self._own_record(position, record)
 
     def key_at(self, purpose: Purpose, size: int) -> bytes | None:
         """The public key by which a checkpoint of that size must be signed."""
@@ -76,19 +79,25 @@ class History:
     def _add(self, kind: Kind, position: int, seen: str) -> None:
         self.findings.append(Finding(kind, position, seen))
 
-    def _epoch_run(self, epoch: int, position: int, own: list[tuple[int, bytes]]) -> None:
+    def _is_damaged(self, position: int) -> bool:
+        return any(first <= position < end for first, end in self._damaged)
+
+    def _epoch_run(self, epoch: int, position: int, record: Record | None) -> None:
         """A run of records of one epoch begins here: it must be the present one, or be opened by this record."""
-        if self.epoch is None:
-            self.epoch = epoch
-        if epoch == self.epoch and self._closed_at is None:
-            return
-        opening = next((Record.parse(line) for at, line in own if at == position), None)
-        if opening is not None and opening.event_type == EPOCH_OPENED:
-            return  # judged as the record that it is
-        if self._closed_at is not None and epoch == self.epoch:
+        if self.epoch is None or self._is_damaged(position) or self._is_damaged(position - 1):
+            # What opened or closed it is not known, or is damaged, and that was reported where it is.
+            if epoch != self.epoch or self._closed_at is not None:
+                self.epoch, self.epoch_at, self._closed_at = epoch, None, None
+        elif record is not None and record.event_type == EPOCH_OPENED:
+            pass  # judged as the record that it is
+        elif epoch != self.epoch:
+            self._add(
+                Kind.EPOCH,
+                position,
+                f"a record of epoch {epoch} without its opening, after epoch {self.epoch}",
+            )
+        elif self._closed_at is not None:
             self._add(Kind.EPOCH, position, f"a record of epoch {epoch} after the epoch's close")
-        else:
-            self._add(Kind.EPOCH, position, f"a record of epoch {epoch} without its opening, after epoch {self.epoch}")
 
     def _own_record(self, position: int, record: Record) -> None:
         try:
@@ -107,8 +116,10 @@ class History:
 
     def _opened(self, position: int, record: Record, opened: EpochOpened) -> None:
         if record.members["epoch"] != opened.epoch:
-            self._add(Kind.EPOCH, position, f"the opening of epoch {opened.epoch} is not itself of that epoch")
-        if self.epoch is not None:
+            self._add(
+                Kind.EPOCH, position, f"the opening of epoch {opened.epoch} is not itself of that epoch"
+            )
+        if self.epoch is not None and not self._is_damaged(position - 1):
             if opened.epoch != self.epoch + 1:
                 self._add(Kind.EPOCH, position, f"epoch {opened.epoch} follows epoch {self.epoch}")
             if self._closed_at != position - 1:
@@ -132,7 +143,9 @@ class History:
         before = self.keys[rotated.purpose][-1]
         known = before.key is None or before.key == rotated.old_key or position <= before.since
         if not known or not rotated.signatures_hold():
-            self._add(Kind.KEY_ROTATION, position, f"the {rotated.purpose} key was changed without both keys' leave")
+            self._add(
+                Kind.KEY_ROTATION, position, f"the {rotated.purpose} key was changed without both keys' leave"
+            )
         elif position > before.since:
             self.keys[rotated.purpose].append(KeyInForce(position, rotated.new_key))
 

@@ -42,7 +42,9 @@ class TreeCheck:
         self._chosen: list[bytes | None] = []
         self._ragged: list[bytes | None] = []
         self._made: dict[tuple[int, int], bytes] = {}
-        self._stored: Final = TileNodes(size, lambda level, index, width: tile_hashes(store, level, index, width))
+        self._stored: Final = TileNodes(
+            size, lambda level, index, width: tile_hashes(store, level, index, width)
+        )
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
@@ -51,7 +53,11 @@ class TreeCheck:
 
     def finish(self, signed_root: bytes | None) -> None:
         """Decide what is right, and report the rest. None when no signed root is to be had."""
-        choices: tuple[Callable[[Block], bytes | None], ...] = (_likeliest, lambda b: b.by_records, lambda b: b.by_tile)
+        choices: tuple[Callable[[Block], bytes | None], ...] = (
+            _likeliest,
+            lambda b: b.by_records,
+            lambda b: b.by_tile,
+        )
         for choose in choices:
             self._choose(choose)
             root = self.root_at(self._size)
@@ -61,7 +67,11 @@ class TreeCheck:
         else:
             self._choose(_likeliest)
             if signed_root is not None:
-                seen = "the records cannot be hashed to a root" if root is None else "the records have another root"
+                seen = (
+                    "the records cannot be hashed to a root"
+                    if root is None
+                    else "the records have another root"
+                )
                 self.findings.append(Finding(Kind.ROOT, None, seen))
         self._report_blocks()
         self._report_upper_tiles()
@@ -108,7 +118,9 @@ class TreeCheck:
         return root_from_frontier(extend_frontier(0, (), whole))
 
     def _report_blocks(self) -> None:
-        for number, (block, chosen) in enumerate(zip(self._blocks, self._chosen, strict=True), self._first_block):
+        for number, (block, chosen) in enumerate(
+            zip(self._blocks, self._chosen, strict=True), self._first_block
+        ):
             if block.stored is None:
                 self._add_tile(0, number, "is not in the store")
             elif block.by_records != chosen:
@@ -120,13 +132,19 @@ class TreeCheck:
                 self._add_tile(0, number, "is not what the records hash to")
 
     def _add_leaf(self, position: int) -> None:
-        seen = "the signed tree holds another record here" if self.proven else "the stored tile holds another hash here"
+        seen = (
+            "the signed tree holds another record here"
+            if self.proven
+            else "the stored tile holds another hash here"
+        )
         self.altered.add(position)
         self.findings.append(Finding(Kind.LEAF, position, seen))
 
     def _add_tile(self, level: int, index: int, seen: str) -> None:
         width = TILE_WIDTH ** (level + 1)
-        self.findings.append(Finding(Kind.TILE, index * width, f"hash tile {level}/{index} {seen}", (index + 1) * width))
+        self.findings.append(
+            Finding(Kind.TILE, index * width, f"hash tile {level}/{index} {seen}", (index + 1) * width)
+        )
 
     def _report_upper_tiles(self) -> None:
         """Tiles above level 0 that lie wholly over what was scanned, and tiles where none should be yet."""
@@ -152,9 +170,7 @@ class TreeCheck:
                 self._add_tile(level, index, "is not in the store")
                 continue
             try:
-                below = [
-                    self._node(TILE_HEIGHT * level, index * TILE_WIDTH + n) for n in range(TILE_WIDTH)
-                ]
+                below = [self._node(TILE_HEIGHT * level, index * TILE_WIDTH + n) for n in range(TILE_WIDTH)]
                 root = self._node(TILE_HEIGHT * (level + 1), index)
             except (_UnknownError, TamperError, RejectedError, StoreError):
                 continue  # what is missing below was reported there

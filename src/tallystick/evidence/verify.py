@@ -97,9 +97,8 @@ def verify_store(
     clock: Clock = wall_clock,
 ) -> Report:
     """As `verify`, for a store that is open. Other processes help only with the `location` to open it at."""
-    return _Verification(store, keystore=keystore, since=since, trust=trust, now=clock()).run(
-        _Plan.of(store, location=location, first=first, end=end, processes=processes), progress
-    )
+    plan = _Plan.of(store, location=location, first=first, end=end, processes=processes)
+    return _Verification(store, keystore=keystore, since=since, trust=trust, now=clock()).run(plan, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,13 @@ class _Verification:
     """One run. The steps' numbers are SPEC 8's."""
 
     def __init__(
-        self, store: Store, *, keystore: Keystore | None, since: bytes | None, trust: VerifierKey | None, now: int
+        self,
+        store: Store,
+        *,
+        keystore: Keystore | None,
+        since: bytes | None,
+        trust: VerifierKey | None,
+        now: int,
     ) -> None:
         self._store: Final = store
         self._trust: Final = trust
@@ -231,10 +236,7 @@ class _Verification:
         """The keys in force where the scan begins: at 0 the genesis', else what the head leads to."""
         genesis, head = self._genesis, self._head
         if genesis is None:
-            key = self._trust.public_key if self._trust else None
-            if self._keys:
-                key = self._keys.checkpoint.public_key().public_bytes_raw()
-            return {"checkpoint": KeyInForce(0, key), "evidence": KeyInForce(0, None)}
+            return {"checkpoint": KeyInForce(0, None), "evidence": KeyInForce(0, None)}
         if not first:
             return {
                 "checkpoint": KeyInForce(0, genesis.checkpoint_key),
@@ -243,7 +245,8 @@ class _Verification:
         try:
             return {
                 "checkpoint": KeyInForce(
-                    head.checkpoint_key_at, checkpoint_key(self._store, head.checkpoint_key_at, genesis=genesis)
+                    head.checkpoint_key_at,
+                    checkpoint_key(self._store, head.checkpoint_key_at, genesis=genesis),
                 ),
                 "evidence": KeyInForce(
                     head.evidence_key_at, evidence_key(self._store, head.evidence_key_at, genesis=genesis)
@@ -256,25 +259,37 @@ class _Verification:
     def _check_head(self, history: History, *, whole: bool) -> Checkpoint | None:
         """(11) The checkpoint, under the key in force at its size; and where the head points to."""
         head = self._head
-        key = history.key_at("checkpoint", head.size)
+        key = history.key_at("checkpoint", head.size) or self._key_from_elsewhere()
         if self._trust and self._trust.public_key not in {k.key for k in history.keys["checkpoint"]}:
             self._add(Kind.GENESIS, None, f"the trusted key {self._trust.render()} is none of this ledger's")
         if whole:
             told = (history.epoch_at, history.key_since("checkpoint"), history.key_since("evidence"))
-            if told != (head.epoch_at, head.checkpoint_key_at, head.evidence_key_at) and not history.findings:
-                self._add(Kind.HEAD, None, "the head does not point to where the epoch and the keys were named")
+            if told != (head.epoch_at, head.checkpoint_key_at, head.evidence_key_at) and not self._findings:
+                self._add(
+                    Kind.HEAD, None, "the head does not point to where the epoch and the keys were named"
+                )
         if key is None:
             self._add(Kind.CHECKPOINT, None, "no key is known by which the checkpoint could be checked")
             return None
         try:
-            checkpoint = open_checkpoint(head.checkpoint, [VerifierKey(self._origin, key)], origin=self._origin)
+            checkpoint = open_checkpoint(
+                head.checkpoint, [VerifierKey(self._origin, key)], origin=self._origin
+            )
         except (RejectedError, TamperError) as error:
             self._add(Kind.CHECKPOINT, None, str(error))
             return None
         if checkpoint.size != head.size:
-            self._add(Kind.HEAD, None, f"the head says {head.size} records, its signed checkpoint {checkpoint.size}")
+            self._add(
+                Kind.HEAD, None, f"the head says {head.size} records, its signed checkpoint {checkpoint.size}"
+            )
             return None
         return checkpoint
+
+    def _key_from_elsewhere(self) -> bytes | None:
+        """The checkpoint key when the ledger itself no longer says which it is."""
+        if self._keys:
+            return self._keys.checkpoint.public_key().public_bytes_raw()
+        return self._trust.public_key if self._trust else None
 
     def _check_since(self, history: History, tree: TreeCheck) -> Checkpoint | None:
         """(13) The ledger must be the one that the held checkpoint is of, grown."""
@@ -289,10 +304,14 @@ class _Verification:
             self._add(Kind.FORK, None, f"the held checkpoint is not of this ledger: {error}")
             return None
         if held.size > self._head.size:
-            self._add(Kind.ROLLBACK, None, f"the ledger had {held.size} records, and now has {self._head.size}")
+            self._add(
+                Kind.ROLLBACK, None, f"the ledger had {held.size} records, and now has {self._head.size}"
+            )
             return None
         if tree.root_at(held.size) != held.root:
-            self._add(Kind.FORK, None, f"the first {held.size} records are not the ones of the held checkpoint")
+            self._add(
+                Kind.FORK, None, f"the first {held.size} records are not the ones of the held checkpoint"
+            )
             return None
         return held
 
@@ -308,7 +327,9 @@ class _Verification:
                 head = self._store.head()
                 if head is None or tile.index >= head.size >> TILE_HEIGHT * (level + 1):
                     position = tile.index * TILE_WIDTH ** (level + 1)
-                    self._add(Kind.TILE, position, f"hash tile {level}/{tile.index} lies past the published size")
+                    self._add(
+                        Kind.TILE, position, f"hash tile {level}/{tile.index} lies past the published size"
+                    )
                 break
         for problem in self._store.inspect():
             self._add(Kind.STORE, None, problem)

@@ -27,14 +27,19 @@ _AHEAD: Final = 2
 """Tasks handed to each process before the first result is taken; bounds what waits in memory."""
 
 
-def scan_in_processes(location: Location, tasks: Sequence[Task], terms: Terms, *, processes: int) -> Iterator[Scan]:
+def scan_in_processes(
+    location: Location, tasks: Sequence[Task], terms: Terms, *, processes: int
+) -> Iterator[Scan]:
     """Scan the tasks, task n in process n modulo `processes`, and give the results in order."""
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(location, terms)) for _ in range(processes)]
         # One thread a process: it only waits, while the process works.
         lanes = [stack.enter_context(ThreadPoolExecutor(1, "tallystick-scan")) for _ in workers]
         ahead = _AHEAD * processes
-        pending = deque(lanes[n % processes].submit(workers[n % processes].scan, task) for n, task in enumerate(tasks[:ahead]))
+        pending = deque(
+            lanes[n % processes].submit(workers[n % processes].scan, task)
+            for n, task in enumerate(tasks[:ahead])
+        )
         for number in range(len(tasks)):
             result = pending.popleft().result()
             following = number + ahead
@@ -58,7 +63,7 @@ class _Worker:
         self._send(task)
         assert self._process.stdout is not None, "opened with a pipe"
         try:
-            result = pickle.load(self._process.stdout)  # noqa: S301  our own process
+            result = pickle.load(self._process.stdout)  # our own process
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise StoreError("a scanning process ended early: run the verification again") from error
         if isinstance(result, BaseException):
@@ -72,7 +77,9 @@ class _Worker:
             pickle.dump(value, self._process.stdin)
             self._process.stdin.flush()
         except OSError as error:
-            raise StoreError("a scanning process could not be started: run the verification with one") from error
+            raise StoreError(
+                "a scanning process could not be started: run the verification with one"
+            ) from error
 
     def __enter__(self) -> _Worker:
         return self
@@ -86,16 +93,16 @@ class _Worker:
 def serve() -> None:
     """The other end: answer tasks from standard input until it ends."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    location, terms = pickle.load(source)  # noqa: S301  our own parent
+    location, terms = pickle.load(source)  # our own parent
     store = location.open_store(readonly=True)
     while True:
         try:
-            task = pickle.load(source)  # noqa: S301
+            task = pickle.load(source)
         except EOFError:
             return
         try:
             answer: Scan | BaseException = scan(store, task, terms)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  it is raised again in the parent
             answer = error
         pickle.dump(answer, sink)
         sink.flush()

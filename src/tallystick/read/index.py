@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
+import orjson
 
 from tallystick.errors import TamperError
 from tallystick.ids import split_made
@@ -188,7 +189,9 @@ class Follower:
         try:
             glimpse = _glimpse(stored.line)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise TamperError(f"the record at position {stored.position} is damaged: run a verification") from error
+            raise TamperError(
+                f"the record at position {stored.position} is damaged: run a verification"
+            ) from error
         self._tail.versions[glimpse.entity_id] = glimpse.entity_version
         _add_id(self._tail, glimpse.id, stored.position)
         self._tail.end = stored.position + 1
@@ -207,7 +210,7 @@ class Follower:
         try:
             last = next(self._store.read(rows.end - 1, rows.end))
             self._file.save(rows, hashlib.sha256(last.line).digest())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  it is reported by whoever joins the thread
             self._failure = error
 
     def _join(self) -> None:
@@ -244,6 +247,11 @@ class _Glimpse(msgspec.Struct):
 
 
 _glimpse: Final = msgspec.json.Decoder(_Glimpse).decode
+
+
+def has_id(line: bytes, event_id: str) -> bool:
+    """Whether the record of these bytes has the event id."""
+    return orjson.dumps(event_id) in line and _glimpse(line).id == event_id
 
 
 def hash_id(event_id: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,9 @@ from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
 _LAYOUT: Final = 1
+_TABLES: Final = {"cursor", "entity", "brought", "made"}
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
+"""What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
 _log: Final = logging.getLogger("tallystick.index")
 
@@ -35,6 +40,8 @@ class SqliteIndexFile:
         self.path: Final = folder / FILE_NAME
         self._store: Final = store
         self._ledger_id: Final = _hash_at(store, 0)
+        self._writer: apsw.Connection | None = None
+        self._reader: apsw.Connection | None = None
         problem = self._open()
         if problem:
             _log.warning("the index %s is made anew: %s", self.path, problem)
@@ -44,46 +51,57 @@ class SqliteIndexFile:
             raise StoreError(f"could not make the index {self.path}: {problem}")
 
     def cursor(self) -> int:
-        rows = self._reader.execute("SELECT position FROM cursor").fetchall()
+        with self._noticing_damage("read the index"):
+            rows = self._query("SELECT position FROM cursor")
         return int(rows[0][0]) if rows else 0
 
     def version(self, entity_id: str) -> int:
-        with translated("read the index"):
-            rows = self._reader.execute("SELECT version FROM entity WHERE id = ?", (entity_id,)).fetchall()
+        with self._noticing_damage("read the index"):
+            rows = self._query("SELECT version FROM entity WHERE id = ?", entity_id)
         return int(rows[0][0]) if rows else 0
 
     def find(self, event_id: str) -> list[int]:
         made = split_made(event_id)
-        with translated("read the index"):
+        with self._noticing_damage("read the index"):
             if made is None:
-                key = hash_id(event_id)
-                rows = self._reader.execute("SELECT position FROM brought WHERE hash = ?", (key,)).fetchall()
+                rows = self._query("SELECT position FROM brought WHERE hash = ?", hash_id(event_id))
                 return [position for (position,) in rows]
             # An id is sealed once, so runs of one prefix do not overlap: the last to begin is the only one.
-            runs = self._reader.execute(
+            runs = self._query(
                 "SELECT counter, position, count FROM made WHERE prefix = ? AND counter <= ?"
                 " ORDER BY counter DESC LIMIT 1",
-                made,
-            ).fetchall()
+                *made,
+            )
         return [position + made[1] - first for first, position, count in runs if made[1] < first + count]
 
     def save(self, rows: Rows, last_hash: bytes) -> None:
         # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,
         # where a statement a row would wait for it thousands of times beside a busy sealing thread.
         brought = sorted((key, position) for key, positions in rows.brought.items() for position in positions)
-        made = [(prefix, *run) for prefix, runs in rows.made.items() for run in runs]
-        with translated("write the index"), transaction(self._writer):
-            saved = self._writer.execute("SELECT position FROM cursor").fetchall()
-            if saved and saved[0][0] >= rows.end:
+        with (
+            self._noticing_damage("write the index"),
+            transaction(writer := self._open_connection(self._writer)),
+        ):
+            execute = writer.execute
+            found: list[Any] = execute("SELECT position FROM cursor").fetchall()
+            saved = found[0][0] if found else 0
+            if saved >= rows.end:
                 return  # another process saved these records already
-            execute = self._writer.execute
+            if saved < rows.first:
+                raise StoreError(
+                    f"the index {self.path} has lost rows: open the ledger again to have them back"
+                )
+            made = [
+                row for prefix, runs in rows.made.items() for run in runs for row in _past(saved, prefix, run)
+            ]
             execute(
                 "INSERT INTO entity SELECT value->>0, value->>1 FROM json_each(?) WHERE true"
                 " ON CONFLICT (id) DO UPDATE SET version = max(version, excluded.version)",
                 (_json(sorted(rows.versions.items())),),
             )
             execute(
-                "INSERT OR IGNORE INTO brought SELECT value->>0, value->>1 FROM json_each(?)", (_json(brought),)
+                "INSERT OR IGNORE INTO brought SELECT value->>0, value->>1 FROM json_each(?)",
+                (_json(brought),),
             )
             execute(
                 "INSERT OR IGNORE INTO made SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)",
@@ -92,8 +110,34 @@ class SqliteIndexFile:
             execute("INSERT OR REPLACE INTO cursor VALUES (1,?,?,?)", (rows.end, last_hash, self._ledger_id))
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = None
+
+    def _query(self, statement: str, *values: str | int) -> list[Any]:
+        return self._open_connection(self._reader).execute(statement, values).fetchall()
+
+    def _open_connection(self, connection: apsw.Connection | None) -> apsw.Connection:
+        if connection is None:
+            raise StoreError(f"the index {self.path} is closed: open the ledger again")
+        return connection
+
+    @contextmanager
+    def _noticing_damage(self, doing: str) -> Iterator[None]:
+        """Delete a file that turns out to be damaged. Only the next opening makes it anew: what was already
+        read from it cannot be trusted either."""
+        try:
+            with translated(doing):
+                yield
+        except StoreError as error:
+            if not isinstance(error.__cause__, _DAMAGE):
+                raise
+            _log.warning("the index %s is damaged, and deleted: %s", self.path, error.__cause__)
+            self._delete()
+            raise StoreError(
+                f"the index {self.path} was damaged, and is deleted: open the ledger again to have it made anew"
+            ) from error
 
     def _open(self) -> str | None:
         """Open or make the file; why its content cannot be used, or None when it can."""
@@ -101,20 +145,28 @@ class SqliteIndexFile:
             self._writer = connect(self.path, synchronous="normal")
             with transaction(self._writer):
                 if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-                    run_script(self._writer, files("tallystick.read").joinpath("index.sql").read_text("utf-8"))
+                    run_script(
+                        self._writer, files("tallystick.read").joinpath("index.sql").read_text("utf-8")
+                    )
             self._reader = connect_readonly(self.path, immutable=False)
             return self._problem()
         except apsw.BusyError as error:
-            raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
+            raise BusyError(
+                f"another process holds the index {self.path}: wait a moment, then repeat"
+            ) from error
         except apsw.Error as error:
             return str(error)
 
     def _problem(self) -> str | None:
         """Why the index cannot be followed on from where it is; None when it can."""
-        layout = self._reader.pragma("user_version")
+        [[layout]] = self._query("PRAGMA user_version")
         if layout != _LAYOUT:
             return f"it has layout {layout}, and {_LAYOUT} is wanted"
-        rows = self._reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
+        if {
+            name for (name,) in self._query("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        } != _TABLES:
+            return "its tables are not the ones wanted"
+        rows = self._query("SELECT position, last_hash, ledger_id FROM cursor")
         if not rows:
             return None
         position, last_hash, ledger_id = rows[0]
@@ -128,12 +180,17 @@ class SqliteIndexFile:
         return None
 
     def _delete(self) -> None:
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                connection.close()
-        self._reader = self._writer = None
+        self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+def _past(saved: int, prefix: str, run: list[int]) -> list[tuple[str, int, int, int]]:
+    """What of a run of made ids stands at `saved` or after. The part before is in the file, cut by whoever
+    saved it as it pleased: rows that overlap would hide one another."""
+    counter, position, count = run
+    skipped = max(0, saved - position)
+    return [(prefix, counter + skipped, position + skipped, count - skipped)] if skipped < count else []
 
 
 def _json(rows: list[Any]) -> str:

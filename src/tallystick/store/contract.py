@@ -1,15 +1,6 @@
-"""The store of one ledger: what every adapter promises, in types and in prose.
+"""The store of one ledger: the port that every adapter keeps. Its promises stand at `Store`.
 
-1. Durable on return: when `create` or `commit` returns, what it wrote survives a crash of the machine.
-2. A record is visible exactly below the head's size. Committing the head is the one act that publishes (I4).
-3. `commit` is all or nothing, and compares-and-swaps the head: `ConflictError` when its size is not the
-   expected one. Of several writers one wins, and the losers' bytes leave no trace.
-4. Committed bytes never change (I2), and the adapter has the database refuse it as well as it can.
-5. After a `StoreError` the outcome may be unknown; every call may then be repeated.
-6. Reads are in position order and half-open. They hand back what is there, gaps and damage included: the
-   caller judges it.
-7. Ledgers never see each other's data (I9).
-All methods may be called from many threads; a store object does not cross a fork.
+A store knows positions and bytes. What the bytes say, and whether they are right, is for others.
 """
 
 from __future__ import annotations
@@ -53,7 +44,20 @@ class Batch:
 
 
 class Store(Protocol):
-    """The port. See the module head for its promises."""
+    """Where one ledger's records rest. Every adapter promises:
+
+    1. Durable on return: when `create` or `commit` returns, what it wrote survives a crash of the machine.
+    2. A record is visible exactly below the head's size. Committing the head is the one act that publishes (I4).
+    3. `commit` is all or nothing, and compares-and-swaps the head: `ConflictError` when its size is not the
+       expected one. Of several writers one wins, and the losers' bytes leave no trace.
+    4. Committed bytes never change (I2), and the adapter has the database refuse it as well as it can.
+    5. After a `StoreError` the outcome may be unknown; every call may then be repeated.
+    6. Reads are in position order and half-open. They hand back what is there, gaps and damage included: the
+       caller judges it.
+    7. Ledgers never see each other's data (I9).
+
+    All methods may be called from many threads; a store object does not cross a fork.
+    """
 
     def create(self, batch: Batch, head: Head) -> None:
         """Begin the ledger with its first batch. `ConflictError` when it already has a head."""

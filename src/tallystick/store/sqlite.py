@@ -23,7 +23,7 @@ import apsw
 
 from tallystick.core.merkle import Tile
 from tallystick.errors import ConflictError, NotFoundError, StoreError
-from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
+from tallystick.sqlite_file import connect, connect_readonly, query, run_script, transaction, translated
 from tallystick.store.contract import Batch, Head, StoredRecord
 
 FILE_NAME: Final = "ledger.db"
@@ -44,7 +44,7 @@ _PAGE_BYTES: Final = 8_192
 
 
 class SqliteStore:
-    """One ledger in `folder / "ledger.db"`. See `tallystick.store.contract` for what it promises.
+    """One ledger in `folder / "ledger.db"`. See `tallystick.store.contract.Store` for what it promises.
 
     Opening touches nothing unless `create` is called. With `readonly` every write raises `StoreError`.
     """
@@ -63,7 +63,7 @@ class SqliteStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             writer = self._open_writer()
             with transaction(writer):
-                if writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'head'").fetchall():
+                if query(writer, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
                     raise ConflictError(f"there is already a ledger in {self.path}")
                 # Tables, genesis and head appear together or, after a crash here, not at all.
                 run_script(writer, _schema())
@@ -74,16 +74,16 @@ class SqliteStore:
         if self._writer is None and not self.path.exists():
             return None
         with self._reader("read the head") as reader:
-            if not reader.execute("SELECT 1 FROM sqlite_schema WHERE name = 'head'").fetchall():
+            if not query(reader, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
                 return None
-            rows = reader.execute(_SELECT_HEAD).fetchall()
+            rows = query(reader, _SELECT_HEAD)
         return Head(*rows[0]) if rows else None
 
     def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
         with self._writing, translated("commit"):
             writer = self._open_writer()
             with transaction(writer):
-                present = writer.execute("SELECT size FROM head").fetchall()
+                present = query(writer, "SELECT size FROM head")
                 if not present:
                     raise StoreError(f"{self.path} holds no ledger yet; create it first")
                 if present[0][0] != expected_size:
@@ -98,11 +98,12 @@ class SqliteStore:
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         while first < end:
             with self._reader("read records") as reader:
-                rows = reader.execute(
+                rows = query(
+                    reader,
                     "SELECT position, bytes, crc32 FROM record WHERE position >= ? AND position < ?"
                     " ORDER BY position LIMIT ?",
                     (first, end, _READ_PAGE),
-                ).fetchall()
+                )
             yield from map(_stored, rows)
             if len(rows) < _READ_PAGE:
                 return
@@ -111,19 +112,26 @@ class SqliteStore:
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         base = level << _INDEX_BITS
         with self._reader("read tiles") as reader:
-            rows = reader.execute(
+            rows = query(
+                reader,
                 "SELECT number, hashes, root FROM tile WHERE number >= ? AND number < ? ORDER BY number",
                 (base + first, base + end),
-            ).fetchall()
+            )
         return [Tile(level, number - base, hashes, root) for number, hashes, root in rows]
 
     def inspect(self) -> list[str]:
         with self._reader("inspect the file") as reader:
-            found = dict(reader.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall())
+            found = dict(query(reader, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
         wanted = _schema_parts()
         return [
-            *(f"{self.path}: {name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())),
-            *(f"{self.path}: {name} does not belong in the schema" for name in sorted(found.keys() - wanted.keys())),
+            *(
+                f"{self.path}: {name} is missing from the schema"
+                for name in sorted(wanted.keys() - found.keys())
+            ),
+            *(
+                f"{self.path}: {name} does not belong in the schema"
+                for name in sorted(found.keys() - wanted.keys())
+            ),
             *(
                 f"{self.path}: {name} was altered in the schema"
                 for name in sorted(wanted.keys() & found.keys())
@@ -215,11 +223,13 @@ def _head_row(head: Head) -> tuple[Any, ...]:
 def _check_layout(connection: apsw.Connection, path: Path) -> None:
     application = connection.pragma("application_id")
     layout = connection.pragma("user_version")
-    empty = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    empty = not query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
     if application != _APPLICATION_ID and not empty:
         raise StoreError(f"{path} is a SQLite database, but not a Tallystick ledger")
     if not empty and layout != _LAYOUT:
-        raise StoreError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
+        raise StoreError(
+            f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version"
+        )
 
 
 def _schema() -> str:
@@ -230,6 +240,6 @@ def _schema_parts() -> dict[str, str]:
     scratch = apsw.Connection(":memory:")
     try:
         run_script(scratch, _schema())
-        return dict(scratch.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall())
+        return dict(query(scratch, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
     finally:
         scratch.close()

@@ -22,8 +22,8 @@ from tallystick.core.content import (
     is_plain_key,
 )
 from tallystick.core.event import RESERVED_PREFIX, Event, ExpectedVersion
-from tallystick.core.timestamp import is_rfc3339
 from tallystick.core.system import SYSTEM_ENTITY, system_members
+from tallystick.core.timestamp import is_rfc3339
 from tallystick.errors import RejectedError
 from tallystick.ids import IdMaker, spell
 from tallystick.limits import (
@@ -96,55 +96,40 @@ class Acceptor:
             data = to_json(dict(event))
         else:
             raise RejectedError(
-                f"a Python {type(event).__name__} is not an event", cure="give an Event, a mapping, or JSON as bytes"
+                f"a Python {type(event).__name__} is not an event",
+                cure="give an Event, a mapping, or JSON as bytes",
             )
         return self._quickly(data) or self._carefully(data)
 
     def _quickly(self, data: bytes) -> Draft | None:
-        """The draft of an event that is plainly good, as nearly all are; None when it needs a closer look.
-
-        msgspec checks names and types as it decodes, but keeps the last of two equal names silently. What it
-        understood, written again, is never longer than what came, numbers with exponents aside, which the
-        encoder refuses. So when it is as long, nothing was dropped, and nothing was written in another way.
-        """
-        if len(data) > _QUICK_BYTES_MAX or data.count(b"{") > DEPTH_MAX // 2 or data.count(b"[") > DEPTH_MAX // 2:
+        """The draft of an event that is plainly good, as nearly all are; None when it needs a closer look."""
+        event = _understood(data)
+        if event is None:
             return None
-        try:
-            event = _decode(data)
-            if len(_encode(event)) != len(data) and not _drops_nothing(event, data):
-                return None
-            payload = encode_plain(event.payload)
-            context = encode_plain(event.context) if event.context else b"{}"
-        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError):
-            return None
+        payload = encode_plain(event.payload)
+        context = encode_plain(event.context) if event.context else b"{}"
         actor, head, entity_id = self._actor(event), _type_member(event.event_type), event.entity_id
-        if (
-            payload is None
-            or context is None
-            or actor is None
-            or head is None
-            or event.labels
-            or not 0 < len(entity_id) <= ENTITY_ID_CHARACTERS_MAX
-            or not entity_id.isprintable()
-            or entity_id.startswith(RESERVED_PREFIX)
-        ):
+        if payload is None or context is None or actor is None or head is None:
             return None
         before = b'"actor":%b,"context":%b,"entity_id":%b' % (actor, context, _encode(entity_id))
         if event.id is None:
             made, brought = self._next_counter(), ""
-            middle = b'%b,"event_version":%d,"id":"%b%012x","labels":[]' % (head, event.event_version, self._prefix, made)
+            form = b'%b,"event_version":%d,"id":"%b%012x","labels":[]'
+            middle = form % (head, event.event_version, self._prefix, made)
         else:
             made, brought = BROUGHT, event.id
-            if not is_plain_key(brought, EVENT_ID_CHARACTERS_MAX):
-                return None
-            middle = b'%b,"event_version":%d,"id":%b,"labels":[]' % (head, event.event_version, _encode(brought))
+            middle = b'%b,"event_version":%d,"id":%b,"labels":[]' % (
+                head,
+                event.event_version,
+                _encode(brought),
+            )
         if event.occurred_at is None:
             after = b'"occurred_at":null,"payload":' + payload
-        elif is_rfc3339(event.occurred_at):
-            after = b'"occurred_at":"%b","payload":%b' % (event.occurred_at.encode(), payload)
         else:
-            return None
-        return Draft(before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version)
+            after = b'"occurred_at":"%b","payload":%b' % (event.occurred_at.encode(), payload)
+        return Draft(
+            before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version
+        )
 
     def _actor(self, event: _Incoming) -> bytes | None:
         """The canonical actor of an event that names one plainly, or none at all."""
@@ -170,7 +155,9 @@ class Acceptor:
             )
         members, _ = decode_and_encode(data)
         if type(members) is not dict:
-            raise RejectedError("an event is a JSON object", cure='send {"event_type":…,"entity_id":…,"payload":…}')
+            raise RejectedError(
+                "an event is a JSON object", cure='send {"event_type":…,"entity_id":…,"payload":…}'
+            )
         if not members.keys() <= INPUT_MEMBERS:
             _refuse_unknown(members)
         expected = members.pop("expected_version", "any")
@@ -181,7 +168,9 @@ class Acceptor:
             members["id"] = spell(self._ids.prefix, made)
         self._fill(members)
         check_content(members)
-        if members["event_type"].startswith(RESERVED_PREFIX) or members["entity_id"].startswith(RESERVED_PREFIX):
+        if members["event_type"].startswith(RESERVED_PREFIX) or members["entity_id"].startswith(
+            RESERVED_PREFIX
+        ):
             _refuse_reserved(members)
         before, middle, after = Content.of(members)
         size = len(before) + len(middle) + len(after)
@@ -190,13 +179,17 @@ class Acceptor:
                 f"the event has {size} canonical bytes; at most {DRAFT_BYTES_MAX} fit a record",
                 cure="keep large data elsewhere and record its name and SHA-256",
             )
-        return Draft(before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected)
+        return Draft(
+            before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected
+        )
 
     def _fill(self, members: dict[str, Any]) -> None:
         """Give every content member that was left out its default, and a bare actor its object."""
         for name in ("event_type", "entity_id"):
             if name not in members:
-                raise RejectedError(f"the event has no {name}", place=f"/{name}", cure="every event needs one")
+                raise RejectedError(
+                    f"the event has no {name}", place=f"/{name}", cure="every event needs one"
+                )
         setdefault = members.setdefault
         payload = setdefault("payload", {})
         setdefault("context", {})
@@ -263,7 +256,35 @@ def _type_member(event_type: str) -> bytes | None:
     return b'"event_type":%b' % encode(event_type)
 
 
-def _drops_nothing(event: _Incoming, data: bytes) -> bool:
+def _understood(data: bytes) -> _Incoming | None:
+    """The event in the bytes, if it plainly keeps every rule but those of its type, actor and payload.
+
+    msgspec checks names and types as it decodes, but keeps the last of two equal names silently. What it
+    understood, written again, is never longer than what came, numbers with exponents aside, which the
+    encoder refuses. So when it is as long, nothing was dropped, and nothing was written in another way.
+    """
+    braces, brackets = data.count(b"{"), data.count(b"[")
+    if len(data) > _QUICK_BYTES_MAX or braces + brackets > DEPTH_MAX:
+        return None
+    try:
+        event = _decode(data)
+        if len(_encode(event)) != len(data) and not _has_every_colon(event, data):
+            return None
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError):
+        return None
+    entity_id, event_id, occurred_at = event.entity_id, event.id, event.occurred_at
+    holds = (
+        0 < len(entity_id) <= ENTITY_ID_CHARACTERS_MAX
+        and entity_id.isprintable()
+        and not entity_id.startswith(RESERVED_PREFIX)
+        and (event_id is None or is_plain_key(event_id, EVENT_ID_CHARACTERS_MAX))
+        and (occurred_at is None or is_rfc3339(occurred_at))
+        and not event.labels
+    )
+    return event if holds else None
+
+
+def _has_every_colon(event: _Incoming, data: bytes) -> bool:
     """The guard for input with white space: each name has a colon, unless an escape hides one, so when there
     are as many colons in what was understood as came, no name was dropped."""
     return b"\\u" not in data and _encode(event).count(b":") == data.count(b":")
@@ -292,5 +313,7 @@ def _refuse_unknown(members: dict[str, Any]) -> None:
 def _refuse_reserved(members: dict[str, Any]) -> None:
     name = "event_type" if members["event_type"].startswith(RESERVED_PREFIX) else "entity_id"
     raise RejectedError(
-        f"names that begin with {RESERVED_PREFIX} are the ledger's own", place=f"/{name}", cure="choose another"
+        f"names that begin with {RESERVED_PREFIX} are the ledger's own",
+        place=f"/{name}",
+        cure="choose another",
     )

@@ -33,14 +33,16 @@ class GroupCommit:
     """Runs `commit` for the requests of many threads, one call at a time.
 
     A call gets at most `events_max` drafts, unless one request alone has more. No more than `waiting_max`
-    drafts may wait.
+    drafts may wait. `turn` is held during each call; hold it for work that must not run beside one.
     """
 
-    def __init__(self, commit: Commit, *, events_max: int, waiting_max: int) -> None:
+    def __init__(
+        self, commit: Commit, *, events_max: int, waiting_max: int, turn: threading.Lock | None = None
+    ) -> None:
         self._commit: Final = commit
         self._events_max: Final = events_max
         self._waiting_max: Final = waiting_max
-        self._turn: Final = threading.Lock()
+        self._turn: Final = turn or threading.Lock()
         self._lock: Final = threading.Lock()
         self._waiting: deque[_Waiter] = deque()
         self._waiting_events = 0
@@ -51,7 +53,9 @@ class GroupCommit:
         waiter = _Waiter(request)
         with self._lock:
             if self._waiting_events + len(request.drafts) > self._waiting_max:
-                raise BusyError(f"{self._waiting_events} events wait to be sealed already: wait a moment, then repeat")
+                raise BusyError(
+                    f"{self._waiting_events} events wait to be sealed already: wait a moment, then repeat"
+                )
             self._waiting.append(waiter)
             self._waiting_events += len(request.drafts)
             if not self._led:
@@ -64,10 +68,6 @@ class GroupCommit:
             raise request.error
         assert request.sealed is not None, "commit settles every request"
         return request.sealed
-
-    def exclusively(self) -> threading.Lock:
-        """A lock to hold for work that must not run beside a commit."""
-        return self._turn
 
     def _wait(self, waiter: _Waiter) -> None:
         try:
@@ -92,7 +92,9 @@ class GroupCommit:
             # Ctrl-C in the leading thread, or our own mistake: the others must not wait for ever.
             for waiter in taken:
                 if waiter.request.sealed is None and waiter.request.error is None:
-                    waiter.request.error = StoreError("sealing was interrupted; the outcome is unknown: repeat")
+                    waiter.request.error = StoreError(
+                        "sealing was interrupted; the outcome is unknown: repeat"
+                    )
                     waiter.request.error.__cause__ = error
             raise
         finally:

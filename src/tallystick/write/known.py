@@ -16,7 +16,7 @@ class MadeRun(NamedTuple):
     prefix: str
     counter: int
     position: int
-    count: int
+    length: int
 
 
 class Known(Protocol):
@@ -32,7 +32,12 @@ class Known(Protocol):
         """The position of the record with this event id, if there is one."""
 
     def learn(
-        self, end: int, versions: Mapping[str, int], *, brought: Sequence[tuple[str, int]], made: Sequence[MadeRun]
+        self,
+        end: int,
+        versions: Mapping[str, int],
+        *,
+        brought: Sequence[tuple[str, int]],
+        made: Sequence[MadeRun],
     ) -> None:
         """The records up to `end` are committed: the new versions, the ids brought with their positions,
         and the ids made. What was learned is answered at once, and kept in its own time."""

@@ -53,7 +53,13 @@ class Receipts(Sequence[Sealed]):
     __slots__ = ("_drafts", "_first", "_hashes", "_recorded_at", "_versions")
 
     def __init__(
-        self, drafts: Sequence[Draft], *, first: int, versions: Sequence[int], recorded_at: str, hashes: Sequence[bytes]
+        self,
+        drafts: Sequence[Draft],
+        *,
+        first: int,
+        versions: Sequence[int],
+        recorded_at: str,
+        hashes: Sequence[bytes],
     ) -> None:
         self._drafts: Final = drafts
         self._first: Final = first
@@ -76,7 +82,12 @@ class Receipts(Sequence[Sealed]):
         at = range(len(self))[index]
         draft = self._drafts[at]
         return Sealed(
-            self._first + at, draft.id, draft.entity_id, self._versions[at], self._recorded_at, self._hashes[at]
+            self._first + at,
+            draft.id,
+            draft.entity_id,
+            self._versions[at],
+            self._recorded_at,
+            self._hashes[at],
         )
 
     def __repr__(self) -> str:
@@ -128,6 +139,11 @@ class Resolution:
             if earlier is not None:
                 self.places.append(earlier)
                 return
+            if draft.brought_id.startswith(draft.prefix):
+                # Ids that we make are never looked up: whoever guesses the next one would have it sealed twice.
+                raise ConflictError(
+                    f"the event id {draft.id!r} is the ledger's own to give: send one of your own"
+                )
             self.brought[draft.id] = index
         version = self._versions.get(draft.entity_id)
         if version is None:

@@ -62,7 +62,8 @@ class Plan:
 
 
 class _Opening(NamedTuple):
-    index: int
+    at: int
+    """The index of the draft that opens the epoch."""
     epoch: int
 
 
@@ -91,7 +92,8 @@ class Planner:
         self._event_mac: Final = event_mac
         self._ids: Final = ids
         # The server's clock alone counts, and it never runs backwards in a ledger (SPEC 3.2).
-        self._recorded_at: Final = max(now, state.recorded_at)
+        self._moment: Final = max(now, state.recorded_at)
+        self._recorded_at: Final = timestamp.render(self._moment)
         self._drafts: list[Draft] = []
         self._numbers: list[int] = []  # the entity versions of the drafts
         self._versions: dict[str, int] = {}
@@ -108,7 +110,7 @@ class Planner:
     def epoch_is_due(self) -> bool:
         """Whether the present epoch has lasted as long, or holds as many records, as one may."""
         state, policy = self._state, self._genesis
-        age = self._recorded_at - state.epoch_opened_at
+        age = self._moment - state.epoch_opened_at
         full = state.tree.size - state.epoch_at >= policy.epoch_records_max
         return full or age >= policy.epoch_seconds_max * timestamp.SECOND
 
@@ -134,7 +136,9 @@ class Planner:
         state = self._state
         if state.epoch >= 0:
             first, last = state.epoch_at, self._position(len(self._drafts))
-            self._append([system_draft(EPOCH_CLOSED, EpochClosed(state.epoch, first, last).payload(), self._ids)])
+            self._append(
+                [system_draft(EPOCH_CLOSED, EpochClosed(state.epoch, first, last).payload(), self._ids)]
+            )
         self._opening = _Opening(len(self._drafts), state.epoch + 1)
         key = epoch_key(self._event_mac, self._opening.epoch)
         opened = EpochOpened(self._opening.epoch, commitment(key))
@@ -156,10 +160,10 @@ class Planner:
         after = State(
             tree=tree,
             prev_hash=hexlify(hashes[-1]),
-            recorded_at=self._recorded_at,
+            recorded_at=self._moment,
             epoch=self._opening.epoch if self._opening else state.epoch,
-            epoch_opened_at=self._recorded_at if self._opening else state.epoch_opened_at,
-            epoch_at=self._position(self._opening.index) if self._opening else state.epoch_at,
+            epoch_opened_at=self._moment if self._opening else state.epoch_opened_at,
+            epoch_at=self._position(self._opening.at) if self._opening else state.epoch_at,
             checkpoint_key_at=self._key_named_at.get("checkpoint", state.checkpoint_key_at),
             evidence_key_at=self._key_named_at.get("evidence", state.evidence_key_at),
         )
@@ -203,13 +207,13 @@ class Planner:
         if opening is None:
             return self._seal_run(0, end, epoch=self._state.epoch, tag=tag, hashes=hashes)
         # The closing record is the last of the old epoch, the opening one the first of the new.
-        old = self._seal_run(0, opening.index, epoch=self._state.epoch, tag=tag, hashes=hashes)
+        old = self._seal_run(0, opening.at, epoch=self._state.epoch, tag=tag, hashes=hashes)
         new_tag = tagger(epoch_key(self._event_mac, opening.epoch))
-        return old + self._seal_run(opening.index, end, epoch=opening.epoch, tag=new_tag, hashes=hashes)
+        return old + self._seal_run(opening.at, end, epoch=opening.epoch, tag=new_tag, hashes=hashes)
 
     def _seal_run(self, start: int, end: int, *, epoch: int, tag: Tag, hashes: list[bytes]) -> list[bytes]:
         # The hot loop: what it does to a record is all that cannot be done before its place is known.
-        form = body_format(ledger=self._genesis.ledger, epoch=epoch, recorded_at=timestamp.render(self._recorded_at))
+        form = body_format(ledger=self._genesis.ledger, epoch=epoch, recorded_at=self._recorded_at)
         position = self._position(start)
         prev_hash = hexlify(hashes[-1]) if hashes else self._state.prev_hash
         lines: list[bytes] = []
@@ -229,7 +233,7 @@ class Planner:
             self._drafts,
             first=self._state.tree.size,
             versions=self._numbers,
-            recorded_at=timestamp.render(self._recorded_at),
+            recorded_at=self._recorded_at,
             hashes=hashes,
         )
         return [(request, _collect(places, every)) for request, places in self._asked]

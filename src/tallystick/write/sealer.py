@@ -42,10 +42,21 @@ _log: Final = logging.getLogger("tallystick.write")
 
 
 class Sealer:
-    """Seals drafts for one ledger that exists. Safe for many threads, and beside other processes."""
+    """Seals drafts for one ledger that exists. Safe for many threads, and beside other processes.
+
+    `turn` is held while the sealer asks and tells `known`; hold it to ask `known` from elsewhere.
+    """
 
     def __init__(
-        self, store: Store, *, genesis: Genesis, load_keys: LoadKeys, known: Known, clock: Clock, ids: IdMaker
+        self,
+        store: Store,
+        *,
+        genesis: Genesis,
+        load_keys: LoadKeys,
+        known: Known,
+        clock: Clock,
+        ids: IdMaker,
+        turn: threading.Lock | None = None,
     ) -> None:
         self._store: Final = store
         self._genesis: Final = genesis
@@ -55,11 +66,13 @@ class Sealer:
         self._known: Final = known
         self._clock: Final = clock
         self._ids: Final = ids
+        self._turn: Final = turn or threading.Lock()
         self._group: Final = GroupCommit(
-            self._settle, events_max=BATCH_EVENTS_MAX, waiting_max=WAITING_EVENTS_MAX
+            self._settle, events_max=BATCH_EVENTS_MAX, waiting_max=WAITING_EVENTS_MAX, turn=self._turn
         )
         self._state: State | None = None
         self._tag: tuple[int, Tag] | None = None
+        self._checkpoint_signer: Signer | None = None
         self._clock_held = False
 
     def seal(self, drafts: Sequence[Draft]) -> Sequence[Sealed]:
@@ -71,7 +84,7 @@ class Sealer:
 
     def change_epoch(self) -> None:
         """Close the present epoch and open the next (SPEC 5.2)."""
-        with self._group.exclusively():
+        with self._turn:
             self._commit_until_won([], prepare=Planner.open_epoch)
 
     def rotate_key(self, purpose: Purpose, new: Ed25519PrivateKey) -> None:
@@ -79,7 +92,7 @@ class Sealer:
 
         From this commit on the new checkpoint key signs. The caller keeps keys where keys are kept.
         """
-        with self._group.exclusively():
+        with self._turn:
 
             def name_key(planner: Planner) -> None:
                 # Each time anew: another process may have changed the old key since the last attempt.
@@ -90,10 +103,6 @@ class Sealer:
             signing = new if purpose == "checkpoint" else None
             self._commit_until_won([], prepare=name_key, signing=signing)
             self._state = None  # the keys are read again with it
-
-    def exclusively(self) -> threading.Lock:
-        """A lock to hold for work that must not run beside a commit."""
-        return self._group.exclusively()
 
     def _settle(self, requests: list[Request]) -> None:
         try:
@@ -120,8 +129,7 @@ class Sealer:
             if refused and not self._is_current():
                 continue  # what it conflicts with may be what others have written meanwhile
             if planner.count:
-                signer = Signer(self._genesis.origin, signing or self._keys.checkpoint)
-                plan = planner.finish(signer, tag=self._tag_of_epoch())
+                plan = planner.finish(self._signer(signing), tag=self._tag_of_epoch())
                 if not self._commit(plan):
                     continue
                 receipts = plan.receipts
@@ -198,11 +206,19 @@ class Sealer:
             self._tag = (epoch, tagger(epoch_key(self._keys.event_mac, epoch)))
         return self._tag[1]
 
+    def _signer(self, signing: Ed25519PrivateKey | None) -> Signer:
+        key = signing or self._keys.checkpoint
+        if self._checkpoint_signer is None or self._checkpoint_signer.private_key is not key:
+            self._checkpoint_signer = Signer(self._genesis.origin, key)
+        return self._checkpoint_signer
+
     def _report_clock(self, now: int, state: State) -> None:
         held = now < state.recorded_at
         if held and not self._clock_held:
             behind = (state.recorded_at - now) / timestamp.SECOND
-            _log.warning("the clock stepped back %.6f s; recorded times are held until it has caught up", behind)
+            _log.warning(
+                "the clock stepped back %.6f s; recorded times are held until it has caught up", behind
+            )
         self._clock_held = held
 
 
