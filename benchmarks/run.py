@@ -36,9 +36,7 @@ BATCH = 1_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--events", type=int, default=200_000, help="events in the larger runs (default: %(default)s)"
-    )
+    parser.add_argument("--events", type=int, default=200_000, help="events in the larger runs (default: %(default)s)")
     parser.add_argument("--ingest", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ingest:
@@ -130,9 +128,7 @@ def verification(scratch: Path, count: int) -> list[Sequence[str]]:
             report = tallystick.verify(folder, processes=processes)
             assert report.holds, report.findings
             rates.append(report.size / report.seconds)
-        rows.append(
-            _rate_row(f"verify, {processes} process{'es' * (processes > 1)}", "records/s", rates, floors)
-        )
+        rows.append(_rate_row(f"verify, {processes} process{'es' * (processes > 1)}", "records/s", rates, floors))
     return rows
 
 
@@ -197,9 +193,7 @@ def _plain_inserts(scratch: Path, lines: Sequence[bytes], size: int, *, median: 
         with transaction(connection):
             for at in range(0, len(values), 1_500):
                 part = values[at : at + 1_500]
-                connection.execute(
-                    "INSERT INTO record VALUES " + ",".join(["(?,?,?)"] * (len(part) // 3)), part
-                )
+                connection.execute("INSERT INTO record VALUES " + ",".join(["(?,?,?)"] * (len(part) // 3)), part)
         times.append(time.perf_counter() - started)
     connection.close()
     for suffix in ("", "-wal", "-shm"):

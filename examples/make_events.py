@@ -172,9 +172,7 @@ def operations(day: int, chance: random.Random) -> Iterator[Event]:
         yield event(at, "deploy.started", f"service/{service}", "deploy-bot", payload, correlation_id=commit)
         finished = {"version": version, "outcome": "healthy"}
         at += timedelta(minutes=chance.randrange(2, 9))
-        yield event(
-            at, "deploy.finished", f"service/{service}", "deploy-bot", finished, correlation_id=commit
-        )
+        yield event(at, "deploy.finished", f"service/{service}", "deploy-bot", finished, correlation_id=commit)
     if day in KEY_ROTATIONS:
         key, number = KEY_ROTATIONS[day]
         payload = {"version": number, "algorithm": "AES-256-GCM", "reason": "scheduled"}
@@ -182,20 +180,14 @@ def operations(day: int, chance: random.Random) -> Iterator[Event]:
     if day % 7 == 4:
         name, old, new = SETTINGS[day // 7]
         payload = {"field": name, "old_value": old, "new_value": new}
-        yield event(
-            moment(day, 16, 20), "config.changed", "config/patient-portal", BY_ID["admin-raj"], payload
-        )
-        yield export(
-            moment(day, 17, 5), BY_ID["user-454"], f"invoices-week-{day // 7 + 9}.csv", rows=180 + day
-        )
+        yield event(moment(day, 16, 20), "config.changed", "config/patient-portal", BY_ID["admin-raj"], payload)
+        yield export(moment(day, 17, 5), BY_ID["user-454"], f"invoices-week-{day // 7 + 9}.csv", rows=180 + day)
 
 
 def export(at: datetime, person: Person, name: str, *, rows: int, **context: Any) -> Event:
     digest = hashlib.sha256(name.encode()).hexdigest()
     file = {"name": name, "version": "1", "size": rows * 212, "sha256": digest}
-    return event(
-        at, "data.exported", f"export/{name}", person, {"rows": rows, "format": "csv"}, file=file, **context
-    )
+    return event(at, "data.exported", f"export/{name}", person, {"rows": rows, "format": "csv"}, file=file, **context)
 
 
 # ------------------------------------------------------------------------------------------- the story
@@ -288,9 +280,7 @@ def night_of_the_theft(chance: random.Random) -> Iterator[Event]:
     more = {"session_id": session, "grants": ["role:admin"], "labels": ["phi"]}
     yield export(at + timedelta(minutes=2), thief, "patients-all.csv", rows=3912, **more)
     payload = {"field": "export_alerts", "old_value": "on", "new_value": "off"}
-    yield event(
-        at + timedelta(minutes=4), "config.changed", "config/alerts", thief, payload, session_id=session
-    )
+    yield event(at + timedelta(minutes=4), "config.changed", "config/alerts", thief, payload, session_id=session)
 
 
 def clean_up() -> Iterator[Event]:
@@ -300,9 +290,7 @@ def clean_up() -> Iterator[Event]:
     case: dict[str, Any] = {"correlation_id": incident}
     opened = {"severity": "high", "summary": "export of all patients at night by user-456", "status": "open"}
     yield event(moment(22, 7, 38), "incident.opened", incident, henrik, opened, **case)
-    yield role_change(
-        moment(22, 7, 52), "admin-jane", "user-456", "admin", "none", reason="suspected misuse", **case
-    )
+    yield role_change(moment(22, 7, 52), "admin-jane", "user-456", "admin", "none", reason="suspected misuse", **case)
     suspended = {"field": "status", "old_value": "active", "new_value": "suspended"}
     yield event(moment(22, 7, 53), "user.suspended", "user-456", jane, suspended, **case)
     ended = {"user": "user-456", "outcome": "ended", "session": "session-22-night"}

@@ -80,7 +80,6 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for marker, count in config.stash[DESELECTED].items():
         terminalreporter.write_line(
-            f"{count} tests marked '{marker}' were deselected: "
-            f"the program '{TOOLS[marker]}' is not on the PATH",
+            f"{count} tests marked '{marker}' were deselected: the program '{TOOLS[marker]}' is not on the PATH",
             yellow=True,
         )

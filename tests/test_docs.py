@@ -72,9 +72,7 @@ def _prepare(folder: Path) -> None:
     (folder / "AWSLogs").mkdir()
     (folder / "AWSLogs" / "one.json").write_text(json.dumps({"Records": [record]}))
     (folder / "more").mkdir()
-    (folder / "more" / "records.json.gz").write_bytes(
-        gzip.compress(json.dumps({"Records": [record]}).encode())
-    )
+    (folder / "more" / "records.json.gz").write_bytes(gzip.compress(json.dumps({"Records": [record]}).encode()))
     with tallystick.open(folder / "audit", keys=folder / "keys") as ledger:
         (folder / "kept.checkpoint").write_bytes(ledger.checkpoint())
         (folder / "verifier.key").write_text(ledger.verifier_key.render())
@@ -87,9 +85,7 @@ def _run(command: list[str], folder: Path, shown: str) -> None:
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
     }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{shown}\n{done.stdout}\n{done.stderr}"
 
 

@@ -1,4 +1,4 @@
-"""The keys at rest: made once and for their owner alone, rotated without a moment in which one could be lost."""
+"""The keys at rest: made once, for their owner alone, and rotated so that none can be lost."""
 
 from __future__ import annotations
 
@@ -216,9 +216,7 @@ NO_KEYS: Final[dict[str, bytes]] = {
 
 @pytest.mark.parametrize("data", NO_KEYS.values(), ids=NO_KEYS)
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_holds_no_key_of_its_kind_is_one_clear_error(
-    keystore: Keystore, name: str, data: bytes
-) -> None:
+def test_a_file_that_holds_no_key_of_its_kind_is_one_clear_error(keystore: Keystore, name: str, data: bytes) -> None:
     # 64 hex digits are what a master key looks like; nobody can tell whether they are the right ones.
     if name == "master.key" and data == NO_KEYS["a public key"]:
         return
@@ -278,12 +276,12 @@ def test_wrong_keys_are_refused_before_anything_changes(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- rotating
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """The process ends here."""
 
 
 def crashing(*_: Any, **__: Any) -> Any:
-    raise Crash
+    raise CrashError
 
 
 @pytest.fixture(params=["checkpoint", "evidence"])
@@ -329,7 +327,7 @@ def test_a_rotation_that_crashes_at_any_step_leaves_the_key_that_is_in_force(
     before = in_force(ledger, purpose)
     with monkeypatch.context() as patch:
         crash(patch)
-        with pytest.raises(Crash):
+        with pytest.raises(CrashError):
             ledger.rotate_key(purpose)
     ledger._store.close()
 
@@ -342,9 +340,7 @@ def test_a_rotation_that_crashes_at_any_step_leaves_the_key_that_is_in_force(
         ledger.rotate_key(purpose)
         ledger.append(event_type="t.t", entity_id="e")
         assert public(Keystore(folder / "keys").signing_key(purpose)) == in_force(ledger, purpose) != now
-        rotations = [
-            KeyRotated.of(one) for one in ledger.read() if one.event_type == "tallystick.key.rotated"
-        ]
+        rotations = [KeyRotated.of(one) for one in ledger.read() if one.event_type == "tallystick.key.rotated"]
         last = ledger.size - 1
         proof = ledger.prove(last)
         proof.verify(ledger.get(last).line, [ledger.verifier_key], origin=ledger.origin)
@@ -356,9 +352,7 @@ def test_a_rotation_that_crashes_at_any_step_leaves_the_key_that_is_in_force(
         before = rotated.new_key
 
 
-def test_a_key_that_came_into_force_unnoticed_survives_the_next_rotation(
-    tmp_path: Path, purpose: Any
-) -> None:
+def test_a_key_that_came_into_force_unnoticed_survives_the_next_rotation(tmp_path: Path, purpose: Any) -> None:
     # Given a rotation that was committed while its caller saw a failure.
     keystore = Keystore(tmp_path / "keys")
     keystore.make()
@@ -384,9 +378,7 @@ def test_a_next_key_that_is_not_in_force_changes_nothing(tmp_path: Path, purpose
     assert public(keystore.signing_key(purpose)) == present
 
 
-def test_a_next_key_is_its_owners_alone_and_then_takes_the_place_of_the_old_one(
-    tmp_path: Path, purpose: Any
-) -> None:
+def test_a_next_key_is_its_owners_alone_and_then_takes_the_place_of_the_old_one(tmp_path: Path, purpose: Any) -> None:
     keystore = Keystore(tmp_path / "keys")
     keystore.make()
 
@@ -442,9 +434,7 @@ def test_threads_that_rotate_and_append_at_once_leave_a_ledger_with_its_keys(tmp
         in_threads(5, work)
         naive.read_chain([record.line for record in ledger.read()])
         for purpose in ("checkpoint", "evidence"):
-            assert public(Keystore(tmp_path / "ledger" / "keys").signing_key(purpose)) == in_force(
-                ledger, purpose
-            )
+            assert public(Keystore(tmp_path / "ledger" / "keys").signing_key(purpose)) == in_force(ledger, purpose)
         assert ledger.size == 2 + 5 * 8
 
 

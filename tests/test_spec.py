@@ -46,9 +46,7 @@ def worked_example() -> MemoryStore:
     store, ids = MemoryStore(), IdMaker(random=bytes)
     create_ledger(store, genesis=genesis, keys=keys, ids=ids, now=MOMENT)
     known = Follower(store, MemoryIndexFile())
-    sealer = Sealer(
-        store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: MOMENT, ids=ids
-    )
+    sealer = Sealer(store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: MOMENT, ids=ids)
     sealer.seal([Acceptor(ids).accept(INPUT)])
     return store
 

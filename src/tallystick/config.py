@@ -83,9 +83,7 @@ class Location:
         return SqliteIndexFile(self.folder, store)
 
 
-_KNOWN_SCHEMES: Final = frozenset(
-    ("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https")
-)
+_KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https"))
 
 
 def deployment_name() -> str:

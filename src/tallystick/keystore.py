@@ -90,9 +90,7 @@ class Keystore:
                 cure="restore the file from a copy",
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise RejectedError(
-                "not an Ed25519 key", place=self._place(purpose), cure="restore the file from a copy"
-            )
+            raise RejectedError("not an Ed25519 key", place=self._place(purpose), cure="restore the file from a copy")
         return key
 
     def begin_rotation(self, purpose: Purpose) -> Ed25519PrivateKey:
@@ -162,9 +160,7 @@ class Keystore:
                     )
                 return file.read(_FILE_BYTES_MAX)
         except FileNotFoundError as error:
-            raise NotFoundError(
-                f"there is no key {path}: give the folder that holds this ledger's keys"
-            ) from error
+            raise NotFoundError(f"there is no key {path}: give the folder that holds this ledger's keys") from error
         except OSError as error:
             raise StoreError(f"could not read the key {path}: {error}") from error
 

@@ -77,9 +77,7 @@ class Ledger:
         try:
             self.genesis: Final = Genesis.of(record)
         except RejectedError as error:
-            raise TamperError(
-                f"the record at position 0 is not a genesis: {error}; run a verification"
-            ) from error
+            raise TamperError(f"the record at position 0 is not a genesis: {error}; run a verification") from error
         if not self.genesis.signature_holds(record):
             raise TamperError("the genesis is not signed by the root key that it names: run a verification")
         self.id: Final = record.hash
@@ -142,9 +140,7 @@ class Ledger:
                 place = f"event {len(drafts)}{' ' if error.place else ''}{error.place}"
                 raise RejectedError(error.problem, place=place, cure=error.cure) from error
             if len(drafts) > BATCH_EVENTS_MAX:
-                raise RejectedError(
-                    f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts"
-                )
+                raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts")
         return self._open_sealer().seal(drafts) if drafts else []
 
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
@@ -165,9 +161,7 @@ class Ledger:
             position = key
             size = self.size
             if not 0 <= position < size:
-                raise NotFoundError(
-                    f"there is no position {position} in {self.name}, which has {size} records"
-                )
+                raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
         return read_record(self._store, position)
 
     def checkpoint(self) -> bytes:
@@ -178,9 +172,7 @@ class Ledger:
         """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
         head = self._head()
         if not 0 <= position < head.size:
-            raise NotFoundError(
-                f"there is no position {position} in {self.name}, which has {head.size} records"
-            )
+            raise NotFoundError(f"there is no position {position} in {self.name}, which has {head.size} records")
         path = inclusion_path(position, head.size, node=self._nodes(head))
         return Proof(position, tuple(path), head.checkpoint)
 
@@ -260,9 +252,7 @@ class Ledger:
 
     def _find(self, event_id: str) -> int | None:
         if self._readonly:  # the index is not ours to write, so the log itself is asked
-            found = (
-                stored.position for stored in self._store.read(0, self.size) if has_id(stored.line, event_id)
-            )
+            found = (stored.position for stored in self._store.read(0, self.size) if has_id(stored.line, event_id))
             return next(found, None)
         follower = self._open_follower()
         with self._following:

@@ -241,12 +241,8 @@ def test_a_bomb_of_gzip_is_refused_after_one_line(run: Run, tmp_path: Path) -> N
     assert "bomb.gz, line 1: the line has more than" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "broken", [lambda data: data[:-10], lambda data: data[:12] + b"\xff" * 9 + data[21:]]
-)
-def test_gzip_that_is_not_whole_is_an_error(
-    broken: Callable[[bytes], bytes], run: Run, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("broken", [lambda data: data[:-10], lambda data: data[:12] + b"\xff" * 9 + data[21:]])
+def test_gzip_that_is_not_whole_is_an_error(broken: Callable[[bytes], bytes], run: Run, tmp_path: Path) -> None:
     run("init")
     (tmp_path / "cut.gz").write_bytes(broken(gzip.compress(os.urandom(50).hex().encode() * 20)))
 

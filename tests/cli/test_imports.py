@@ -79,9 +79,7 @@ def test_cloudtrail_comes_from_a_pipe_too(run: Run) -> None:
         (document(record(1), record(2, eventTime="noon")), "bad.json, record 2, /eventTime", "not a time"),
     ],
 )
-def test_a_bad_record_is_named_and_those_before_it_are_sealed(
-    data: bytes, place: str, problem: str, run: Run
-) -> None:
+def test_a_bad_record_is_named_and_those_before_it_are_sealed(data: bytes, place: str, problem: str, run: Run) -> None:
     run("init")
     Path("bad.json").write_bytes(data)
 
@@ -99,8 +97,7 @@ def test_bad_records_can_be_passed_over_or_hold_back_all(run: Run) -> None:
     assert "none was sealed" in run("import", "cloudtrail", "--atomic", "bad.json", code=2).stderr
     assert logged(run) == []
     assert (
-        "3 read, 2 new, 0 already there, 1 bad"
-        in run("import", "cloudtrail", "--skip-bad", "bad.json", code=2).stdout
+        "3 read, 2 new, 0 already there, 1 bad" in run("import", "cloudtrail", "--skip-bad", "bad.json", code=2).stdout
     )
 
 
@@ -124,7 +121,5 @@ def test_real_cloudtrail_records_come_back_whole_and_only_once(run: Run) -> None
     assert "2,900 read, 0 new, 2,900 already there" in second
     sealed = logged(run)
     assert [found["payload"] for found in sealed] == originals
-    assert [found["id"] for found in sealed] == [
-        f"cloudtrail:{original['eventID']}" for original in originals
-    ]
+    assert [found["id"] for found in sealed] == [f"cloudtrail:{original['eventID']}" for original in originals]
     assert "PASS" in run("verify").stdout

@@ -107,9 +107,7 @@ HOSTILE = "\x1b[31m\x1b]0;owned\x07 \x9b2J \u202etxt.exe \u2028 \x7f \U0001f600 
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_no_control_character_reaches_the_screen(
-    terminal: bool, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_control_character_reaches_the_screen(terminal: bool, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("init")
     event = {
         **{"event_type": "a.b", "entity_id": "e\u202e\x85", "actor": "[bold]\u2066", "labels": ["\u200f"]},

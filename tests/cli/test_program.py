@@ -206,9 +206,7 @@ def test_no_colour_is_used_where_nobody_looks(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("ledger")
-def test_colour_is_used_on_a_terminal_unless_it_is_unwanted(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colour_is_used_on_a_terminal_unless_it_is_unwanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[" in run("verify", color=True).stdout
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in run("verify", color=True).stdout

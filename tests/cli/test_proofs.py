@@ -35,9 +35,7 @@ def test_a_proof_holds_offline(vkey: str, run: Run) -> None:
     Path("audit").rename("gone")
 
     checked = run("check-proof", "it.tlog-proof", "--record", "it.record", "--vkey", vkey).stdout
-    result = json.loads(
-        run("check-proof", "it.tlog-proof", "--record", "it.record", "--vkey", vkey, "--json").stdout
-    )
+    result = json.loads(run("check-proof", "it.tlog-proof", "--record", "it.record", "--vkey", vkey, "--json").stdout)
 
     assert made == "wrote the proof of record 3 to it.tlog-proof, and the record to it.record\n"
     assert checked.startswith("HOLDS  this record is at position 3 of local/audit\n")

@@ -12,9 +12,7 @@ REFERENCE = ROOT / "docs/reference"
 def test_the_reference_page_is_up_to_date() -> None:
     page: str = runpy.run_path(str(REFERENCE / "make_cli.py"))["render"]()
 
-    assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == page, (
-        "run: python docs/reference/make_cli.py"
-    )
+    assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == page, "run: python docs/reference/make_cli.py"
 
 
 def test_every_command_that_prints_json_says_which_keys() -> None:

@@ -1,4 +1,4 @@
-"""Canonical JSON against two twins: `json` and `rfc8785` for all of it, ECMAScript's number file for numbers."""
+"""Canonical JSON against twins: `json` and `rfc8785` for all of it, ECMAScript's file for numbers."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from tallystick.limits import DEPTH_MAX, INPUT_BYTES_MAX, INTEGER_MAX
 # ------------------------------------------------------------------------------------------- the twin
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The twin takes no such document."""
 
 
 def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in members}) != len(members):
-        raise Refused("a name twice")
+        raise RefusedError("a name twice")
     return dict(members)
 
 
 def refuse(constant: str) -> Any:
-    raise Refused(constant)
+    raise RefusedError(constant)
 
 
 def check(value: Any, depth: int = 0) -> None:
@@ -47,13 +47,13 @@ def check(value: Any, depth: int = 0) -> None:
         value.encode()
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > INTEGER_MAX:
-            raise Refused("a big integer")
+            raise RefusedError("a big integer")
     elif isinstance(value, float):
         if not math.isfinite(value) or INTEGER_MAX < abs(value) < 1e21:
-            raise Refused("a number that has no canonical text which can be read back")
+            raise RefusedError("a number that has no canonical text which can be read back")
     elif isinstance(value, list | dict):
         if depth == DEPTH_MAX:
-            raise Refused("nesting")
+            raise RefusedError("nesting")
         for name in value if isinstance(value, dict) else ():
             check(name, depth + 1)
         for child in value.values() if isinstance(value, dict) else value:
@@ -64,10 +64,10 @@ def twin(data: bytes) -> bytes | None:
     """The canonical form of a document the slow and obvious way; None when it must be refused."""
     try:
         if data.startswith(b"\xef\xbb\xbf"):
-            raise Refused("a byte order mark")
+            raise RefusedError("a byte order mark")
         value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=refuse)
         check(value)
-    except (Refused, ValueError, RecursionError):
+    except (RefusedError, ValueError, RecursionError):
         return None
     return bytes(rfc8785.dumps(value))
 
@@ -76,8 +76,7 @@ def ours(data: bytes) -> bytes | None:
     """What the encoder under test makes of it; any error but `RejectedError` fails the test."""
     try:
         return decode_and_encode(data)[1]
-    except RejectedError as error:
-        assert error.problem
+    except RejectedError:
         return None
 
 
@@ -103,9 +102,7 @@ TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | s
         "e\u0301",
     ]
 )
-NAMES: Final = TEXT | st.sampled_from(
-    ["a", "b", "A", "aa", "10", "9", "\ufb33", "\U0001d306", "\u20ac", "\r"]
-)
+NAMES: Final = TEXT | st.sampled_from(["a", "b", "A", "aa", "10", "9", "\ufb33", "\U0001d306", "\u20ac", "\r"])
 
 
 @st.composite
@@ -118,9 +115,7 @@ def floats_of_every_magnitude(draw: st.DrawFn) -> float:
 FLOATS: Final = (
     st.floats(allow_nan=False, allow_infinity=False)
     | floats_of_every_magnitude()
-    | st.sampled_from(
-        [1e-7, 9.999999999999999e-7, 1e-6, 1e-5, 9.9e-4, 1e-3, 1e21, 1.5e300, 5e-324, -0.0, 2.0**53]
-    )
+    | st.sampled_from([1e-7, 9.999999999999999e-7, 1e-6, 1e-5, 9.9e-4, 1e-3, 1e21, 1.5e300, 5e-324, -0.0, 2.0**53])
 ).filter(lambda value: not INTEGER_MAX < abs(value) < 1e21)
 NUMBERS: Final = st.integers(-INTEGER_MAX, INTEGER_MAX) | FLOATS
 VALUES: Final = st.recursive(
@@ -144,17 +139,10 @@ def documents(draw: st.DrawFn) -> bytes:
 
 PIECES: Final = st.sampled_from(
     [
-        *(
-            b'{ } [ ] : , " \\ / - + . e E 0 1 9 \x00 \x1f \x7f \x80 \xff \xc0\xaf \xed\xa0\x80 \xef\xbb\xbf'.split(
-                b" "
-            )
-        ),
-        *(
-            b'null|true|NaN|Infinity|1e400|-0|01|1.0|1e0|9007199254740993|1e20|"a":1,|,"a":1|[[|\\u0041'.split(
-                b"|"
-            )
-        ),
-        *(b"\\ud800|\\udc00|\\u003a|\\/|\xe2\x80\xa8|\xf0\x9f\x98\x80|\n|'|//|/**/".split(b"|")),
+        *(b"{|}|[|]|:|,|\"|\\|/|-|+|.|e|E|0|1|9|\x00|\x1f|\x7f|\x80|\xff|\n|'|//|/**/".split(b"|")),
+        *(b"\xc0\xaf|\xed\xa0\x80|\xef\xbb\xbf|\xe2\x80\xa8|\xf0\x9f\x98\x80".split(b"|")),
+        *(b"null|true|NaN|Infinity|1e400|-0|01|1.0|1e0|9007199254740993|1e20".split(b"|")),
+        *(b'"a":1,|,"a":1|[[|\\u0041|\\ud800|\\udc00|\\u003a|\\/'.split(b"|")),
     ]
 )
 
@@ -350,9 +338,7 @@ def test_the_deepest_allowed_document_is_taken() -> None:
         ),
     ],
 )
-def test_each_spelling_has_its_canonical_one_and_is_itself_not_canonical(
-    spelling: bytes, line: bytes
-) -> None:
+def test_each_spelling_has_its_canonical_one_and_is_itself_not_canonical(spelling: bytes, line: bytes) -> None:
     assert decode_and_encode(spelling)[1] == line
     assert encode(decode_canonical(line)) == line
     if spelling != line:
@@ -360,9 +346,7 @@ def test_each_spelling_has_its_canonical_one_and_is_itself_not_canonical(
             decode_canonical(spelling)
 
 
-@pytest.mark.parametrize(
-    "text", ["a\u2028b\u2029", "\x85", "\x7f", "\ufeff", "e\u0301", "é", "\u0000", "👩‍🚀"]
-)
+@pytest.mark.parametrize("text", ["a\u2028b\u2029", "\x85", "\x7f", "\ufeff", "e\u0301", "é", "\u0000", "👩‍🚀"])
 def test_legal_text_passes_and_is_kept_as_it_is(text: str) -> None:
     line = canonical({"t": text, text: 1})
 
@@ -466,19 +450,41 @@ def test_a_tuple_is_an_array_and_plain_values_are_taken_as_they_are() -> None:
 
 # ------------------------------------------------------------------------------ the number file of RFC 8785
 
-MAGNITUDES: Final = ["446696695dbd1cc3", "443211ede4974a35", "43fce97ca0f21056", "43c7213080c1a6ac", "439280f39a348556", "435d9b1f5d20d557", "4327af4c4a80aaac", "42f2f2a36ecd5556", "42be51057e155558", "428840d131aaaaac", "4253670dc1555557", "421f0b4935555557", "41e8d5d42aaaaaac", "41b3de4355555556", "417fca0555555556", "41496e6aaaaaaaab", "4114585555555555", "40e046aaaaaaaaab", "40aa0aaaaaaaaaaa", "4074d55555555555", "4040aaaaaaaaaaab", "400aaaaaaaaaaaab", "3fd5555555555555", "3fa1111111111111", "3f6b4e81b4e81b4f", "3f35d867c3ece2a5", "3f0179ec9cbd821e", "3ecbf647612f3696", "3e965e9f80f29212", "3e61e54c672874db", "3e2ca213d840baf8", "3df6e80fe033c8c6", "3dc2533fe68fd3d2", "3d8d51ffd74c861c", "3d5774ccac3d3817", "3d22c3d6f030f9ac", "3cee0624b3818f79", "3cb804ea293472c7", "3c833721ba905bd3", "3c4ebe9c5db3c61e", "3c18987d17c304e5", "3be3ad30dfcf371d", "3baf7b816618582f", "3b792f9ab81379bf", "3b442615600f9499", "3b101e77800c76e1", "3ad9ca58cce0be35", "3aa4a1e0a3e6fe90", "3a708180831f320d", "3a3a68cd9e985016"]
+MAGNITUDES: Final = """
+    446696695dbd1cc3 443211ede4974a35 43fce97ca0f21056 43c7213080c1a6ac 439280f39a348556 435d9b1f5d20d557
+    4327af4c4a80aaac 42f2f2a36ecd5556 42be51057e155558 428840d131aaaaac 4253670dc1555557 421f0b4935555557
+    41e8d5d42aaaaaac 41b3de4355555556 417fca0555555556 41496e6aaaaaaaab 4114585555555555 40e046aaaaaaaaab
+    40aa0aaaaaaaaaaa 4074d55555555555 4040aaaaaaaaaaab 400aaaaaaaaaaaab 3fd5555555555555 3fa1111111111111
+    3f6b4e81b4e81b4f 3f35d867c3ece2a5 3f0179ec9cbd821e 3ecbf647612f3696 3e965e9f80f29212 3e61e54c672874db
+    3e2ca213d840baf8 3df6e80fe033c8c6 3dc2533fe68fd3d2 3d8d51ffd74c861c 3d5774ccac3d3817 3d22c3d6f030f9ac
+    3cee0624b3818f79 3cb804ea293472c7 3c833721ba905bd3 3c4ebe9c5db3c61e 3c18987d17c304e5 3be3ad30dfcf371d
+    3baf7b816618582f 3b792f9ab81379bf 3b442615600f9499 3b101e77800c76e1 3ad9ca58cce0be35 3aa4a1e0a3e6fe90
+    3a708180831f320d 3a3a68cd9e985016
+"""
 """Thirds of powers of ten, from 10^22 / 3 downwards: first all of them negative, then all positive."""
 
-EDGES: Final = ["4024000000000000", "4014000000000000", "3fe0000000000000", "3fa999999999999a", "3f747ae147ae147b", "3f40624dd2f1a9fc", "3f0a36e2eb1c432d", "3ed4f8b588e368f1", "3ea0c6f7a0b5ed8d", "3e6ad7f29abcaf48", "3e35798ee2308c3a", "3ed539223589fa95", "3ed4ff26cd5a7781", "3ed4f95a762283ff", "3ed4f8c60703520c", "3ed4f8b72f19cd0d", "3ed4f8b5b31c0c8d", "3ed4f8b58d1c461a", "3ed4f8b5894f7f0e", "3ed4f8b588ee37f3", "3ed4f8b588e47da4", "3ed4f8b588e3849c", "3ed4f8b588e36bb5", "3ed4f8b588e36937", "3ed4f8b588e368f8", "3ed4f8b588e368f1", "3ff0000000000000", "bff0000000000000", "bfeffffffffffffa", "bfeffffffffffffb", "3feffffffffffffa", "3feffffffffffffb", "3feffffffffffffc", "3feffffffffffffe", "bfefffffffffffff", "bfefffffffffffff", "3fefffffffffffff", "3fefffffffffffff", "3fd3333333333332", "3fd3333333333333", "3fd3333333333334", "0010000000000000", "000ffffffffffffd", "000fffffffffffff", "7fefffffffffffff", "ffefffffffffffff", "4340000000000000", "c340000000000000", "4430000000000000", "44b52d02c7e14af5", "44b52d02c7e14af6", "44b52d02c7e14af7", "444b1ae4d6e2ef4e", "444b1ae4d6e2ef4f", "444b1ae4d6e2ef50", "3eb0c6f7a0b5ed8c", "3eb0c6f7a0b5ed8d", "41b3de4355555553", "41b3de4355555554", "41b3de4355555555", "41b3de4355555556", "41b3de4355555557", "becbf647612f3696", "43143ff3c1cb0959"]
+EDGES: Final = """
+    4024000000000000 4014000000000000 3fe0000000000000 3fa999999999999a 3f747ae147ae147b 3f40624dd2f1a9fc
+    3f0a36e2eb1c432d 3ed4f8b588e368f1 3ea0c6f7a0b5ed8d 3e6ad7f29abcaf48 3e35798ee2308c3a 3ed539223589fa95
+    3ed4ff26cd5a7781 3ed4f95a762283ff 3ed4f8c60703520c 3ed4f8b72f19cd0d 3ed4f8b5b31c0c8d 3ed4f8b58d1c461a
+    3ed4f8b5894f7f0e 3ed4f8b588ee37f3 3ed4f8b588e47da4 3ed4f8b588e3849c 3ed4f8b588e36bb5 3ed4f8b588e36937
+    3ed4f8b588e368f8 3ed4f8b588e368f1 3ff0000000000000 bff0000000000000 bfeffffffffffffa bfeffffffffffffb
+    3feffffffffffffa 3feffffffffffffb 3feffffffffffffc 3feffffffffffffe bfefffffffffffff bfefffffffffffff
+    3fefffffffffffff 3fefffffffffffff 3fd3333333333332 3fd3333333333333 3fd3333333333334 0010000000000000
+    000ffffffffffffd 000fffffffffffff 7fefffffffffffff ffefffffffffffff 4340000000000000 c340000000000000
+    4430000000000000 44b52d02c7e14af5 44b52d02c7e14af6 44b52d02c7e14af7 444b1ae4d6e2ef4e 444b1ae4d6e2ef4f
+    444b1ae4d6e2ef50 3eb0c6f7a0b5ed8c 3eb0c6f7a0b5ed8d 41b3de4355555553 41b3de4355555554 41b3de4355555555
+    41b3de4355555556 41b3de4355555557 becbf647612f3696 43143ff3c1cb0959
+"""
 
 
 def number_file() -> Iterator[float]:
     """The doubles of the JCS number test file, in its order: static, serial, and from chained SHA-256."""
     yield from (0.0, -0.0, 5e-324, -5e-324)
-    magnitudes = [struct.unpack(">d", bytes.fromhex(bits))[0] for bits in MAGNITUDES]
+    magnitudes = [struct.unpack(">d", bytes.fromhex(bits))[0] for bits in MAGNITUDES.split()]
     yield from (-value for value in magnitudes)
     yield from magnitudes
-    yield from (struct.unpack(">d", bytes.fromhex(bits))[0] for bits in EDGES)
+    yield from (struct.unpack(">d", bytes.fromhex(bits))[0] for bits in EDGES.split())
     yield from (struct.unpack(">d", struct.pack(">Q", (1 << 52) + serial))[0] for serial in range(2_000))
     block = bytes(32)
     while True:

@@ -151,16 +151,17 @@ def test_what_the_rules_forbid_is_refused_at_its_place(
 
 JSON: Final = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda children: (
-        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
-    ),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
     max_leaves=5,
 )
 
 
 @given(st.dictionaries(st.sampled_from(sorted(CONTENT_MEMBERS)), JSON, max_size=3))
 def test_any_value_in_any_member_is_taken_or_refused_at_that_member(changes: dict[str, Any]) -> None:
+    place = None
     try:
         check_content({**PLAIN, **changes})
     except RejectedError as error:
-        assert error.place.split("/")[1] in changes
+        place = error.place
+
+    assert place is None or place.split("/")[1] in changes

@@ -67,9 +67,9 @@ def test_a_record_is_read_as_it_stands() -> None:
     assert record.line == LINE
     assert record.members == GOOD
     assert record.hash == record_hash(LINE) == hashlib.sha256(LINE).digest()
-    assert {
-        name: getattr(record, name) for name in ("actor", "context", "entity_id", "entity_version", "id")
-    } == {name: GOOD[name] for name in ("actor", "context", "entity_id", "entity_version", "id")}
+    assert {name: getattr(record, name) for name in ("actor", "context", "entity_id", "entity_version", "id")} == {
+        name: GOOD[name] for name in ("actor", "context", "entity_id", "entity_version", "id")
+    }
     assert (record.event_type, record.event_version, record.labels) == ("user.created", 1, ["phi"])
     assert (record.occurred_at, record.payload, record.position) == (None, GOOD["payload"], 17)
     assert record.recorded_at == GOOD["recorded_at"]
@@ -238,7 +238,7 @@ def test_the_deepest_record_is_read_and_one_level_more_is_refused() -> None:
 
     Record.parse(nested(DEPTH_MAX))
     for levels in (DEPTH_MAX + 1, 10_000, 30_000):
-        with pytest.raises(RejectedError, match="deeper than|not canonical"):
+        with pytest.raises(RejectedError, match=r"deeper than|not canonical"):
             Record.parse(nested(levels))
 
 

@@ -25,9 +25,7 @@ from tallystick.core.system import (
 from tallystick.errors import RejectedError
 from tallystick.limits import NAME_CHARACTERS_MAX
 
-ROOT, CHECKPOINT, EVIDENCE, NEW = (
-    Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3, 4)
-)
+ROOT, CHECKPOINT, EVIDENCE, NEW = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3, 4))
 
 
 def public(key: Ed25519PrivateKey) -> bytes:
@@ -44,9 +42,7 @@ GENESIS: Final = Genesis(
     epoch_records_max=1_000_000,
     epoch_seconds_max=86_400,
 )
-GENESIS_RECORD: Final = Record.parse(
-    GENESIS.seal(ROOT, event_id="id-0", recorded_at="2026-03-15T09:30:00.000000Z")
-)
+GENESIS_RECORD: Final = Record.parse(GENESIS.seal(ROOT, event_id="id-0", recorded_at="2026-03-15T09:30:00.000000Z"))
 ROTATED: Final = KeyRotated.sign("checkpoint", ledger="acme", old=CHECKPOINT, new=NEW)
 
 Value: TypeAlias = Genesis | EpochOpened | EpochClosed | KeyRotated
@@ -54,7 +50,7 @@ Value: TypeAlias = Genesis | EpochOpened | EpochClosed | KeyRotated
 
 def record_of(event_type: str, payload: Any, **changes: Any) -> Record:
     members = system_members(event_type, payload, event_id="id-7")
-    sealed = {
+    sealed: dict[str, Any] = {
         "entity_version": 7,
         "epoch": 0,
         "ledger": "acme",
@@ -123,11 +119,7 @@ def test_any_other_value_in_any_one_member_is_refused_or_says_something_else(kin
             before = before[name]
         tried = [
             *ODD,
-            *(
-                [before.upper(), before + " ", before[:-1], before + "=", f"0{before}"]
-                if type(before) is str
-                else []
-            ),
+            *([before.upper(), before + " ", before[:-1], before + "=", f"0{before}"] if type(before) is str else []),
         ]
         for value in tried:
             if type(value) is type(before) and value == before:
@@ -180,9 +172,7 @@ def record_type(kind: str) -> str:
 
 JSON: Final = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
-    lambda children: (
-        st.lists(children, max_size=2) | st.dictionaries(st.text(max_size=3), children, max_size=2)
-    ),
+    lambda children: st.lists(children, max_size=2) | st.dictionaries(st.text(max_size=3), children, max_size=2),
     max_leaves=4,
 )
 

@@ -51,9 +51,7 @@ def test_a_time_of_any_zone_is_the_moment_that_it_is(local: datetime, minutes: i
     moment = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     text = moment.isoformat(sep=separator, timespec="microseconds")
 
-    assert timestamp.parse_rfc3339(text) == (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
-        microseconds=1
-    )
+    assert timestamp.parse_rfc3339(text) == (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,7 @@ def test_rfc_3339_is_read(text: str, same: str) -> None:
         "+2026-03-15T09:30:00Z",
         " 2026-03-15T09:30:00Z",
         "2026-03-15T09:30:00Z\n",
-        "２０２６-03-15T09:30:00Z",
+        "\N{FULLWIDTH DIGIT TWO}026-03-15T09:30:00Z",
         "2026-W11-7T09:30:00Z",
         "20260315T093000Z",
         "1773567000",
@@ -131,7 +129,7 @@ def test_what_is_no_time_with_a_zone_is_refused_with_an_example(text: str) -> No
         "2026-03-15T24:00:00.000000Z",
         "2026-03-15T09:30:00.000000Z ",
         "2026-03-15T09:30:00.000000Z\n",
-        "２026-03-15T09:30:00.000000Z",
+        "\N{FULLWIDTH DIGIT TWO}026-03-15T09:30:00.000000Z",
     ],
 )
 def test_a_recorded_time_has_exactly_its_one_form(text: str) -> None:
@@ -140,8 +138,7 @@ def test_a_recorded_time_has_exactly_its_one_form(text: str) -> None:
 
 
 @given(
-    st.text(max_size=40)
-    | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(Z|[+-]\d\d:\d\d)", fullmatch=True)
+    st.text(max_size=40) | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(Z|[+-]\d\d:\d\d)", fullmatch=True)
 )
 def test_any_text_is_a_time_or_is_refused(text: str) -> None:
     for read in (timestamp.parse, timestamp.parse_rfc3339):

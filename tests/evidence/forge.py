@@ -44,9 +44,7 @@ def fixed_key(number: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
 
 
-KEYS = LedgerKeys.derive(
-    bytes(range(32)), "shop", root=fixed_key(1), checkpoint=fixed_key(2), evidence=fixed_key(3)
-)
+KEYS = LedgerKeys.derive(bytes(range(32)), "shop", root=fixed_key(1), checkpoint=fixed_key(2), evidence=fixed_key(3))
 GENESIS = Genesis(
     ledger="shop",
     origin=ORIGIN,

@@ -73,9 +73,7 @@ class Outsider:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._db = apsw.Connection(str(folder / "ledger.db"))
-        self._triggers = self._db.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
-        ).fetchall()
+        self._triggers = self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
         for name, _ in self._triggers:
             self._db.execute(f"DROP TRIGGER {name}")
 
@@ -169,12 +167,8 @@ NOT_CANONICAL: dict[str, Callable[[bytes], bytes]] = {
     "a byte order mark": lambda line: b"\xef\xbb\xbf" + line,
     "an escaped letter": lambda line: line.replace(b"Apfel", b"\\u0041pfel", 1),
     "an escaped slash": lambda line: line.replace(b" / ", b" \\/ ", 1),
-    "a whole number with a fraction": lambda line: line.replace(
-        b'"event_version":1,', b'"event_version":1.0,', 1
-    ),
-    "a whole number with an exponent": lambda line: line.replace(
-        b'"event_version":1,', b'"event_version":1e0,', 1
-    ),
+    "a whole number with a fraction": lambda line: line.replace(b'"event_version":1,', b'"event_version":1.0,', 1),
+    "a whole number with an exponent": lambda line: line.replace(b'"event_version":1,', b'"event_version":1e0,', 1),
     "minus zero": lambda line: line.replace(b'"rate":0.5', b'"rate":-0', 1),
     "a leading zero": lambda line: line.replace(b'"event_version":1,', b'"event_version":01,', 1),
     "two to the 53": lambda line: line.replace(b'"rate":0.5', b'"rate":9007199254740992', 1),
@@ -234,9 +228,7 @@ def test_a_record_of_65_535_bytes_passes_and_one_more_is_found() -> None:
 
 
 @pytest.mark.parametrize("position", [2, 300, 699])
-def test_a_deleted_record_is_missing_and_the_others_are_still_proven(
-    outsider: Outsider, position: int
-) -> None:
+def test_a_deleted_record_is_missing_and_the_others_are_still_proven(outsider: Outsider, position: int) -> None:
     outsider.sql("DELETE FROM record WHERE position = ?", position)
     report = outsider.leave()
     assert (Kind.MISSING, position) in kinds(report)
@@ -301,9 +293,7 @@ def test_a_forged_record_at_the_end_was_never_published(outsider: Outsider) -> N
         ("id", "another", Kind.SIGNATURE),
     ],
 )
-def test_a_member_changed_singly_is_found_there(
-    outsider: Outsider, name: str, value: Any, kind: Kind
-) -> None:
+def test_a_member_changed_singly_is_found_there(outsider: Outsider, name: str, value: Any, kind: Kind) -> None:
     outsider.put(300, edited(outsider.line(300), **{name: value}))
     report = outsider.leave()
     assert (kind, 300) in kinds(report)
@@ -322,9 +312,7 @@ def test_a_signature_under_another_epochs_key_is_found() -> None:
 
 @pytest.mark.parametrize("with_keys", [False, True], ids=["without the MAC key", "with the MAC key"])
 @pytest.mark.parametrize("with_tiles", [False, True], ids=["old tiles", "new tiles"])
-def test_history_rewritten_and_chained_anew_does_not_lead_to_the_signed_root(
-    with_keys: bool, with_tiles: bool
-) -> None:
+def test_history_rewritten_and_chained_anew_does_not_lead_to_the_signed_root(with_keys: bool, with_tiles: bool) -> None:
     insider = Insider()
     for number in range(600):
         insider.event(number)
@@ -336,14 +324,11 @@ def test_history_rewritten_and_chained_anew_does_not_lead_to_the_signed_root(
         lines[300] = reseal(decode(lines[300]), mac_key=key(0))
     lines = rechained(lines, 301, key)
     store._records = [
-        record._replace(line=line, crc32=crc32(line))
-        for record, line in zip(store._records, lines, strict=True)
+        record._replace(line=line, crc32=crc32(line)) for record, line in zip(store._records, lines, strict=True)
     ]
     store._sealed = lines
     if with_tiles:
-        store._tiles = {
-            (t.level, t.index): t for t in Tree.empty().extend([leaf_hash(line) for line in lines])[1]
-        }
+        store._tiles = {(t.level, t.index): t for t in Tree.empty().extend([leaf_hash(line) for line in lines])[1]}
     report = verify(store)
     found = set(kinds(report))
     assert (Kind.ROOT, None) in found
@@ -541,9 +526,7 @@ def test_a_head_that_is_not_the_signed_one_is_found(name: str) -> None:
     for number in range(10):
         insider.event(number)
     root = Tree.empty().extend([leaf_hash(line) for line in insider.lines])[0].root
-    store = insider.store(
-        head=lambda head: replace(head, checkpoint=change(head.checkpoint, head.size, root))
-    )
+    store = insider.store(head=lambda head: replace(head, checkpoint=change(head.checkpoint, head.size, root)))
     assert (kind, None) in kinds(verify(store))
 
 
@@ -568,9 +551,7 @@ def test_another_ledgers_genesis_is_found(original: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("column", ["hashes", "root"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_tile_byte_is_found_and_the_records_stay_proven(
-    outsider: Outsider, column: str, index: int
-) -> None:
+def test_a_tile_byte_is_found_and_the_records_stay_proven(outsider: Outsider, column: str, index: int) -> None:
     ((value,),) = outsider.sql(f"SELECT {column} FROM tile WHERE number = ?", index)
     altered = bytes(value[:7]) + bytes([value[7] ^ 1]) + bytes(value[8:])
     outsider.sql(f"UPDATE tile SET {column} = ? WHERE number = ?", altered, index)
@@ -680,9 +661,7 @@ def test_any_one_byte_changed_in_a_record_or_a_tile_is_found(
             number = chance.randrange(2)
             ((hashes, root),) = outsider.sql("SELECT hashes, root FROM tile WHERE number = ?", number)
             data = _flip(bytes(hashes) + bytes(root), chance)
-            outsider.sql(
-                "UPDATE tile SET hashes = ?, root = ? WHERE number = ?", data[:8192], data[8192:], number
-            )
+            outsider.sql("UPDATE tile SET hashes = ?, root = ? WHERE number = ?", data[:8192], data[8192:], number)
             wanted = number * 256
         else:
             wanted = chance.randrange(700)

@@ -293,9 +293,7 @@ ENTITIES: Final[tuple[tuple[dict[str, Any], str], ...]] = (
         "arn:aws:s3:::scans/2026/a.dcm",
     ),
     (
-        called(
-            "iam", "AttachRolePolicy", {"policyArn": "arn:aws:iam::aws:policy/Admin", "roleName": "backup"}
-        ),
+        called("iam", "AttachRolePolicy", {"policyArn": "arn:aws:iam::aws:policy/Admin", "roleName": "backup"}),
         f"arn:aws:iam::{ACCOUNT}:role/backup",
     ),
     (
@@ -376,9 +374,7 @@ def test_the_entity_is_the_thing_acted_on(given_record: dict[str, Any], entity_i
 
 
 def test_overlong_and_unprintable_names_still_make_an_entity_id_of_their_own() -> None:
-    long = [
-        event_fields(called("s3", "PutObject", {"bucketName": "b", "key": "k" * 900 + end})) for end in "xy"
-    ]
+    long = [event_fields(called("s3", "PutObject", {"bucketName": "b", "key": "k" * 900 + end})) for end in "xy"]
     odd = event_fields(called("s3", "PutObject", {"bucketName": "b", "key": "line\nbreak"}))
 
     assert long[0]["entity_id"] != long[1]["entity_id"]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tallystick
-from tallystick.errors import StoreError, TallystickError, TamperError
+from tallystick.errors import StoreError, TamperError
 from tallystick.ids import spell
 from tallystick.read import index
 from tallystick.read.index import Follower, Rows
@@ -101,9 +102,7 @@ BATCHES: Final = st.lists(st.lists(st.tuples(ENTITIES, IDS), min_size=1, max_siz
 
 
 @given(BATCHES, st.sampled_from([1, 3, 7, 100]))
-def test_the_index_in_memory_says_what_a_scan_says(
-    batches: list[list[tuple[str, str | None]]], flush: int
-) -> None:
+def test_the_index_in_memory_says_what_a_scan_says(batches: list[list[tuple[str, str | None]]], flush: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tallystick.open("memory:") as ledger:
         patch.setattr(index, "FLUSH_RECORDS", flush)
         for batch in batches:
@@ -146,9 +145,7 @@ def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
     property_holds()
 
 
-RUNS: Final = st.lists(
-    st.tuples(st.booleans(), st.integers(0, 12), st.integers(1, 9)), min_size=1, max_size=14
-)
+RUNS: Final = st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.integers(1, 9)), min_size=1, max_size=14)
 
 
 @given(RUNS, st.lists(st.integers(0, 60), max_size=4))
@@ -167,7 +164,7 @@ def test_rows_of_several_followers_cut_anywhere_add_up_to_the_same(
     file = MemoryIndexFile()
 
     marks = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
-    for first, end in zip(marks, marks[1:], strict=False):
+    for first, end in pairwise(marks):
         rows = Rows(first, end)
         for position in range(first, end):
             rows.add_made(*log[position], position)
@@ -248,7 +245,7 @@ class _Unsaved:
 
 
 def test_ids_that_share_a_hash_are_told_apart_by_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "hash_id", lambda event_id: len(event_id))
+    monkeypatch.setattr(index, "hash_id", len)
     ids = [f"id-{number:03}" for number in range(40)]
     store = store_of([(event_id, "e") for event_id in ids])
 
@@ -413,8 +410,8 @@ def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_bel
             try:
                 check_ledger(folder)
                 break
-            except TallystickError as error:
-                assert isinstance(error, StoreError)
+            except StoreError:
+                continue
         else:
             raise AssertionError(f"the page at byte {start} is an error for ever")
 
@@ -424,9 +421,7 @@ def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_bel
 
 def test_a_damaged_log_stops_the_index_at_its_cursor_with_the_position(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "ledger.db"))
-    connection.execute(
-        "DROP TRIGGER record_no_update; UPDATE record SET bytes = x'7b' WHERE position = 40"
-    ).fetchall()
+    connection.execute("DROP TRIGGER record_no_update; UPDATE record SET bytes = x'7b' WHERE position = 40").fetchall()
     connection.close()
     (folder / "index.db").unlink()
     store = SqliteStore(folder)
@@ -461,9 +456,7 @@ class FailingFile(MemoryIndexFile):
 
 
 @pytest.mark.parametrize("failures", [1, 2, 5])
-def test_a_save_that_failed_is_kept_in_memory_and_tried_again(
-    failures: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_save_that_failed_is_kept_in_memory_and_tried_again(failures: int, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(spell(FOREIGN, n) if n % 2 else f"id-{n}", f"entity-{n % 4}") for n in range(100)]
     store = store_of(rows)
     file = FailingFile(failures)

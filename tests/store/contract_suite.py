@@ -114,9 +114,7 @@ class StoreContract(ABC):
         assert stored(begun) == lines_of(0, 2)
 
     @pytest.mark.parametrize("expected_size", [0, 1, 3, 1_000_000])
-    def test_a_commit_at_another_size_is_refused_and_leaves_no_trace(
-        self, begun: Store, expected_size: int
-    ) -> None:
+    def test_a_commit_at_another_size_is_refused_and_leaves_no_trace(self, begun: Store, expected_size: int) -> None:
         with pytest.raises(ConflictError):
             begun.commit(expected_size, batch_of(expected_size, 2, mark="loser"), head_of(expected_size + 2))
 
@@ -205,9 +203,7 @@ class StoreContract(ABC):
         assert stored(begun) == lines_of(0, 12_002)
         assert stored(begun, 999, 3_001) == lines_of(999, 2_002)
 
-    def test_a_reading_that_was_begun_goes_on_while_others_commit(
-        self, begun: Store, open_store: Opener
-    ) -> None:
+    def test_a_reading_that_was_begun_goes_on_while_others_commit(self, begun: Store, open_store: Opener) -> None:
         begun.commit(2, batch_of(2, 2_500), head_of(2_502))
         reading = open_store().read(0, 2_502)
         first = [next(reading) for _ in range(3)]

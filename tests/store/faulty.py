@@ -9,9 +9,7 @@ from tallystick.core.merkle import Tile
 from tallystick.errors import BusyError, StoreError
 from tallystick.store.contract import Batch, Head, Store, StoredRecord
 
-Fault: TypeAlias = Literal[
-    "failed", "busy", "failed, yet persisted", "failed, yet persisted, and then silent"
-]
+Fault: TypeAlias = Literal["failed", "busy", "failed, yet persisted", "failed, yet persisted, and then silent"]
 
 FAULTS: Final[tuple[Fault, ...]] = (
     "failed",

@@ -109,8 +109,7 @@ def test_a_connection_of_ours_refuses_replace_as_well(folder: Path, statement: s
             "more does not belong in the schema",
         ),
         (
-            "DROP TRIGGER head_only_grows;"
-            "CREATE TRIGGER head_only_grows BEFORE UPDATE ON head BEGIN SELECT 1; END",
+            "DROP TRIGGER head_only_grows;CREATE TRIGGER head_only_grows BEFORE UPDATE ON head BEGIN SELECT 1; END",
             "head_only_grows was altered in the schema",
         ),
     ],
@@ -129,9 +128,7 @@ def test_a_gap_is_left_out_and_not_papered_over(folder: Path) -> None:
     store = SqliteStore(folder)
     store.commit(2, batch_of(2, 5), head_of(7))
     connection = raw(folder)
-    connection.execute(
-        "DROP TRIGGER record_no_delete; DELETE FROM record WHERE position IN (3, 4)"
-    ).fetchall()
+    connection.execute("DROP TRIGGER record_no_delete; DELETE FROM record WHERE position IN (3, 4)").fetchall()
 
     assert [record.position for record in store.read(0, 7)] == [0, 1, 2, 5, 6]
 
@@ -184,9 +181,7 @@ def set_pragma(path: Path, name: str, value: int) -> None:
         (text_file, "not a database"),
     ],
 )
-def test_a_file_that_is_no_ledger_of_ours_is_refused_and_left_alone(
-    tmp_path: Path, make: Any, problem: str
-) -> None:
+def test_a_file_that_is_no_ledger_of_ours_is_refused_and_left_alone(tmp_path: Path, make: Any, problem: str) -> None:
     make(tmp_path / "ledger.db")
     before = (tmp_path / "ledger.db").read_bytes()
 
@@ -388,8 +383,7 @@ def test_a_commit_that_fails_half_way_leaves_no_trace(folder: Path) -> None:
     store.commit(2, batch_of(2, 1), head_of(3))
     connection = raw(folder)
     connection.execute(
-        "CREATE TRIGGER full AFTER INSERT ON record WHEN new.position = 300"
-        " BEGIN SELECT RAISE(ABORT, 'full'); END"
+        "CREATE TRIGGER full AFTER INSERT ON record WHEN new.position = 300 BEGIN SELECT RAISE(ABORT, 'full'); END"
     ).fetchall()
 
     with pytest.raises(StoreError, match="full"):

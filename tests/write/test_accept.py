@@ -147,9 +147,7 @@ def test_an_event_takes_any_mapping_and_sequence_as_its_parts() -> None:
 def test_ids_are_made_one_after_another_and_only_for_those_who_bring_none() -> None:
     accepting = acceptor()
 
-    drafts = [
-        accepting.accept(event) for event in (LEAST, FULL, json.dumps(LEAST).encode(), with_(labels=["a"]))
-    ]
+    drafts = [accepting.accept(event) for event in (LEAST, FULL, json.dumps(LEAST).encode(), with_(labels=["a"]))]
 
     assert [split_made(draft.id) for draft in drafts] == [
         (MADE[:24], 0),
@@ -290,9 +288,7 @@ def test_the_largest_event_is_taken_and_one_byte_more_refused_with_the_cure() ->
 def test_the_largest_event_fits_a_record_with_the_longest_of_everything_the_sealer_adds() -> None:
     content = accept(largest()).content
 
-    form = body_format(
-        ledger="n" * NAME_CHARACTERS_MAX, epoch=INTEGER_MAX, recorded_at="2026-03-15T09:30:00.000000Z"
-    )
+    form = body_format(ledger="n" * NAME_CHARACTERS_MAX, epoch=INTEGER_MAX, recorded_at="2026-03-15T09:30:00.000000Z")
     body = form % (content.before, INTEGER_MAX, content.middle, content.after, INTEGER_MAX, b"0" * 64)
     line = with_signature(body, b"0" * 64)
 
@@ -444,7 +440,7 @@ def test_a_refused_event_makes_no_id() -> None:
 
 # ------------------------------------------------------------------- whichever way it took, the same result
 
-ODD: Final = st.sampled_from(
+ODD: Final[st.SearchStrategy[Any]] = st.sampled_from(
     [
         None,
         True,
@@ -468,18 +464,14 @@ ODD: Final = st.sampled_from(
         {"": {}},
     ]
 )
-TEXTS: Final = st.sampled_from(
-    ["jane", "é", "a:b", 'q"q', "\\", "\x1f", "\x7f", "\u200b", "😀", "", "x" * 600]
-)
+TEXTS: Final = st.sampled_from(["jane", "é", "a:b", 'q"q', "\\", "\x1f", "\x7f", "\u200b", "😀", "", "x" * 600])
 KEYS: Final = st.sampled_from(["jane", "é", "a:b", 'q"q', "\\", "😀", "\u200b", "x" * 100])
 GOOD: Final = st.fixed_dictionaries(
     {"event_type": st.sampled_from(["t", "a.b-c_D.9"]), "entity_id": KEYS},
     optional={
         "payload": st.dictionaries(TEXTS, ODD.filter(lambda value: value != 2**53) | TEXTS, max_size=4)
         | st.fixed_dictionaries({"actor": KEYS | ODD | st.fixed_dictionaries({"id": KEYS})}),
-        "actor": st.none()
-        | KEYS
-        | st.fixed_dictionaries({"id": KEYS}, optional={"type": KEYS, "name": KEYS}),
+        "actor": st.none() | KEYS | st.fixed_dictionaries({"id": KEYS}, optional={"type": KEYS, "name": KEYS}),
         "context": st.dictionaries(TEXTS, TEXTS, max_size=3),
         "labels": st.lists(KEYS, max_size=3, unique=True),
         "occurred_at": st.sampled_from(["2026-03-15T09:30:00Z", "2026-03-15t09:30:00+01:00", None]),

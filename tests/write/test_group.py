@@ -246,9 +246,7 @@ class Interrupting:
         self._lock.release()
 
 
-def interrupt_next_waiter(
-    monkeypatch: pytest.MonkeyPatch, groups: GroupCommit, after: threading.Event | None
-) -> None:
+def interrupt_next_waiter(monkeypatch: pytest.MonkeyPatch, *, after: threading.Event | None) -> None:
     """The wait of the next caller ends in KeyboardInterrupt, at once or after an event."""
     wait = GroupCommit._wait
 
@@ -268,7 +266,7 @@ def test_a_waiter_that_is_interrupted_leaves_the_line_and_is_not_sealed(
     groups = group(settle, waiting_max=4)
     calls = held_up(groups, gate, [request_of()])
 
-    interrupt_next_waiter(monkeypatch, groups, None)
+    interrupt_next_waiter(monkeypatch, after=None)
     interrupted = Call(groups, request_of(3))
     interrupted.done()
     calls.append(Call(groups, request_of(3)))  # its room is free again
@@ -299,7 +297,7 @@ def test_a_waiter_that_is_interrupted_when_it_was_given_the_lead_passes_it_on(
     monkeypatch.setattr(GroupCommit, "_hand_over", handing_over)
     first = Call(groups, request_of())
     assert gate.reached.wait(PATIENCE_SECONDS)
-    interrupt_next_waiter(monkeypatch, groups, given)
+    interrupt_next_waiter(monkeypatch, after=given)
     interrupted = Call(groups, request_of())
     wait_until(lambda: len(groups._waiting) == 1)
     others = []

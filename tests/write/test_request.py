@@ -248,9 +248,7 @@ def test_of_two_requests_of_one_commit_that_expect_the_same_version_the_first_wi
 ) -> None:
     ledger.append(event())
 
-    commit = Commit(
-        ledger, [event(expected_version=1, id="first")], [event(expected_version=1)], [event("other")]
-    )
+    commit = Commit(ledger, [event(expected_version=1, id="first")], [event(expected_version=1)], [event("other")])
 
     assert commit.sealed(0)[0].entity_version == 2
     assert isinstance(commit.error(1), ConflictError)
@@ -271,9 +269,7 @@ def test_a_repetition_does_not_count_towards_the_version_that_the_next_expects(
 ) -> None:
     ledger.append(event(id="x"))
 
-    receipts = ledger.append_many(
-        [event(id="x"), event(id="y", expected_version=1), event(id="x"), event(id="y")]
-    )
+    receipts = ledger.append_many([event(id="x"), event(id="y", expected_version=1), event(id="x"), event(id="y")])
 
     assert [(sealed.entity_version, sealed.replayed) for sealed in receipts] == [
         (1, True),

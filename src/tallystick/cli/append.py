@@ -35,9 +35,7 @@ from tallystick.errors import RejectedError
 @click.option("--id", metavar="ID", help="The event's id: a second append with the same id adds nothing.")
 @click.option("--event-version", type=int, metavar="N", help="The version of the event type's schema.")
 @click.option("--occurred-at", metavar="TIME", help="When it happened, as RFC 3339 with a zone.")
-@click.option(
-    "--expected-version", metavar="N|none|exists", help="Append only if the entity is at this version."
-)
+@click.option("--expected-version", metavar="N|none|exists", help="Append only if the entity is at this version.")
 @batch_options
 @sealing_options
 def append(settings: Settings, files: tuple[str, ...], atomic: bool, skip_bad: bool, **given: Any) -> None:
@@ -118,9 +116,7 @@ def _payload(whole: str | None, members: tuple[str, ...]) -> Any:
     for member in members:
         name, equals, value = member.partition("=")
         if not equals or not isinstance(payload, dict):
-            raise RejectedError(
-                f"{member[:60]!r} is not a member", place="-p", cure="give KEY=TEXT or KEY:=JSON"
-            )
+            raise RejectedError(f"{member[:60]!r} is not a member", place="-p", cure="give KEY=TEXT or KEY:=JSON")
         literal = name.endswith(":")
         name = name.removesuffix(":")
         if name in payload:
@@ -139,9 +135,7 @@ def _json(text: str, *, place: str) -> Any:
     try:
         return decode(data)
     except RejectedError as error:
-        raise RejectedError(
-            error.problem, place=f"{place} {error.place}".rstrip(), cure=error.cure
-        ) from error
+        raise RejectedError(error.problem, place=f"{place} {error.place}".rstrip(), cure=error.cure) from error
 
 
 def _append_one(settings: Settings, members: dict[str, Any]) -> None:

@@ -16,9 +16,7 @@ from tallystick.cli.sealing import Mode, seal_input
 from tallystick.cli.tally import Item
 from tallystick.errors import RejectedError
 
-_SUFFIXES: Final = tuple(
-    f"{kind}{packed}" for kind in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz")
-)
+_SUFFIXES: Final = tuple(f"{kind}{packed}" for kind in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz"))
 _NOT_LOGS: Final = "CloudTrail-Digest"
 """AWS puts the digests of its log files beside them; they hold no records."""
 

@@ -40,10 +40,7 @@ def list_(settings: Settings) -> None:
     with settings.open() as ledger:
         found = _in_force(ledger)
     files = {key.purpose: str(folder / f"{key.purpose}.key") if folder else None for key in found}
-    here = {
-        purpose: bool(file and folder and (folder / f"{purpose}.key").exists())
-        for purpose, file in files.items()
-    }
+    here = {purpose: bool(file and folder and (folder / f"{purpose}.key").exists()) for purpose, file in files.items()}
     if settings.json:
         rows = [{**key._asdict(), "file": files[key.purpose], "present": here[key.purpose]} for key in found]
         screen.say_json({"keys": rows})

@@ -45,9 +45,7 @@ _COLUMN_MAX: Final = 40
 )
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--entity", metavar="ID", help="Only what this entity's stream holds.")
-@click.option(
-    "--type", "event_type", metavar="TYPE", help="Only this event type; user.* for all that begin so."
-)
+@click.option("--type", "event_type", metavar="TYPE", help="Only this event type; user.* for all that begin so.")
 @click.option("--actor", metavar="ID", help="Only what this actor did.")
 @click.option("--since", metavar="TIME", help="Only what was recorded at this time (RFC 3339) or later.")
 @click.option("--until", metavar="TIME", help="Only what was recorded before this time.")
@@ -116,9 +114,7 @@ def _show_text(records: Iterable[Record], *, at_once: bool) -> int:
     for block in _blocks(iter(records), 1 if at_once else _ALIGNED_RECORDS):
         rows = [_columns(record) for record in block]
         for row in rows:
-            widths = [
-                max(width, min(len(cell), _COLUMN_MAX)) for width, cell in zip(widths, row, strict=True)
-            ]
+            widths = [max(width, min(len(cell), _COLUMN_MAX)) for width, cell in zip(widths, row, strict=True)]
         for record, row in zip(block, rows, strict=True):
             _show_one(record, row, widths)
         count += len(block)
@@ -148,9 +144,7 @@ def _columns(record: Record) -> tuple[str, ...]:
 
 
 def _show_one(record: Record, row: tuple[str, ...], widths: list[int]) -> None:
-    position, moment, event_type, entity, actor = (
-        cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-    )
+    position, moment, event_type, entity, actor = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
     payload = screen.clean(what_text(record))
     if not screen.on_terminal():
         screen.say("  ".join((position, moment, event_type, entity, actor, payload)).rstrip())

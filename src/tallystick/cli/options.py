@@ -44,9 +44,7 @@ class Settings:
 
         bar = Bar("making the index", "records")
         try:
-            return tallystick.open(
-                self.ledger, create=False, readonly=readonly, keys=self.keys, progress=bar.update
-            )
+            return tallystick.open(self.ledger, create=False, readonly=readonly, keys=self.keys, progress=bar.update)
         except NotFoundError as error:
             raise self._missing() from error
 
@@ -63,9 +61,7 @@ class Settings:
 
     def _missing(self) -> NotFoundError:
         make = f"tallystick init -l {shlex.quote(self.ledger)}"
-        return NotFoundError(
-            f"there is no ledger at {self.ledger}: make one with: {make}, or name another with -l"
-        )
+        return NotFoundError(f"there is no ledger at {self.ledger}: make one with: {make}, or name another with -l")
 
 
 def root_options(function: Function) -> Function:

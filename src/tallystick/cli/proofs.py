@@ -73,9 +73,7 @@ def prove(settings: Settings, key: str, is_id: bool, output: str | None, record:
 
 @click.command("check-proof")
 @click.argument("file", metavar="PROOF", type=file_type())
-@click.option(
-    "--record", type=file_type(), metavar="FILE", help="The record's bytes; else the ledger is read."
-)
+@click.option("--record", type=file_type(), metavar="FILE", help="The record's bytes; else the ledger is read.")
 @click.option("--vkey", required=True, metavar="VKEY", help="The ledger's verifier key, or @FILE.")
 @click.option("--origin", metavar="NAME", help="The ledger's origin; by default the name in the key.")
 @ledger_options
@@ -137,9 +135,7 @@ def tiles(settings: Settings, folder: str) -> None:
     with settings.open() as ledger, Bar("writing", "records") as bar:
         counts = write_tile_tree(ledger, Path(folder), progress=bar.update)
     if settings.json:
-        screen.say_json(
-            {"folder": folder, "size": counts.size, "written": counts.written, "kept": counts.kept}
-        )
+        screen.say_json({"folder": folder, "size": counts.size, "written": counts.written, "kept": counts.kept})
         return
     screen.say(f"{counts.written:,} tiles written to {folder}, {counts.kept:,} already there")
     screen.say_pairs([("checkpoint", screen.counted(counts.size, "record"))])

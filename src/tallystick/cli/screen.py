@@ -130,9 +130,7 @@ def _colour() -> bool:
 def _styled(text: str, style: str) -> str:
     attributes: dict[str, Any] = {}
     for word in style.split():
-        attributes["fg" if word not in ("bold", "dim") else word] = (
-            word if word not in ("bold", "dim") else True
-        )
+        attributes["fg" if word not in ("bold", "dim") else word] = word if word not in ("bold", "dim") else True
     return click.style(text, **attributes)
 
 

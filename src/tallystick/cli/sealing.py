@@ -84,9 +84,7 @@ class Sealer:
                     continue
                 self._tally.taken += 1
                 self._tally.bytes += item.size
-                taken[:] = (
-                    item._replace(event=b""),
-                )  # only the place of the last: the ledger holds the rest
+                taken[:] = (item._replace(event=b""),)  # only the place of the last: the ledger holds the rest
                 if isinstance(item.event, RejectedError):
                     raise _placed(item.event, item, cure="none was sealed")
                 yield item.event
@@ -162,9 +160,7 @@ def seal_input(settings: Settings, items: Iterator[Item | None], mode: Mode, *, 
         raise click.exceptions.Exit(failures.WRONG_INPUT)
 
 
-def _watched(
-    items: Iterator[Item | None], tally: Tally, *, bar: Bar, total: int | None
-) -> Iterator[Item | None]:
+def _watched(items: Iterator[Item | None], tally: Tally, *, bar: Bar, total: int | None) -> Iterator[Item | None]:
     for item in items:
         yield item
         if tally.taken % 100 == 0:

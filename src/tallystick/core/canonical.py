@@ -12,6 +12,7 @@ What is refused, beyond the JSON grammar: duplicate names, NaN and infinities, i
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -126,9 +127,7 @@ def decode_canonical(line: bytes) -> Any:
         out = _exact_encode(value)
     if out != line:
         _explain(line)
-        at = next(
-            (i for i, (a, b) in enumerate(zip(line, out, strict=False)) if a != b), min(len(line), len(out))
-        )
+        at = next((i for i, (a, b) in enumerate(zip(line, out, strict=False)) if a != b), min(len(line), len(out)))
         raise RejectedError(f"not canonical JSON: byte {at} is not what RFC 8785 writes there")
     if out.count(b"{") + out.count(b"[") > DEPTH_MAX:
         _check_depth(value)
@@ -208,16 +207,12 @@ def _walk(value: Any, pointer: str, depth: int = 0) -> Any:
         return _check_text(value, pointer)
     if kind is int:
         if not -INTEGER_MAX <= value <= INTEGER_MAX:
-            raise RejectedError(
-                f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE
-            )
+            raise RejectedError(f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE)
         return value
     if kind is float or kind is _OddFloat:
         return _check_float(float(value), pointer)
     if kind is _BigInteger:
-        raise RejectedError(
-            f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE
-        )
+        raise RejectedError(f"the integer {_short(value)} is beyond ±(2^53 - 1)", place=pointer, cure=_BIG_CURE)
     if kind is _Constant:
         raise RejectedError(f"{value} is not a JSON number", place=pointer, cure="send null or a string")
     if depth >= DEPTH_MAX and kind in (dict, list, tuple, _Pairs):
@@ -237,9 +232,7 @@ def _walk_object(value: Any, pointer: str, depth: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, member in value.items() if type(value) is dict else value:
         if type(name) is not str:
-            raise RejectedError(
-                f"the member name {_short(name)} is not a string", place=pointer, cure="use strings"
-            )
+            raise RejectedError(f"the member name {_short(name)} is not a string", place=pointer, cure="use strings")
         _check_text(name, pointer)
         place = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
         if name in out:
@@ -260,7 +253,7 @@ def _check_text(text: str, pointer: str) -> str:
 
 def _check_float(value: float, pointer: str) -> float | int:
     size = abs(value)
-    if value != value:
+    if math.isnan(value):
         raise RejectedError("NaN is not a JSON number", place=pointer, cure="send null or a string")
     if size == float("inf"):
         raise RejectedError("the number is beyond what a double holds", place=pointer, cure=_BIG_CURE)
@@ -295,9 +288,7 @@ def _check_text_depth(data: bytes) -> None:
         if match.lastindex == 1:
             depth += 1
             if depth > DEPTH_MAX:
-                raise RejectedError(
-                    f"nested deeper than {DEPTH_MAX} levels at byte {match.start()}", cure="flatten it"
-                )
+                raise RejectedError(f"nested deeper than {DEPTH_MAX} levels at byte {match.start()}", cure="flatten it")
         elif match.lastindex == 2:
             depth -= 1
 

@@ -85,9 +85,7 @@ def check_content(members: dict[str, Any]) -> None:
     if members["actor"] is not None:
         _check_actor(members["actor"])
     if type(members["context"]) is not dict:
-        raise RejectedError(
-            "not an object", place="/context", cure='send an object, such as {"ip":"10.0.1.42"}'
-        )
+        raise RejectedError("not an object", place="/context", cure='send an object, such as {"ip":"10.0.1.42"}')
     if type(members["payload"]) is not dict:
         raise RejectedError("not an object", place="/payload", cure="wrap the value in an object")
     check_occurred_at(members["occurred_at"])
@@ -129,14 +127,10 @@ def is_plain_key(value: Any, characters_max: int) -> bool:
 def check_key(value: Any, place: str, characters_max: int) -> None:
     """An identifier: 1 to `characters_max` characters, none of them a control character."""
     if type(value) is not str:
-        raise RejectedError(
-            f"{_shown(value)} is not a string", place=place, cure="send the identifier as a string"
-        )
+        raise RejectedError(f"{_shown(value)} is not a string", place=place, cure="send the identifier as a string")
     if not 0 < len(value) <= characters_max:
         problem = f"has {len(value)} characters" if value else "is empty"
-        raise RejectedError(
-            f"the identifier {problem}", place=place, cure=f"send 1 to {characters_max} characters"
-        )
+        raise RejectedError(f"the identifier {problem}", place=place, cure=f"send 1 to {characters_max} characters")
     if not value.isprintable() and _CONTROL.search(value):
         raise RejectedError("the identifier has a control character", place=place, cure="remove it")
 
@@ -152,13 +146,9 @@ def _check_labels(labels: Any) -> None:
 
 def _check_actor(actor: Any) -> None:
     if type(actor) is not dict:
-        raise RejectedError(
-            "not an object", place="/actor", cure='send an id, or an object such as {"id":"jane"}'
-        )
+        raise RejectedError("not an object", place="/actor", cure='send an id, or an object such as {"id":"jane"}')
     if "id" not in actor:
-        raise RejectedError(
-            "the actor has no id", place="/actor", cure='send an object such as {"id":"jane"}'
-        )
+        raise RejectedError("the actor has no id", place="/actor", cure='send an object such as {"id":"jane"}')
     for name, value in actor.items():
         if name not in ACTOR_MEMBERS:
             raise RejectedError(

@@ -213,9 +213,7 @@ def verify_inclusion(leaf: bytes, index: int, *, size: int, path: Sequence[bytes
     return sn == 0 and r == root  # (5)
 
 
-def verify_consistency(
-    old_size: int, size: int, *, path: Sequence[bytes], old_root: bytes, root: bytes
-) -> bool:
+def verify_consistency(old_size: int, size: int, *, path: Sequence[bytes], old_root: bytes, root: bytes) -> bool:
     """Whether `path` proves that tree `size`, `root` begins with `old_size`, `old_root` (RFC 9162 2.1.4.2).
 
     The RFC leaves out two cases, both with an empty path. Every tree has grown from the empty one, whose

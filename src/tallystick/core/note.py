@@ -209,9 +209,7 @@ def open_note(data: bytes, keys: Iterable[VerifierKey]) -> OpenedNote:
         if signer is None:  # (1)
             continue
         if not signer.verify(signed, line.signature):  # (2)
-            raise TamperError(
-                f"The signature by {line.name} ({line.key_id.hex()}) does not fit the note's text."
-            )
+            raise TamperError(f"The signature by {line.name} ({line.key_id.hex()}) does not fit the note's text.")
         signers[signer] = None
     if not signers:  # (3)
         raise TamperError("The note has no signature by a known key.")
@@ -228,9 +226,7 @@ def _utf8(text: str) -> bytes:
 def _check_name(name: str, *, place: str = "") -> None:
     if not name or "+" in name or any(character.isspace() or character < " " for character in name):
         problem = f"{name[:60]!a} is not a key name"
-        raise RejectedError(
-            problem, place=place, cure="a key name is not empty and has no space and no plus sign"
-        )
+        raise RejectedError(problem, place=place, cure="a key name is not empty and has no space and no plus sign")
     _utf8(name)
 
 

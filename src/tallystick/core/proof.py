@@ -51,9 +51,7 @@ class Proof:
             raise RejectedError(problem, place="path")
         for number, node in enumerate(self.path):
             if len(node) != HASH_BYTES:
-                raise RejectedError(
-                    f"a hash has {HASH_BYTES} bytes, not {len(node)}", place=f"path hash {number}"
-                )
+                raise RejectedError(f"a hash has {HASH_BYTES} bytes, not {len(node)}", place=f"path hash {number}")
         try:
             Checkpoint.parse(Note.parse(self.checkpoint).text)
         except RejectedError as error:
@@ -84,8 +82,7 @@ class Proof:
             raise RejectedError("the index line is missing", place=place, cure="it reads: index <number>")
         index = parse_decimal(lines[number].removeprefix(_INDEX), maximum=SIZE_MAX - 1, place=place)
         path = [
-            parse_base64(line, place=f"line {at}")
-            for at, line in enumerate(lines[number + 1 : -1], start=number + 2)
+            parse_base64(line, place=f"line {at}") for at, line in enumerate(lines[number + 1 : -1], start=number + 2)
         ]
         return cls(index, tuple(path), checkpoint, extra)
 

@@ -79,9 +79,7 @@ class Genesis:
         check_ledger_name(self.ledger, place="ledger name")
         check_ledger_name(self.origin, place="origin")
         if {len(self.nonce), len(self.root_key), len(self.evidence_key)} != {PUBLIC_KEY_BYTES}:
-            raise RejectedError(
-                f"the nonce and the public keys have {PUBLIC_KEY_BYTES} bytes each", place="genesis"
-            )
+            raise RejectedError(f"the nonce and the public keys have {PUBLIC_KEY_BYTES} bytes each", place="genesis")
 
     @property
     def verifier_key(self) -> VerifierKey:
@@ -137,9 +135,7 @@ class Genesis:
 
     def signature_holds(self, record: Record) -> bool:
         """Whether the genesis record was signed by the root key that it names."""
-        return _ed25519_holds(
-            self.root_key, record.members["signature"], message=genesis_message(record.signed_part)
-        )
+        return _ed25519_holds(self.root_key, record.members["signature"], message=genesis_message(record.signed_part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +198,10 @@ class KeyRotated:
     new_signature: bytes
 
     @classmethod
-    def sign(
-        cls, purpose: Purpose, *, ledger: str, old: Ed25519PrivateKey, new: Ed25519PrivateKey
-    ) -> KeyRotated:
+    def sign(cls, purpose: Purpose, *, ledger: str, old: Ed25519PrivateKey, new: Ed25519PrivateKey) -> KeyRotated:
         """State the change and sign it by both keys (SPEC 5.4)."""
         old_key, new_key = old.public_key().public_bytes_raw(), new.public_key().public_bytes_raw()
-        message = rotation_message(
-            _rotation_statement(purpose, ledger=ledger, old_key=old_key, new_key=new_key)
-        )
+        message = rotation_message(_rotation_statement(purpose, ledger=ledger, old_key=old_key, new_key=new_key))
         return cls(
             purpose=purpose,
             ledger=ledger,

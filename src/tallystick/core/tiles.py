@@ -55,9 +55,7 @@ class TilePath:
         """Read `tile/<L>/<N>[.p/<W>]` or `tile/entries/<N>[.p/<W>]`; `RejectedError` for all else."""
         parts = _PATH.fullmatch(path)
         if parts is None:
-            cure = (
-                "a tile path reads tile/<level>/<index>, with .p/<width> behind it when the tile is partial"
-            )
+            cure = "a tile path reads tile/<level>/<index>, with .p/<width> behind it when the tile is partial"
             raise RejectedError("this is not a tile path", place="tile path", cure=cure)
         level = None
         if parts["level"] != "entries":
@@ -132,9 +130,7 @@ class TileNodes:
     def __call__(self, level: int, index: int) -> bytes:
         """The hash over leaves `[index << level, (index + 1) << level)`, which must all be in the tree."""
         if level < 0 or index < 0 or (index + 1) << level > self._size:
-            raise RejectedError(
-                f"a tree of {self._size} leaves has no perfect subtree {index} at level {level}"
-            )
+            raise RejectedError(f"a tree of {self._size} leaves has no perfect subtree {index} at level {level}")
         tile_level, height = divmod(level, TILE_HEIGHT)
         tile_index, within = divmod(index, TILE_WIDTH >> height)
         return self._rows(tile_level, tile_index)[height][within]

@@ -17,9 +17,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = _EPOCH.replace(tzinfo=None)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EXACT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-_RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
-)
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:[0-5]\d)", re.ASCII)
 _CURE: Final = "send RFC 3339 with a zone, such as 2026-03-15T09:30:00Z or 2026-03-15T10:30:00+01:00"
 
 
@@ -31,9 +29,7 @@ def render(moment: int) -> str:
 def parse(text: str) -> int:
     """Read exactly what `render` writes. Raises `RejectedError` for anything else."""
     if not _EXACT.fullmatch(text):
-        raise RejectedError(
-            f"{text[:40]!r} is not a recorded time", cure="it has the form 2026-03-15T09:30:00.000000Z"
-        )
+        raise RejectedError(f"{text[:40]!r} is not a recorded time", cure="it has the form 2026-03-15T09:30:00.000000Z")
     return _microseconds(text)
 
 

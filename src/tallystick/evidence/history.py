@@ -48,9 +48,7 @@ class History:
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
-        self._damaged = [
-            (f.position, f.end or f.position + 1) for f in scan.findings if f.position is not None
-        ]
+        self._damaged = [(f.position, f.end or f.position + 1) for f in scan.findings if f.position is not None]
         own = {at: line for at, line in scan.own_records if not self._is_damaged(at)}
         self._gap = self._gap or bool(self._damaged)
         self._follow_streams(scan)
@@ -116,9 +114,7 @@ class History:
 
     def _opened(self, position: int, record: Record, opened: EpochOpened) -> None:
         if record.members["epoch"] != opened.epoch:
-            self._add(
-                Kind.EPOCH, position, f"the opening of epoch {opened.epoch} is not itself of that epoch"
-            )
+            self._add(Kind.EPOCH, position, f"the opening of epoch {opened.epoch} is not itself of that epoch")
         if self.epoch is not None and not self._is_damaged(position - 1):
             if opened.epoch != self.epoch + 1:
                 self._add(Kind.EPOCH, position, f"epoch {opened.epoch} follows epoch {self.epoch}")
@@ -143,9 +139,7 @@ class History:
         before = self.keys[rotated.purpose][-1]
         known = before.key is None or before.key == rotated.old_key or position <= before.since
         if not known or not rotated.signatures_hold():
-            self._add(
-                Kind.KEY_ROTATION, position, f"the {rotated.purpose} key was changed without both keys' leave"
-            )
+            self._add(Kind.KEY_ROTATION, position, f"the {rotated.purpose} key was changed without both keys' leave")
         elif position > before.since:
             self.keys[rotated.purpose].append(KeyInForce(position, rotated.new_key))
 
@@ -155,8 +149,6 @@ class History:
             before = streams.get(entity_id, 0)
             from_start = not self._first and len(streams) < STREAMS_MAX
             if (before or from_start) and version != before + 1 and not self._gap:
-                self._add(
-                    Kind.ENTITY_VERSION, position, f"version {version} of {entity_id[:60]!r} follows {before}"
-                )
+                self._add(Kind.ENTITY_VERSION, position, f"version {version} of {entity_id[:60]!r} follows {before}")
             if before or len(streams) < STREAMS_MAX:
                 streams[entity_id] = last

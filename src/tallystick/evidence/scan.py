@@ -98,9 +98,7 @@ class _Scanner:
         self._out = Scan(task.first, task.end)
         self._leaves: list[bytes | None] = []
         self._unreadable: set[int] = set()
-        self._gap = (
-            False  # whether a record's part in its stream is unknown, so that versions may seem to jump
-        )
+        self._gap = False  # whether a record's part in its stream is unknown, so that versions may seem to jump
         self._tag = lru_cache(maxsize=64)(_tag_of(terms.event_mac)) if terms.event_mac else None
         # What the record before left behind; None where it is not known, and then nothing is held against it.
         self._prev_hash: str | None = None
@@ -201,11 +199,7 @@ class _Scanner:
         self._gap = True
         gap = [position for position in range(first, end) if position not in self._unreadable]
         if gap:
-            seen = (
-                f"{len(gap)} records are not in the store"
-                if len(gap) > 1
-                else "the record is not in the store"
-            )
+            seen = f"{len(gap)} records are not in the store" if len(gap) > 1 else "the record is not in the store"
             self._add(Kind.MISSING, gap[0], seen, end=gap[-1] + 1)
 
     def _add(self, kind: Kind, position: int, seen: str, *, end: int | None = None) -> None:
@@ -218,9 +212,7 @@ class _Scanner:
             self._add(Kind.CHECKSUM, position, "the record's CRC32 does not fit its bytes")
         try:  # (3)
             if len(line) > RECORD_BYTES_MAX:
-                raise RejectedError(
-                    f"the record has {len(line)} bytes; at most {RECORD_BYTES_MAX} are allowed"
-                )
+                raise RejectedError(f"the record has {len(line)} bytes; at most {RECORD_BYTES_MAX} are allowed")
             members = decode_canonical(line)
             check_members(members)
             check_hashes(members)
@@ -229,9 +221,7 @@ class _Scanner:
                 self._add(Kind.NOT_CANONICAL, position, str(error))
         else:
             self._judge_members(position, line, members)
-            if (
-                len(self._out.findings) == before
-            ):  # or true times after a false one would seem to run backwards
+            if len(self._out.findings) == before:  # or true times after a false one would seem to run backwards
                 self._recorded_at = members["recorded_at"]
         # What follows an altered record cannot be held against it: the finding stays where the change is.
         whole = len(self._out.findings) == before
@@ -242,9 +232,7 @@ class _Scanner:
     def _judge_members(self, position: int, line: bytes, members: dict[str, Any]) -> None:
         """The checks of a record that is one by its form. Numbers are the steps of SPEC 8."""
         if members["position"] != position:  # (4)
-            self._add(
-                Kind.MISPLACED, position, f"the record says that it is at position {members['position']}"
-            )
+            self._add(Kind.MISPLACED, position, f"the record says that it is at position {members['position']}")
         if members["ledger"] != self._terms.ledger:
             self._add(
                 Kind.MISPLACED,
@@ -278,9 +266,7 @@ class _Scanner:
 
     def _check_time(self, position: int, recorded_at: str) -> None:
         if recorded_at < self._recorded_at:
-            self._add(
-                Kind.TIME, position, f"{recorded_at} is before the record before it, {self._recorded_at}"
-            )
+            self._add(Kind.TIME, position, f"{recorded_at} is before the record before it, {self._recorded_at}")
         elif recorded_at > self._terms.latest:
             self._add(Kind.TIME, position, f"{recorded_at} has not come yet")
 
@@ -327,9 +313,7 @@ def _block(leaves: list[bytes | None], tile: Tile | None, first: int) -> Block:
         hashes, by_tile = [], None
     if by_tile is None:
         return Block(by_records, None, tile.root)
-    differing = [
-        first + n for n, (leaf, stored) in enumerate(zip(leaves, hashes, strict=True)) if leaf != stored
-    ]
+    differing = [first + n for n, (leaf, stored) in enumerate(zip(leaves, hashes, strict=True)) if leaf != stored]
     return Block(by_records, by_tile, tile.root, tuple(differing))
 
 

@@ -74,9 +74,7 @@ def write_tile_tree(ledger: Ledger, folder: Path, *, progress: Progress | None =
     return Counts(written, kept, head.size)
 
 
-def _files(
-    ledger: Ledger, head: Checkpoint, published: int, folder: Path
-) -> Iterator[tuple[TilePath, bytes | None]]:
+def _files(ledger: Ledger, head: Checkpoint, published: int, folder: Path) -> Iterator[tuple[TilePath, bytes | None]]:
     """Every file that a tree of this size has, with its bytes, or None where it is published already."""
     edges = []
     level = 0
@@ -107,8 +105,7 @@ def _entries(ledger: Ledger, index: int, width: int, *, tile: bytes) -> bytes:
     lines = [record.line for record in ledger.read(first, first + width)]
     if b"".join(map(leaf_hash, lines)) != tile:
         raise TamperError(
-            f"the records at positions {first} to {first + width - 1} are not those of the tree: "
-            "run a verification"
+            f"the records at positions {first} to {first + width - 1} are not those of the tree: run a verification"
         )
     return render_entries(lines)
 
@@ -120,9 +117,7 @@ def _published(ledger: Ledger, folder: Path, head: Checkpoint) -> int:
         return 0
     old = _parse(path.read_bytes(), place=str(path))
     if old.origin != head.origin:
-        raise ConflictError(
-            f"{folder} holds the tiles of {old.origin}, not of {head.origin}: name another folder"
-        )
+        raise ConflictError(f"{folder} holds the tiles of {old.origin}, not of {head.origin}: name another folder")
     if old.size > head.size:
         raise TamperError(
             f"{folder} was published with {old.size} records, and the ledger has {head.size}: "
@@ -131,9 +126,7 @@ def _published(ledger: Ledger, folder: Path, head: Checkpoint) -> int:
     if old.size:
         proof = consistency_path(old.size, head.size, node=TileNodes(head.size, ledger.tile))
         if not verify_consistency(old.size, head.size, path=proof, old_root=old.root, root=head.root):
-            raise TamperError(
-                f"the ledger does not begin with what was published in {folder}: run a verification"
-            )
+            raise TamperError(f"the ledger does not begin with what was published in {folder}: run a verification")
     return old.size
 
 

@@ -42,9 +42,7 @@ class TreeCheck:
         self._chosen: list[bytes | None] = []
         self._ragged: list[bytes | None] = []
         self._made: dict[tuple[int, int], bytes] = {}
-        self._stored: Final = TileNodes(
-            size, lambda level, index, width: tile_hashes(store, level, index, width)
-        )
+        self._stored: Final = TileNodes(size, lambda level, index, width: tile_hashes(store, level, index, width))
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
@@ -67,11 +65,7 @@ class TreeCheck:
         else:
             self._choose(_likeliest)
             if signed_root is not None:
-                seen = (
-                    "the records cannot be hashed to a root"
-                    if root is None
-                    else "the records have another root"
-                )
+                seen = "the records cannot be hashed to a root" if root is None else "the records have another root"
                 self.findings.append(Finding(Kind.ROOT, None, seen))
         self._report_blocks()
         self._report_upper_tiles()
@@ -118,9 +112,7 @@ class TreeCheck:
         return root_from_frontier(extend_frontier(0, (), whole))
 
     def _report_blocks(self) -> None:
-        for number, (block, chosen) in enumerate(
-            zip(self._blocks, self._chosen, strict=True), self._first_block
-        ):
+        for number, (block, chosen) in enumerate(zip(self._blocks, self._chosen, strict=True), self._first_block):
             if block.stored is None:
                 self._add_tile(0, number, "is not in the store")
             elif block.by_records != chosen:
@@ -132,11 +124,7 @@ class TreeCheck:
                 self._add_tile(0, number, "is not what the records hash to")
 
     def _add_leaf(self, position: int) -> None:
-        seen = (
-            "the signed tree holds another record here"
-            if self.proven
-            else "the stored tile holds another hash here"
-        )
+        seen = "the signed tree holds another record here" if self.proven else "the stored tile holds another hash here"
         self.altered.add(position)
         self.findings.append(Finding(Kind.LEAF, position, seen))
 

@@ -265,23 +265,17 @@ class _Verification:
         if whole:
             told = (history.epoch_at, history.key_since("checkpoint"), history.key_since("evidence"))
             if told != (head.epoch_at, head.checkpoint_key_at, head.evidence_key_at) and not self._findings:
-                self._add(
-                    Kind.HEAD, None, "the head does not point to where the epoch and the keys were named"
-                )
+                self._add(Kind.HEAD, None, "the head does not point to where the epoch and the keys were named")
         if key is None:
             self._add(Kind.CHECKPOINT, None, "no key is known by which the checkpoint could be checked")
             return None
         try:
-            checkpoint = open_checkpoint(
-                head.checkpoint, [VerifierKey(self._origin, key)], origin=self._origin
-            )
+            checkpoint = open_checkpoint(head.checkpoint, [VerifierKey(self._origin, key)], origin=self._origin)
         except (RejectedError, TamperError) as error:
             self._add(Kind.CHECKPOINT, None, str(error))
             return None
         if checkpoint.size != head.size:
-            self._add(
-                Kind.HEAD, None, f"the head says {head.size} records, its signed checkpoint {checkpoint.size}"
-            )
+            self._add(Kind.HEAD, None, f"the head says {head.size} records, its signed checkpoint {checkpoint.size}")
             return None
         return checkpoint
 
@@ -304,14 +298,10 @@ class _Verification:
             self._add(Kind.FORK, None, f"the held checkpoint is not of this ledger: {error}")
             return None
         if held.size > self._head.size:
-            self._add(
-                Kind.ROLLBACK, None, f"the ledger had {held.size} records, and now has {self._head.size}"
-            )
+            self._add(Kind.ROLLBACK, None, f"the ledger had {held.size} records, and now has {self._head.size}")
             return None
         if tree.root_at(held.size) != held.root:
-            self._add(
-                Kind.FORK, None, f"the first {held.size} records are not the ones of the held checkpoint"
-            )
+            self._add(Kind.FORK, None, f"the first {held.size} records are not the ones of the held checkpoint")
             return None
         return held
 
@@ -327,16 +317,12 @@ class _Verification:
                 head = self._store.head()
                 if head is None or tile.index >= head.size >> TILE_HEIGHT * (level + 1):
                     position = tile.index * TILE_WIDTH ** (level + 1)
-                    self._add(
-                        Kind.TILE, position, f"hash tile {level}/{tile.index} lies past the published size"
-                    )
+                    self._add(Kind.TILE, position, f"hash tile {level}/{tile.index} lies past the published size")
                 break
         for problem in self._store.inspect():
             self._add(Kind.STORE, None, problem)
 
-    def _proven(
-        self, first: int, end: int, tree: TreeCheck, since: Checkpoint | None
-    ) -> tuple[tuple[int, int], ...]:
+    def _proven(self, first: int, end: int, tree: TreeCheck, since: Checkpoint | None) -> tuple[tuple[int, int], ...]:
         if not tree.proven:
             if since is None or first:
                 return ()

@@ -27,9 +27,7 @@ _AHEAD: Final = 2
 """Tasks handed to each process before the first result is taken; bounds what waits in memory."""
 
 
-def scan_in_processes(
-    location: Location, tasks: Sequence[Task], terms: Terms, *, processes: int
-) -> Iterator[Scan]:
+def scan_in_processes(location: Location, tasks: Sequence[Task], terms: Terms, *, processes: int) -> Iterator[Scan]:
     """Scan the tasks, task n in process n modulo `processes`, and give the results in order."""
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(location, terms)) for _ in range(processes)]
@@ -37,8 +35,7 @@ def scan_in_processes(
         lanes = [stack.enter_context(ThreadPoolExecutor(1, "tallystick-scan")) for _ in workers]
         ahead = _AHEAD * processes
         pending = deque(
-            lanes[n % processes].submit(workers[n % processes].scan, task)
-            for n, task in enumerate(tasks[:ahead])
+            lanes[n % processes].submit(workers[n % processes].scan, task) for n, task in enumerate(tasks[:ahead])
         )
         for number in range(len(tasks)):
             result = pending.popleft().result()
@@ -77,9 +74,7 @@ class _Worker:
             pickle.dump(value, self._process.stdin)
             self._process.stdin.flush()
         except OSError as error:
-            raise StoreError(
-                "a scanning process could not be started: run the verification with one"
-            ) from error
+            raise StoreError("a scanning process could not be started: run the verification with one") from error
 
     def __enter__(self) -> _Worker:
         return self

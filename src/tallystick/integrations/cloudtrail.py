@@ -97,9 +97,7 @@ def records(document: Any) -> Iterator[dict[str, Any]]:
         yield document
         return
     if not isinstance(document["Records"], list):
-        raise RejectedError(
-            "not an array", place="/Records", cure="send a CloudTrail log file as AWS delivers it"
-        )
+        raise RejectedError("not an array", place="/Records", cure="send a CloudTrail log file as AWS delivers it")
     for index, record in enumerate(document["Records"]):
         if not isinstance(record, dict):
             raise _not_an_object(f"/Records/{index}")
@@ -229,9 +227,7 @@ def _entity_id(record: dict[str, Any], *, service: str, actor: dict[str, str]) -
 def _arn(value: str, kind: str | None, *, service: str, region: str, account: str) -> str:
     if kind is None or value.startswith("arn:"):
         return value
-    partition = (
-        "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
-    )
+    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
     region = "" if service in _WITHOUT_REGION else region
     account = "" if service in _WITHOUT_ACCOUNT else account
     return f"arn:{partition}:{service}:{region}:{account}:{kind}{value}"

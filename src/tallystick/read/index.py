@@ -189,9 +189,7 @@ class Follower:
         try:
             glimpse = _glimpse(stored.line)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise TamperError(
-                f"the record at position {stored.position} is damaged: run a verification"
-            ) from error
+            raise TamperError(f"the record at position {stored.position} is damaged: run a verification") from error
         self._tail.versions[glimpse.entity_id] = glimpse.entity_version
         _add_id(self._tail, glimpse.id, stored.position)
         self._tail.end = stored.position + 1

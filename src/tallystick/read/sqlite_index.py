@@ -88,12 +88,8 @@ class SqliteIndexFile:
             if saved >= rows.end:
                 return  # another process saved these records already
             if saved < rows.first:
-                raise StoreError(
-                    f"the index {self.path} has lost rows: open the ledger again to have them back"
-                )
-            made = [
-                row for prefix, runs in rows.made.items() for run in runs for row in _past(saved, prefix, run)
-            ]
+                raise StoreError(f"the index {self.path} has lost rows: open the ledger again to have them back")
+            made = [row for prefix, runs in rows.made.items() for run in runs for row in _past(saved, prefix, run)]
             execute(
                 "INSERT INTO entity SELECT value->>0, value->>1 FROM json_each(?) WHERE true"
                 " ON CONFLICT (id) DO UPDATE SET version = max(version, excluded.version)",
@@ -145,27 +141,20 @@ class SqliteIndexFile:
             self._writer = connect(self.path, synchronous="normal")
             with transaction(self._writer):
                 if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-                    run_script(
-                        self._writer, files("tallystick.read").joinpath("index.sql").read_text("utf-8")
-                    )
+                    run_script(self._writer, files("tallystick.read").joinpath("index.sql").read_text("utf-8"))
             self._reader = connect_readonly(self.path, immutable=False)
             return self._problem()
         except apsw.BusyError as error:
-            raise BusyError(
-                f"another process holds the index {self.path}: wait a moment, then repeat"
-            ) from error
+            raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
         except apsw.Error as error:
             return str(error)
 
     def _problem(self) -> str | None:
         """Why the index cannot be followed on from where it is; None when it can."""
         [[layout]] = self._query("PRAGMA user_version")
-        if layout != _LAYOUT:
-            return f"it has layout {layout}, and {_LAYOUT} is wanted"
-        if {
-            name for (name,) in self._query("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        } != _TABLES:
-            return "its tables are not the ones wanted"
+        tables = {name for (name,) in self._query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if layout != _LAYOUT or tables != _TABLES:
+            return f"it has layout {layout} and {len(tables)} tables, and {_LAYOUT} and {len(_TABLES)} are wanted"
         rows = self._query("SELECT position, last_hash, ledger_id FROM cursor")
         if not rows:
             return None
@@ -173,10 +162,9 @@ class SqliteIndexFile:
         if ledger_id != self._ledger_id:
             return "it is another ledger's"
         head = self._store.head()
-        if head is None or position > head.size:
-            return "it is ahead of the log"
-        if _hash_at(self._store, position - 1) != last_hash:
-            return "the log is not the one that it followed"
+        ahead = head is None or position > head.size
+        if ahead or _hash_at(self._store, position - 1) != last_hash:
+            return "it is ahead of the log" if ahead else "the log is not the one that it followed"
         return None
 
     def _delete(self) -> None:

@@ -22,9 +22,7 @@ def read_records(store: Store, first: int, end: int) -> Iterator[Record]:
         try:
             yield Record.parse(stored.line)
         except RejectedError as error:
-            raise TamperError(
-                f"the record at position {stored.position} was altered: {error}; verify"
-            ) from error
+            raise TamperError(f"the record at position {stored.position} was altered: {error}; verify") from error
 
 
 def read_lines(store: Store, first: int, end: int) -> Iterator[StoredRecord]:
@@ -34,9 +32,7 @@ def read_lines(store: Store, first: int, end: int) -> Iterator[StoredRecord]:
         if stored.position != expected:
             break
         if crc32(stored.line) != stored.crc32:
-            raise TamperError(
-                f"the record at position {expected} is damaged (its CRC32 does not fit): verify"
-            )
+            raise TamperError(f"the record at position {expected} is damaged (its CRC32 does not fit): verify")
         yield stored
         expected += 1
     if expected < end:

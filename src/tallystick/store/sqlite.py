@@ -124,14 +124,8 @@ class SqliteStore:
             found = dict(query(reader, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
         wanted = _schema_parts()
         return [
-            *(
-                f"{self.path}: {name} is missing from the schema"
-                for name in sorted(wanted.keys() - found.keys())
-            ),
-            *(
-                f"{self.path}: {name} does not belong in the schema"
-                for name in sorted(found.keys() - wanted.keys())
-            ),
+            *(f"{self.path}: {name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())),
+            *(f"{self.path}: {name} does not belong in the schema" for name in sorted(found.keys() - wanted.keys())),
             *(
                 f"{self.path}: {name} was altered in the schema"
                 for name in sorted(wanted.keys() & found.keys())
@@ -227,9 +221,7 @@ def _check_layout(connection: apsw.Connection, path: Path) -> None:
     if application != _APPLICATION_ID and not empty:
         raise StoreError(f"{path} is a SQLite database, but not a Tallystick ledger")
     if not empty and layout != _LAYOUT:
-        raise StoreError(
-            f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version"
-        )
+        raise StoreError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
 
 
 def _schema() -> str:

@@ -127,9 +127,7 @@ class Acceptor:
             after = b'"occurred_at":null,"payload":' + payload
         else:
             after = b'"occurred_at":"%b","payload":%b' % (event.occurred_at.encode(), payload)
-        return Draft(
-            before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version
-        )
+        return Draft(before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version)
 
     def _actor(self, event: _Incoming) -> bytes | None:
         """The canonical actor of an event that names one plainly, or none at all."""
@@ -155,9 +153,7 @@ class Acceptor:
             )
         members, _ = decode_and_encode(data)
         if type(members) is not dict:
-            raise RejectedError(
-                "an event is a JSON object", cure='send {"event_type":…,"entity_id":…,"payload":…}'
-            )
+            raise RejectedError("an event is a JSON object", cure='send {"event_type":…,"entity_id":…,"payload":…}')
         if not members.keys() <= INPUT_MEMBERS:
             _refuse_unknown(members)
         expected = members.pop("expected_version", "any")
@@ -168,9 +164,7 @@ class Acceptor:
             members["id"] = spell(self._ids.prefix, made)
         self._fill(members)
         check_content(members)
-        if members["event_type"].startswith(RESERVED_PREFIX) or members["entity_id"].startswith(
-            RESERVED_PREFIX
-        ):
+        if members["event_type"].startswith(RESERVED_PREFIX) or members["entity_id"].startswith(RESERVED_PREFIX):
             _refuse_reserved(members)
         before, middle, after = Content.of(members)
         size = len(before) + len(middle) + len(after)
@@ -179,17 +173,13 @@ class Acceptor:
                 f"the event has {size} canonical bytes; at most {DRAFT_BYTES_MAX} fit a record",
                 cure="keep large data elsewhere and record its name and SHA-256",
             )
-        return Draft(
-            before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected
-        )
+        return Draft(before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected)
 
     def _fill(self, members: dict[str, Any]) -> None:
         """Give every content member that was left out its default, and a bare actor its object."""
         for name in ("event_type", "entity_id"):
             if name not in members:
-                raise RejectedError(
-                    f"the event has no {name}", place=f"/{name}", cure="every event needs one"
-                )
+                raise RejectedError(f"the event has no {name}", place=f"/{name}", cure="every event needs one")
         setdefault = members.setdefault
         payload = setdefault("payload", {})
         setdefault("context", {})

@@ -53,9 +53,7 @@ class GroupCommit:
         waiter = _Waiter(request)
         with self._lock:
             if self._waiting_events + len(request.drafts) > self._waiting_max:
-                raise BusyError(
-                    f"{self._waiting_events} events wait to be sealed already: wait a moment, then repeat"
-                )
+                raise BusyError(f"{self._waiting_events} events wait to be sealed already: wait a moment, then repeat")
             self._waiting.append(waiter)
             self._waiting_events += len(request.drafts)
             if not self._led:
@@ -92,9 +90,7 @@ class GroupCommit:
             # Ctrl-C in the leading thread, or our own mistake: the others must not wait for ever.
             for waiter in taken:
                 if waiter.request.sealed is None and waiter.request.error is None:
-                    waiter.request.error = StoreError(
-                        "sealing was interrupted; the outcome is unknown: repeat"
-                    )
+                    waiter.request.error = StoreError("sealing was interrupted; the outcome is unknown: repeat")
                     waiter.request.error.__cause__ = error
             raise
         finally:

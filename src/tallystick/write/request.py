@@ -141,9 +141,7 @@ class Resolution:
                 return
             if draft.brought_id.startswith(draft.prefix):
                 # Ids that we make are never looked up: whoever guesses the next one would have it sealed twice.
-                raise ConflictError(
-                    f"the event id {draft.id!r} is the ledger's own to give: send one of your own"
-                )
+                raise ConflictError(f"the event id {draft.id!r} is the ledger's own to give: send one of your own")
             self.brought[draft.id] = index
         version = self._versions.get(draft.entity_id)
         if version is None:

@@ -29,9 +29,7 @@ _KEYS_CURE: Final = "give the folder that holds this ledger's keys"
 
 def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMaker, now: int) -> None:
     """Commit the genesis and the opening of epoch 0, together. `ConflictError` if the ledger exists."""
-    line = genesis.seal(
-        keys.root, event_id=spell(ids.prefix, ids.next_counter()), recorded_at=timestamp.render(now)
-    )
+    line = genesis.seal(keys.root, event_id=spell(ids.prefix, ids.next_counter()), recorded_at=timestamp.render(now))
     tree, _ = Tree.empty().extend([leaf_hash(line)])
     state = State(
         tree=tree,
@@ -83,9 +81,7 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
     if head is None:
         raise StoreError("the store holds no ledger")
     try:
-        verifier_key = VerifierKey(
-            genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis)
-        )
+        verifier_key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
         checkpoint = open_checkpoint(head.checkpoint, [verifier_key], origin=genesis.origin)
         tree = Tree.from_edges(head.size, _edges(store, head.size))
         last = read_record(store, head.size - 1)
@@ -113,9 +109,7 @@ def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis
     """Whether these are the keys of this ledger. `RejectedError` before anything is sealed under others."""
     opened = EpochOpened.of(read_record(store, state.epoch_at))
     if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
-        raise RejectedError(
-            "the master key is not the one that this ledger was sealed under", cure=_KEYS_CURE
-        )
+        raise RejectedError("the master key is not the one that this ledger was sealed under", cure=_KEYS_CURE)
     in_force = checkpoint_key(store, state.checkpoint_key_at, genesis=genesis)
     if keys.checkpoint.public_key().public_bytes_raw() != in_force:
         raise RejectedError("the checkpoint key is not the one in force in this ledger", cure=_KEYS_CURE)

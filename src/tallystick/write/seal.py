@@ -136,9 +136,7 @@ class Planner:
         state = self._state
         if state.epoch >= 0:
             first, last = state.epoch_at, self._position(len(self._drafts))
-            self._append(
-                [system_draft(EPOCH_CLOSED, EpochClosed(state.epoch, first, last).payload(), self._ids)]
-            )
+            self._append([system_draft(EPOCH_CLOSED, EpochClosed(state.epoch, first, last).payload(), self._ids)])
         self._opening = _Opening(len(self._drafts), state.epoch + 1)
         key = epoch_key(self._event_mac, self._opening.epoch)
         opened = EpochOpened(self._opening.epoch, commitment(key))

@@ -216,9 +216,7 @@ class Sealer:
         held = now < state.recorded_at
         if held and not self._clock_held:
             behind = (state.recorded_at - now) / timestamp.SECOND
-            _log.warning(
-                "the clock stepped back %.6f s; recorded times are held until it has caught up", behind
-            )
+            _log.warning("the clock stepped back %.6f s; recorded times are held until it has caught up", behind)
         self._clock_held = held
 
 

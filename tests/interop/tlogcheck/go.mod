@@ -1,5 +1,5 @@
 module tlogcheck
 
-go 1.23.0
+go 1.18
 
-require golang.org/x/mod v0.27.0
+require golang.org/x/mod v0.17.0

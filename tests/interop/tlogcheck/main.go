@@ -160,16 +160,16 @@ func (l *log) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 // publicPath is a tile's path by C2SP tlog-tiles, which fixes the height and says "entries" for "data".
 func publicPath(t tlog.Tile) string {
 	path := strings.TrimPrefix(t.Path(), fmt.Sprintf("tile/%d/", tileHeight))
-	if rest, ok := strings.CutPrefix(path, "data/"); ok {
-		path = "entries/" + rest
+	if strings.HasPrefix(path, "data/") {
+		path = "entries/" + strings.TrimPrefix(path, "data/")
 	}
 	return "tile/" + path
 }
 
 func parsePublicPath(path string) (tlog.Tile, error) {
 	rest := strings.TrimPrefix(path, "tile/")
-	if below, ok := strings.CutPrefix(rest, "entries/"); ok {
-		rest = "data/" + below
+	if strings.HasPrefix(rest, "entries/") {
+		rest = "data/" + strings.TrimPrefix(rest, "entries/")
 	}
 	t, err := tlog.ParseTilePath(fmt.Sprintf("tile/%d/%s", tileHeight, rest))
 	if err == nil && publicPath(t) != path {
@@ -237,7 +237,7 @@ func checkHashes(t tlog.Tile, data []byte, reader tlog.HashReader) error {
 	if !bytes.Equal(data, proven) {
 		return errors.New("these are not the hashes of the tree")
 	}
-	for i := range t.W {
+	for i := 0; i < t.W; i++ {
 		first := t.N<<tileHeight + int64(i)
 		hash, err := tlog.HashFromTile(t, data, tlog.StoredHashIndex(t.L*tileHeight, first))
 		if err != nil {
@@ -256,7 +256,7 @@ func checkEntries(t tlog.Tile, data []byte, reader tlog.HashReader, covered []bo
 	if err != nil {
 		return err
 	}
-	for i := range t.W {
+	for i := 0; i < t.W; i++ {
 		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
 			return fmt.Errorf("the bytes end within entry %d of %d", i, t.W)
 		}
