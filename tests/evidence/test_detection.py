@@ -73,7 +73,7 @@ class Outsider:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._db = apsw.Connection(str(folder / "ledger.db"))
-        self._triggers = self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        self._triggers = self.sql("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
         for name, _ in self._triggers:
             self._db.execute(f"DROP TRIGGER {name}")
 
