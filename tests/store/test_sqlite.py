@@ -396,21 +396,24 @@ def test_a_commit_that_fails_half_way_leaves_no_trace(folder: Path) -> None:
     assert stored(store) == lines_of(0, 403)
 
 
-def test_of_several_stores_that_create_at_once_one_wins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", range(12))
+def test_of_several_stores_that_create_at_once_one_wins(tmp_path: Path, turn: int) -> None:
+    folder = tmp_path / f"{turn}"
     won: list[int] = []
 
     def create(number: int) -> None:
-        store = SqliteStore(tmp_path / "ledger")
+        store = SqliteStore(folder)
         try:
             store.create(batch_of(0, 2, mark=f"{number}"), head_of(2, mark=f"{number}"))
         except ConflictError:
+            assert store.head() is not None
             return
         won.append(number)
 
     in_threads(8, create)
 
     assert len(won) == 1
-    assert stored(SqliteStore(tmp_path / "ledger")) == lines_of(0, 2, mark=f"{won[0]}")
+    assert stored(SqliteStore(folder)) == lines_of(0, 2, mark=f"{won[0]}")
 
 
 APPEND_MANY_TIMES: Final = """

@@ -215,12 +215,13 @@ def _head_row(head: Head) -> tuple[Any, ...]:
 
 
 def _check_layout(connection: apsw.Connection, path: Path) -> None:
-    application = connection.pragma("application_id")
-    layout = connection.pragma("user_version")
-    empty = not query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
-    if application != _APPLICATION_ID and not empty:
+    # Emptiness first: another process may create the ledger between any two of these, and does it at one stroke.
+    if not query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"):
+        return
+    if connection.pragma("application_id") != _APPLICATION_ID:
         raise StoreError(f"{path} is a SQLite database, but not a Tallystick ledger")
-    if not empty and layout != _LAYOUT:
+    layout = connection.pragma("user_version")
+    if layout != _LAYOUT:
         raise StoreError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
 
 
