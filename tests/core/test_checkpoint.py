@@ -24,13 +24,10 @@ RECORDS: Final = (b'{"seq":0,"type":"t","x":""}', '{"seq":1,"type":"t","x":"é"}
 TEXT: Final = f"{ORIGIN}\n2\nNagYmulXm3NkFnVxj8kmFS/5a7O6V2f7NmqIDDSV9Yw=\n"
 CHECKPOINT: Final = Checkpoint.parse(TEXT)
 SIGNED: Final = (
-    f"{TEXT}\n— {ORIGIN} VsgQzeamOI5QBlL+HUqxzO2kWeOyn1NKJp2UPgh0iCnDsAgGm8tBy8CCm9RyIevzvzbUZx5GW5UISJ"
-    "1Vl+GWheqDLQo=\n"
+    f"{TEXT}\n— {ORIGIN} VsgQzeamOI5QBlL+HUqxzO2kWeOyn1NKJp2UPgh0iCnDsAgGm8tBy8CCm9RyIevzvzbUZx5GW5UISJ1Vl+GWheqDLQo=\n"
 ).encode()
 
-OF_ANOTHER_LOG: Final = (
-    "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
-)
+OF_ANOTHER_LOG: Final = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
 """The example of C2SP tlog-checkpoint."""
 
 

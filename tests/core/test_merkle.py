@@ -383,9 +383,7 @@ def test_a_rewritten_tree_is_not_consistent_with_the_one_before() -> None:
 
     for old_size in (10, 15, 16):
         proof = subproof(old_size, 0, 20, complete=True)
-        assert not verify_consistency(
-            old_size, 20, path=proof, old_root=mth(0, old_size), root=rewritten.root
-        )
+        assert not verify_consistency(old_size, 20, path=proof, old_root=mth(0, old_size), root=rewritten.root)
 
 
 def test_every_tree_is_consistent_with_the_empty_one_and_needs_no_path() -> None:

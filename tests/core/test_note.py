@@ -139,9 +139,7 @@ def test_a_note_of_the_first_implementation_opens() -> None:
     assert [key.name for key in note.signers] == ["PeterNeumann"]
 
 
-@pytest.mark.parametrize(
-    "text", ["\n", "a\n", "a\n\nb\n", "a\n\n", "\n\n\n", "a\n\n— b AAAA\n", "é\u2028\x85\x7f\n"]
-)
+@pytest.mark.parametrize("text", ["\n", "a\n", "a\n\nb\n", "a\n\n", "\n\n\n", "a\n\n— b AAAA\n", "é\u2028\x85\x7f\n"])
 def test_the_last_empty_line_divides_text_and_signatures(text: str) -> None:
     note = sign_note(text, SIGNER)
 
