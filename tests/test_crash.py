@@ -281,6 +281,33 @@ def test_whichever_write_fails_nothing_acknowledged_is_lost_and_nothing_repeated
     assert proof.verify(lines[position], [scene.ledger.verifier_key], origin=scene.ledger.origin).size == len(lines)
 
 
+def test_a_commit_that_failed_yet_persisted_is_recognised_by_the_head_and_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a caller that brings no id, and so could not repeat without sealing its event twice.
+    scene = Scene(tmp_path, monkeypatch, store=memory_store(tmp_path), fault="failed, yet persisted", fail_at=2)
+    scene.append("a")
+
+    sealed = scene.ledger.append(event_type="t.happened", entity_id="e")
+
+    assert (scene.writes, sealed.position, scene.ledger.size) == (3, 3, 4)
+    assert scene.ledger.append(event_type="t.happened", entity_id="e").entity_version == 3
+
+
+@pytest.mark.parametrize("fault", ["failed", "busy", "failed, yet persisted, and then silent"])
+def test_a_commit_of_which_the_outcome_is_not_known_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    scene = Scene(tmp_path, monkeypatch, store=memory_store(tmp_path), fault=fault, fail_at=1)
+
+    with pytest.raises((StoreError, BusyError), match="injected"):
+        scene.ledger.append(event_type="t.happened", entity_id="e", id="a")
+
+    again = scene.ledger.append(event_type="t.happened", entity_id="e", id="a")
+    assert again.replayed is fault.endswith("silent")
+    assert (again.position, scene.ledger.size) == (2, 3)
+
+
 def check_keys_of(ledger: tallystick.Ledger, folder: Path) -> None:
     """Fails unless the keys in the folder are those that the ledger names."""
     keystore = Keystore(folder)

@@ -150,7 +150,7 @@ class _Verification:
         self._head: Final = head
         self._genesis: Final = self._read_genesis()
         self._ledger: Final = self._genesis.ledger if self._genesis else self._name_by_other_means()
-        self._keys: Final = keystore.ledger_keys(self._ledger) if keystore else None
+        self._keys = keystore.ledger_keys(self._ledger) if keystore else None
 
     def run(self, plan: _Plan, progress: Progress | None) -> Report:
         started = time.monotonic()
@@ -231,6 +231,7 @@ class _Verification:
             self._add(Kind.GENESIS, 0, "the genesis is not signed by the root key that it names")
         if self._keys and self._keys.root.public_key().public_bytes_raw() != genesis.root_key:
             self._add(Kind.GENESIS, 0, "the root key is not the one in the folder of the keys")
+            self._keys = None  # under another ledger's keys no signature would hold, and that says nothing
 
     def _keys_before(self, first: int) -> dict[Purpose, KeyInForce]:
         """The keys in force where the scan begins: at 0 the genesis', else what the head leads to."""
