@@ -424,7 +424,7 @@ def test_too_many_waiting_events_are_refused_as_busy_and_lose_nothing(
             callers.append(threading.Thread(target=lambda: sealed.append(ledger.append(event())), daemon=True))
             callers[-1].start()
         assert ledger._sealer is not None
-        while ledger._sealer._group._waiting_events < 4:
+        while len(ledger._sealer._group._waiting) < 4:
             threading.Event().wait(0.001)
 
         with pytest.raises(BusyError, match="wait a moment"):

@@ -6,6 +6,7 @@ which can corrupt a write-ahead log at a reset.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import apsw
 from tallystick.errors import BusyError, StoreError
 
 _BUSY_TIMEOUT_MS: Final = 30_000
+_RETRY_MS: Final = 10
 
 
 def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096) -> apsw.Connection:
@@ -23,11 +25,23 @@ def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096) -> apsw.Co
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_bytes)
-    connection.pragma("journal_mode", "wal")
+    _use_write_ahead_log(connection)
     connection.pragma("synchronous", synchronous)
     # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.
     connection.pragma("recursive_triggers", True)
     return connection
+
+
+def _use_write_ahead_log(connection: apsw.Connection) -> None:
+    """Turn the mode on. Of several processes that do so at once SQLite turns the others away without waiting."""
+    for attempt in range(_BUSY_TIMEOUT_MS // _RETRY_MS):
+        try:
+            connection.pragma("journal_mode", "wal")
+            return
+        except apsw.BusyError:
+            if attempt == _BUSY_TIMEOUT_MS // _RETRY_MS - 1:
+                raise
+            time.sleep(_RETRY_MS / 1_000)
 
 
 def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:

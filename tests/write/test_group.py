@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import linecache
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from tallystick.errors import BusyError, ConflictError, StoreError
 from tallystick.ids import IdMaker
+from tallystick.write import group as group_module
 from tallystick.write.accept import Acceptor
 from tallystick.write.group import GroupCommit
 from tallystick.write.request import Request, Sealed
@@ -245,6 +251,9 @@ class Interrupting:
     def release(self) -> None:
         self._lock.release()
 
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
 
 def interrupt_next_waiter(monkeypatch: pytest.MonkeyPatch, *, after: threading.Event | None) -> None:
     """The wait of the next caller ends in KeyboardInterrupt, at once or after an event."""
@@ -288,13 +297,13 @@ def test_a_waiter_that_is_interrupted_when_it_was_given_the_lead_passes_it_on(
     settle = Settler(gate)
     groups = group(settle, events_max=2)
     given = threading.Event()
-    hand_over = GroupCommit._hand_over
+    hand_over = GroupCommit._end_lead
 
-    def handing_over(self: GroupCommit) -> None:
-        hand_over(self)
+    def handing_over(self: GroupCommit, *arguments: Any) -> None:
+        hand_over(self, *arguments)
         given.set()
 
-    monkeypatch.setattr(GroupCommit, "_hand_over", handing_over)
+    monkeypatch.setattr(GroupCommit, "_end_lead", handing_over)
     first = Call(groups, request_of())
     assert gate.reached.wait(PATIENCE_SECONDS)
     interrupt_next_waiter(monkeypatch, after=given)
@@ -347,7 +356,7 @@ def test_no_wake_up_is_lost_among_many_threads() -> None:
     assert sorted(position for mine in answers for position in mine) == [*range(1, threads * each + 1)]
     assert all(mine == sorted(mine) for mine in answers)
     assert len(settle.calls) < threads * each, "no two requests ever shared a commit"
-    assert (len(groups._waiting), groups._waiting_events, groups._led) == (0, 0, False)
+    assert (len(groups._waiting), len(groups._taken), groups._leader) == (0, 0, None)
 
 
 def test_requests_of_many_sizes_and_failures_leave_no_one_waiting() -> None:
@@ -374,4 +383,59 @@ def test_requests_of_many_sizes_and_failures_leave_no_one_waiting() -> None:
     in_threads(12, work)
 
     assert counts[0] > counts[1] > 0
-    assert (len(groups._waiting), groups._waiting_events, groups._led) == (0, 0, False)
+    assert (len(groups._waiting), len(groups._taken), groups._leader) == (0, 0, None)
+
+
+@pytest.mark.parametrize("beside", [0, 3], ids=["alone", "with others waiting"])
+def test_an_interrupt_at_any_line_leaves_nobody_waiting_for_ever(beside: int) -> None:
+    for line_number in itertools.count():
+        settle = Settler()
+        groups = group(settle, events_max=2)
+        reached = _run_interrupted(groups, line_number, beside)
+        after = Call(groups, request_of())
+        after.done()
+        assert after.answer, f"interrupted at step {line_number}"
+        if not reached:
+            break
+    assert line_number > 20, "the interrupts missed the code"
+
+
+def _run_interrupted(groups: GroupCommit, line_number: int, beside: int) -> bool:
+    """Make calls, the first of them with a KeyboardInterrupt at the given step of it in group.py."""
+    seen = 0
+    entered: set[tuple[FrameType, int]] = set()
+
+    def leaves_a_with(frame: FrameType) -> bool:
+        """Whether a `with` is being left: there Python itself takes no interrupt, or no lock were safe."""
+        here = (frame, frame.f_lineno)
+        leaves = here in entered
+        if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+            entered.add(here)
+        return leaves
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if frame.f_code.co_filename != group_module.__file__:
+            return None
+        if event == "line" and not leaves_a_with(frame):
+            seen += 1
+            if seen == line_number + 1:
+                raise KeyboardInterrupt
+        return trace
+
+    def interrupted() -> None:
+        sys.settrace(trace)
+        try:
+            with suppress(KeyboardInterrupt):
+                groups.run(request_of())
+        finally:
+            sys.settrace(None)
+
+    hurt = threading.Thread(target=interrupted, daemon=True)
+    others = [Call(groups, request_of()) for _ in range(beside)]
+    hurt.start()
+    hurt.join(PATIENCE_SECONDS)
+    assert not hurt.is_alive()
+    for call in others:
+        call.done()
+    return seen > line_number

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from binascii import hexlify
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -111,12 +111,6 @@ class LedgerKeys:
     ) -> LedgerKeys:
         """The keys of the named ledger under a deployment's master secret and signing keys."""
         return cls(purpose_key(ledger_key(master, ledger), EVENT_MAC), root, checkpoint, evidence)
-
-    def replacing(self, purpose: str, new: Ed25519PrivateKey) -> LedgerKeys:
-        """The same keys but for the new `checkpoint` or `evidence` key."""
-        if purpose == "checkpoint":
-            return replace(self, checkpoint=new)
-        return replace(self, evidence=new)
 
 
 def _length_prefixed(data: bytes) -> bytes:

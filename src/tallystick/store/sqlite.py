@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -60,7 +61,7 @@ class SqliteStore:
 
     def create(self, batch: Batch, head: Head) -> None:
         with self._writing, translated("create the ledger"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             writer = self._open_writer()
             with transaction(writer):
                 if query(writer, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
@@ -193,10 +194,8 @@ class SqliteStore:
 def _insert(connection: apsw.Connection, batch: Batch) -> None:
     for start in range(0, len(batch.lines), _ROWS_AT_ONCE):
         lines = batch.lines[start : start + _ROWS_AT_ONCE]
-        values: list[Any] = []
-        for position, line in enumerate(lines, batch.first + start):
-            values += (position, line, crc32(line))
-        connection.execute(_insert_sql(len(lines)), values)
+        rows = zip(count(batch.first + start), lines, map(crc32, lines), strict=False)
+        connection.execute(_insert_sql(len(lines)), list(chain.from_iterable(rows)))
     for tile in batch.tiles:
         number = (tile.level << _INDEX_BITS) + tile.index
         connection.execute("INSERT INTO tile VALUES (?,?,?)", (number, tile.hashes, tile.root))

@@ -20,13 +20,21 @@ Commit = Callable[[list[Request]], None]
 
 
 class _Waiter:
-    __slots__ = ("leads", "request", "wake")
+    __slots__ = ("request", "wake")
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.leads = False
         self.wake = threading.Lock()
         self.wake.acquire()
+
+    @property
+    def settled(self) -> bool:
+        return self.request.sealed is not None or self.request.error is not None
+
+    def nudge(self) -> None:
+        """Have the caller look around. Once too often does no harm."""
+        if self.wake.locked():
+            self.wake.release()
 
 
 class GroupCommit:
@@ -45,76 +53,84 @@ class GroupCommit:
         self._turn: Final = turn or threading.Lock()
         self._lock: Final = threading.Lock()
         self._waiting: deque[_Waiter] = deque()
-        self._waiting_events = 0
-        self._led = False
+        self._taken: list[_Waiter] = []
+        self._leader: _Waiter | None = None
 
     def run(self, request: Request) -> Sequence[Sealed]:
         """Have the request settled; gives its receipts or raises its error. `BusyError` when too many wait."""
         waiter = _Waiter(request)
-        with self._lock:
-            if self._waiting_events + len(request.drafts) > self._waiting_max:
-                raise BusyError(f"{self._waiting_events} events wait to be sealed already: wait a moment, then repeat")
-            self._waiting.append(waiter)
-            self._waiting_events += len(request.drafts)
-            if not self._led:
-                self._led = waiter.leads = True
-        if not waiter.leads:
-            self._wait(waiter)
-        if waiter.leads:
-            self._lead()
+        try:
+            self._join(waiter)
+            while self._leader is not waiter and not waiter.settled:
+                self._wait(waiter)
+            if self._leader is waiter:
+                self._lead(waiter)
+        except BaseException as error:
+            # Ctrl-C, at whatever step: the others must neither wait for ever nor be left without a leader.
+            self._leave(waiter, error)
+            raise
         if request.error is not None:
             raise request.error
         assert request.sealed is not None, "commit settles every request"
         return request.sealed
 
-    def _wait(self, waiter: _Waiter) -> None:
-        try:
-            waiter.wake.acquire()
-        except BaseException:
-            # Interrupted while waiting: leave the line, or pass on a lead that was given meanwhile.
-            with self._lock:
-                if waiter in self._waiting and not waiter.leads:
-                    self._waiting.remove(waiter)
-                    self._waiting_events -= len(waiter.request.drafts)
-            if waiter.leads:
-                self._lead()
-            raise
-
-    def _lead(self) -> None:
+    def _join(self, waiter: _Waiter) -> None:
         with self._lock:
-            taken = self._take()
-        try:
-            with self._turn:
-                self._commit([waiter.request for waiter in taken])
-        except BaseException as error:
-            # Ctrl-C in the leading thread, or our own mistake: the others must not wait for ever.
-            for waiter in taken:
-                if waiter.request.sealed is None and waiter.request.error is None:
-                    waiter.request.error = StoreError("sealing was interrupted; the outcome is unknown: repeat")
-                    waiter.request.error.__cause__ = error
-            raise
-        finally:
-            self._hand_over()
-            for waiter in taken:
-                if not waiter.leads:
-                    waiter.wake.release()
+            waiting = sum(len(other.request.drafts) for other in self._waiting)
+            if waiting + len(waiter.request.drafts) > self._waiting_max:
+                raise BusyError(f"{waiting} events wait to be sealed already: wait a moment, then repeat")
+            self._waiting.append(waiter)
+            if self._leader is None:
+                self._leader = waiter
 
-    def _take(self) -> list[_Waiter]:
-        taken: list[_Waiter] = []
+    def _wait(self, waiter: _Waiter) -> None:
+        waiter.wake.acquire()
+
+    def _lead(self, waiter: _Waiter) -> None:
+        with self._lock:
+            self._take()
+        with self._turn:
+            self._commit([taken.request for taken in self._taken])
+        self._end_lead(waiter, None)
+
+    def _take(self) -> None:
+        """Move what waits to what is taken, up to the bound. No waiter is ever in neither of the two."""
         count = 0
         while self._waiting:
-            more = len(self._waiting[0].request.drafts)
-            if taken and count + more > self._events_max:
+            first = self._waiting[0]
+            count += len(first.request.drafts)
+            if self._taken and count > self._events_max:
                 break
-            taken.append(self._waiting.popleft())
-            count += more
-        self._waiting_events -= count
-        return taken
+            self._taken.append(first)
+            self._waiting.popleft()
 
-    def _hand_over(self) -> None:
+    def _end_lead(self, waiter: _Waiter, error: BaseException | None) -> None:
+        """Wake those whose requests are settled, and hand the lead to the first that waits.
+
+        Every step may be repeated, and the lead passes on by one assignment, so that an interrupt within
+        is mended by doing all of it again.
+        """
         with self._lock:
-            if self._waiting:
-                self._waiting[0].leads = True
-                self._waiting[0].wake.release()
-            else:
-                self._led = False
+            if self._taken and self._waiting and self._waiting[0] is self._taken[-1]:
+                self._waiting.popleft()  # an interrupt came between the two halves of its move
+            for taken in self._taken:
+                if not taken.settled:
+                    taken.request.error = StoreError("sealing was interrupted; the outcome is unknown: repeat")
+                    taken.request.error.__cause__ = error
+                if taken is not waiter:
+                    taken.nudge()
+            following = self._waiting[0] if self._waiting else None
+            self._taken = []
+            self._leader = following
+            if following is not None:
+                following.nudge()
+
+    def _leave(self, waiter: _Waiter, error: BaseException) -> None:
+        with self._lock:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+        if self._leader is waiter:
+            self._end_lead(waiter, error)
+        with self._lock:
+            if self._leader is not None:
+                self._leader.nudge()  # the interrupt may have come between its promotion and its waking
