@@ -31,13 +31,19 @@ class Location:
     @classmethod
     def parse(cls, url: str | os.PathLike[str]) -> Location:
         """A path, `sqlite:///path/to/folder`, or `memory:`. Raises `RejectedError` for another scheme."""
-        text = os.fspath(url)
+        text = os.fsdecode(url)
+        if "\0" in text:
+            raise RejectedError("the ledger's path has a NUL character", cure="give a folder")
         if not isinstance(url, str):
             return cls(Path(text))
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:
+            raise RejectedError(f"{text!r} is not a URL: {error}", cure="give a folder") from error
         if text == "memory:":
             return cls(None)
-        if parts.scheme == "sqlite" and not parts.netloc and parts.path not in ("", "/"):
+        plain = not (parts.netloc or parts.query or parts.fragment)
+        if parts.scheme == "sqlite" and plain and parts.path not in ("", "/"):
             return cls(Path(unquote(parts.path)))
         # One letter before the colon is a Windows drive, not a scheme.
         if "://" in text or (len(parts.scheme) > 1 and parts.scheme in _KNOWN_SCHEMES):
@@ -61,6 +67,10 @@ class Location:
         if chosen:
             return Path(chosen)
         return self.folder / "keys" if self.folder else None
+
+    def has_traces(self) -> bool:
+        """Whether an index lies here, which is made only beside a ledger."""
+        return self.folder is not None and (self.folder / "index.db").exists()
 
     def open_store(self, *, readonly: bool = False) -> Store:
         """The store of this location. Touches nothing until it is used."""

@@ -47,8 +47,8 @@ class Keystore:
         self._lock: Final = threading.Lock()
 
     def exists(self) -> bool:
-        """Whether keys were made here."""
-        return self.folder is None or (self.folder / "master.key").exists()
+        """Whether keys were made here; also when some of them are gone, which using them then tells."""
+        return self.folder is None or any((self.folder / f"{name}.key").exists() for name in ("master", *SIGNING_KEYS))
 
     def make(self) -> None:
         """Make all keys, unless they are there. They appear together or not at all, also of two makers."""
@@ -151,6 +151,8 @@ class Keystore:
             return self._secrets[name]
         path = self.folder / f"{name}.key"
         try:
+            if path.is_fifo():  # opening it would wait for ever
+                raise StoreError(f"could not read the key {path}: it is a pipe")
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 if os.name == "posix" and mode & _OTHERS:

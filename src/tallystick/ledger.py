@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location, deployment_name
+from tallystick.core.canonical import SURROGATE
 from tallystick.core.event import Event
 from tallystick.core.keys import KEY_BYTES, LedgerKeys
 from tallystick.core.merkle import consistency_path, inclusion_path
@@ -153,8 +154,10 @@ class Ledger:
 
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id. `NotFoundError` when there is none."""
+        if type(key) is not int and type(key) is not str:
+            raise RejectedError(f"{key!r} is neither a position nor an event id", cure="give an integer or a string")
         if isinstance(key, str):
-            position = self._find(key)
+            position = None if SURROGATE.search(key) else self._find(key)
             if position is None:
                 raise NotFoundError(f"there is no event with the id {key!r} in {self.name}")
         else:
@@ -325,6 +328,11 @@ def open_ledger(
         if store.head() is None:
             if not create or readonly:
                 raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
+            if location.has_traces():
+                raise TamperError(
+                    f"there is an index of a ledger in {os.fspath(url)}, and no ledger: it was removed. Put it back, "
+                    "or delete index.db to begin another one"
+                )
             _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock)
         ledger = Ledger(
             store,

@@ -66,11 +66,12 @@ def run_script(connection: apsw.Connection, script: str) -> None:
 @contextmanager
 def transaction(connection: apsw.Connection) -> Iterator[None]:
     """A transaction that takes the write lock at once: all of what happens inside, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:
+        # Also when Ctrl-C came right after BEGIN: an open transaction would lock everybody out for good.
         # A failed COMMIT may leave the transaction open; after some errors SQLite has rolled back by itself.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -84,5 +85,5 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except (apsw.BusyError, apsw.LockedError) as error:
         raise BusyError(f"another process holds the database's lock; could not {doing}: {error}") from error
-    except (apsw.Error, OSError) as error:
+    except (apsw.Error, OSError, UnicodeDecodeError) as error:  # the last is apsw's, for TEXT that is not UTF-8
         raise StoreError(f"could not {doing}: {error}") from error

@@ -359,27 +359,48 @@ def test_an_index_that_cannot_be_used_is_made_anew(
     assert any("made anew" in record.getMessage() for record in caplog.records) is expected
 
 
-def test_an_index_ahead_of_a_log_that_was_put_back_is_made_anew(tmp_path: Path) -> None:
+def test_an_index_ahead_of_a_log_that_was_put_back_is_kept_as_the_trace_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "ledger"
     with tallystick.open(folder) as ledger:
         fill(ledger, 20)
     shutil.copy(folder / "ledger.db", tmp_path / "older.db")
     with tallystick.open(folder) as ledger:
         fill(ledger, 30)
-
-    shutil.copy(tmp_path / "older.db", folder / "ledger.db")
-    check_ledger(folder)
-
-    # And when the log has grown past the index again, otherwise than before.
-    with tallystick.open(folder) as ledger:
-        fill(ledger, 30)
-    shutil.copy(tmp_path / "older.db", folder / "ledger.db")
     kept = (folder / "index.db").read_bytes()
+    shutil.copy(tmp_path / "older.db", folder / "ledger.db")
+
+    with tallystick.open(folder) as ledger, pytest.raises(TamperError, match="an older copy was put back"):
+        fill(ledger, 31)
+    assert (folder / "index.db").exists()
+
+    # On purpose, then; and when the log has grown past the old index, otherwise than before.
     (folder / "index.db").unlink()
     with tallystick.open(folder) as ledger:
         fill(ledger, 60)
-    (folder / "index.db").write_bytes(kept)
     check_ledger(folder)
+    (folder / "index.db").write_bytes(kept)
+    with tallystick.open(folder) as ledger, pytest.raises(TamperError, match="has seen another record"):
+        fill(ledger, 61)
+
+
+def test_a_log_put_back_beneath_an_open_ledger_is_not_sealed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 20)
+    older = apsw.Connection(str(folder / "ledger.db"))
+    shutil.copytree(folder, tmp_path / "older")
+    older.close()
+    with tallystick.open(folder) as ledger:
+        fill(ledger, 30)
+        size = ledger.size
+        source = apsw.Connection(str(tmp_path / "older" / "ledger.db"))
+        target = apsw.Connection(str(folder / "ledger.db"))
+        with target.backup("main", source, "main") as backup:
+            backup.step()
+        source.close()
+        target.close()
+        with pytest.raises(TamperError, match=f"had {size} records"):
+            ledger.append(event_type="t", entity_id="e")
 
 
 def test_an_index_that_is_deleted_while_in_use_costs_only_a_rebuild(folder: Path) -> None:

@@ -439,3 +439,21 @@ def _run_interrupted(groups: GroupCommit, line_number: int, beside: int) -> bool
     for call in others:
         call.done()
     return seen > line_number
+
+
+def test_an_append_within_an_append_is_refused_instead_of_waiting_for_itself() -> None:
+    refused: list[BaseException] = []
+
+    def within(_: list[Request]) -> None:
+        try:
+            groups.run(request_of())
+        except BusyError as error:
+            refused.append(error)
+
+    groups = group(Settler(within))
+    call = Call(groups, request_of())
+    call.done()
+
+    assert call.answer
+    assert "within an append" in str(refused[0])
+    assert groups.run(request_of())

@@ -32,7 +32,7 @@ _OPTIONS: Final = (
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 _ASTRAL: Final = re.compile(rb"[\xf0-\xf4]")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _BIG_CURE: Final = "send a number this large as a string"
 
 
@@ -242,7 +242,7 @@ def _walk_object(value: Any, pointer: str, depth: int) -> dict[str, Any]:
 
 
 def _check_text(text: str, pointer: str) -> str:
-    if _SURROGATE.search(text):
+    if SURROGATE.search(text):
         raise RejectedError(
             "the text has a lone surrogate, which no UTF-8 can hold",
             place=pointer,

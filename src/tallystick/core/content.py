@@ -159,6 +159,12 @@ def _check_actor(actor: Any) -> None:
         check_key(value, f"/actor/{name}", ENTITY_ID_CHARACTERS_MAX)
 
 
+def is_actor(value: Any) -> bool:
+    """Whether the value plainly names an actor."""
+    plain = type(value) is dict and all(type(member) is str for member in value.values())
+    return plain and _is_actor(tuple(value.items()))
+
+
 @lru_cache(maxsize=4096)
 def _is_actor(members: tuple[tuple[str, Any], ...]) -> bool:
     names = [name for name, _ in members]

@@ -54,7 +54,7 @@ class Event:
             out["occurred_at"] = self.occurred_at
         if self.id is not None:
             out["id"] = self.id
-        if self.event_version != 1:
+        if type(self.event_version) is not int or self.event_version != 1:
             out["event_version"] = self.event_version
         if self.expected_version != "any":
             out["expected_version"] = self.expected_version

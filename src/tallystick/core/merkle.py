@@ -23,6 +23,7 @@ EMPTY_ROOT: Final = sha256(b"").digest()
 
 TILE_HEIGHT: Final = 8
 TILE_WIDTH: Final = 1 << TILE_HEIGHT
+TILE_LEVELS_MAX: Final = 8  # of a tree of up to 2^63 - 1 leaves
 TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 
 NodeSource = Callable[[int, int], bytes]

@@ -8,7 +8,7 @@ own records, runs of epochs, one root a tile. So ranges can be scanned in any nu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
@@ -186,11 +186,19 @@ class _Scanner:
             if end - done <= 1:
                 self._unreadable.update(range(done, end))
                 if done >= self._out.first:
-                    self._add(Kind.UNREADABLE, done, str(error))
+                    self._add_unreadable(done, str(error))
                 return
         middle = (done + end) // 2
         yield from self._rows(done, middle)
         yield from self._rows(middle, end)
+
+    def _add_unreadable(self, position: int, seen: str) -> None:
+        """Neighbours are one finding."""
+        before = self._out.findings[-1] if self._out.findings else None
+        if before and before.kind is Kind.UNREADABLE and before.end == position:
+            self._out.findings[-1] = replace(before, end=position + 1)
+        else:
+            self._add(Kind.UNREADABLE, position, seen, end=position + 1)
 
     def _absent(self, first: int, end: int) -> None:
         """Positions that no row came for. Neighbours are one finding."""

@@ -8,8 +8,10 @@ tree. The signed root decides: what hashes to it is proven, whoever wrote the fi
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +20,7 @@ from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
-from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH
+from tallystick.core.merkle import TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH
 from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
@@ -34,9 +36,6 @@ from tallystick.store.reading import checkpoint_key, evidence_key, read_record
 
 Progress = Callable[[int, int], None]
 """Called with how many records were checked, and of how many."""
-
-TILE_LEVELS_MAX: Final = 8
-"""Tile levels of the largest tree."""
 
 CLOCK_TOLERANCE: Final = 300 * timestamp.SECOND
 """How far the clocks of the writer and of the verifier may be apart."""
@@ -64,6 +63,10 @@ def verify(
     location = Location.parse(url)
     store = location.open_store(readonly=True)
     try:
+        try:
+            store.head()
+        except StoreError as error:
+            raise TamperError(f"the ledger cannot be read, it is damaged or not a ledger: {error}") from error
         keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
         if keys is not None and not keystore.exists():
             raise NotFoundError(f"there are no keys in {os.fspath(keys)}")
@@ -106,6 +109,8 @@ class _Plan:
     """What to scan, and where."""
 
     tasks: list[Task]
+    lost: range
+    """Published positions past the last record there is."""
     location: Location | None
     processes: int
 
@@ -116,16 +121,20 @@ class _Plan:
         head = store.head()
         if head is None:
             raise NotFoundError("there is no ledger here")
-        size = head.size
+        last = store.last_position()
+        if last is None:
+            raise TamperError(f"the ledger has a head that says {head.size} records, and no record")
+        # A head may claim any size; what is not there is one finding, and no work.
+        size = min(head.size, last + 1)
         end = size if end is None else min(end, size)
-        if not 0 <= first < max(end, 1):
+        if not 0 <= first < end:
             raise RejectedError(f"there are no positions {first} to {end} in a ledger of {size}")
         first -= first % TILE_WIDTH
         end = min(size, end + -end % TILE_WIDTH)
         tasks = [Task(at, min(at + RANGE_RECORDS, end)) for at in range(first, end, RANGE_RECORDS)]
         # A process takes longer to start than one range takes to scan.
         useful = min(processes or os.cpu_count() or 1, len(tasks))
-        return cls(tasks, location, useful if location and location.folder else 1)
+        return cls(tasks, range(size, head.size), location, useful if location and location.folder else 1)
 
 
 class _Verification:
@@ -154,7 +163,13 @@ class _Verification:
 
     def run(self, plan: _Plan, progress: Progress | None) -> Report:
         started = time.monotonic()
+        inspection = Future[list[str]]()
+        inspector = threading.Thread(target=_fulfil, args=(inspection, self._store.inspect), name="tallystick-inspect")
+        inspector.start()
         self._check_genesis()
+        if plan.lost:
+            seen = f"{len(plan.lost)} records at the end are not in the store"
+            self._findings.append(Finding(Kind.MISSING, plan.lost.start, seen, plan.lost.stop))
         tasks = plan.tasks
         first, end = tasks[0].first, tasks[-1].end
         event_mac = self._keys.event_mac if self._keys else None
@@ -173,7 +188,9 @@ class _Verification:
         tree.finish(checkpoint.root if checkpoint else None)
         self._findings += tree.findings
         since = self._check_since(history, tree)
-        self._check_store()
+        self._check_past_the_end()
+        for problem in inspection.result():
+            self._add(Kind.STORE, None, problem)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
         return Report(
             ledger=self._ledger,
@@ -306,13 +323,13 @@ class _Verification:
             return None
         return held
 
-    def _check_store(self) -> None:
-        """(14) What lies past the published size, and what the store says of itself."""
-        for stored in self._store.read(self._head.size, SIZE_MAX):
-            head = self._store.head()  # read after the row: what was published meanwhile is below it
-            if head is None or stored.position >= head.size:
-                self._add(Kind.UNPUBLISHED, stored.position, "a record past the published size")
-            break
+    def _check_past_the_end(self) -> None:
+        """(14) What lies past the published size."""
+        last = self._store.last_position()
+        head = self._store.head()  # read after the position: what was published meanwhile is below it
+        if last is not None and head is not None and last >= head.size:
+            first = next(self._store.read(head.size, last), None)
+            self._add(Kind.UNPUBLISHED, first.position if first else last, "a record past the published size")
         for level in range(TILE_LEVELS_MAX):
             for tile in self._store.tiles(level, self._head.size >> TILE_HEIGHT * (level + 1), 1 << 48):
                 head = self._store.head()
@@ -320,8 +337,6 @@ class _Verification:
                     position = tile.index * TILE_WIDTH ** (level + 1)
                     self._add(Kind.TILE, position, f"hash tile {level}/{tile.index} lies past the published size")
                 break
-        for problem in self._store.inspect():
-            self._add(Kind.STORE, None, problem)
 
     def _proven(self, first: int, end: int, tree: TreeCheck, since: Checkpoint | None) -> tuple[tuple[int, int], ...]:
         if not tree.proven:
@@ -340,6 +355,17 @@ class _Verification:
         return (*ranges, (first, end)) if first < end else tuple(ranges)
 
 
+_RANK: Final = {kind: rank for rank, kind in enumerate(Kind)}
+
+
 def _order(finding: Finding) -> tuple[int, int]:
     """By place, and of one place in the order of the checks."""
-    return (SIZE_MAX if finding.position is None else finding.position, list(Kind).index(finding.kind))
+    return (SIZE_MAX + 1 if finding.position is None else finding.position, _RANK[finding.kind])
+
+
+def _fulfil(promise: Future[list[str]], work: Callable[[], list[str]]) -> None:
+    """Do the work in this thread; whoever asks for the result gets it, or the error."""
+    try:
+        promise.set_result(work())
+    except BaseException as error:  # noqa: BLE001  raised again where the result is asked for
+        promise.set_exception(error)

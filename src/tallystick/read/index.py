@@ -21,6 +21,7 @@ import orjson
 
 from tallystick.errors import TamperError
 from tallystick.ids import split_made
+from tallystick.limits import INTEGER_MAX
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import read_lines
 
@@ -125,6 +126,9 @@ class Follower:
     def catch_up(self, size: int) -> None:
         """Read what the log has below `size` and the index has not."""
         first = self._tail.end
+        if first > size:
+            # Another process may have been ahead of us; but then the head has moved, and we are asked again.
+            self._check_not_shorter(first)
         for stored in read_lines(self._store, first, size):
             self._take(stored)
             if self._tail.end % 10_000 == 0 and self._progress:
@@ -143,6 +147,8 @@ class Follower:
         version = self._old.get(entity_id)
         if version is None:
             version = self._file.version(entity_id)
+            if type(version) is not int or not 0 <= version < INTEGER_MAX:
+                raise TamperError(f"the index gives an entity the version {version!r}: delete index.db, and verify")
         self._remember({entity_id: version})
         return version
 
@@ -152,7 +158,8 @@ class Follower:
         if self._saving:
             candidates = [*self._saving.find(event_id), *candidates]
         candidates = [*self._file.find(event_id), *candidates]
-        return min((p for p in set(candidates) if self._stands_at(event_id, p)), default=None)
+        below = {position for position in candidates if 0 <= position < self._tail.end}
+        return min((position for position in below if self._stands_at(event_id, position)), default=None)
 
     def learn(
         self,
@@ -181,6 +188,14 @@ class Follower:
             self._join()
         finally:
             self._file.close()
+
+    def _check_not_shorter(self, seen: int) -> None:
+        head = self._store.head()
+        if head is None or head.size < seen:
+            raise TamperError(
+                f"the ledger had {seen} records and now has {head.size if head else 0}: an older copy was put "
+                "back, or records were cut off. If you did that on purpose, delete index.db and open it again"
+            )
 
     def _take(self, stored: StoredRecord) -> None:
         try:
@@ -231,7 +246,7 @@ class Follower:
     def _stands_at(self, event_id: str, position: int) -> bool:
         """Brought ids are kept by hash, so a hit is only a candidate until the record says so."""
         for stored in self._store.read(position, position + 1):
-            return _glimpse(stored.line).id == event_id
+            return has_id(stored.line, event_id)
         return False
 
 
@@ -246,7 +261,10 @@ _glimpse: Final = msgspec.json.Decoder(_Glimpse).decode
 
 def has_id(line: bytes, event_id: str) -> bool:
     """Whether the record of these bytes has the event id."""
-    return orjson.dumps(event_id) in line and _glimpse(line).id == event_id
+    try:
+        return orjson.dumps(event_id) in line and _glimpse(line).id == event_id
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise TamperError(f"a record that has the text {event_id!r} is damaged: run a verification") from error
 
 
 def hash_id(event_id: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import apsw
 import orjson
 
-from tallystick.errors import BusyError, StoreError
+from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.ids import split_made
 from tallystick.read.index import Rows, hash_id
 from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
@@ -58,7 +58,7 @@ class SqliteIndexFile:
     def version(self, entity_id: str) -> int:
         with self._noticing_damage("read the index"):
             rows = self._query("SELECT version FROM entity WHERE id = ?", entity_id)
-        return int(rows[0][0]) if rows else 0
+        return rows[0][0] if rows else 0  # type: ignore[no-any-return]  the follower checks what it is
 
     def find(self, event_id: str) -> list[int]:
         made = split_made(event_id)
@@ -161,11 +161,25 @@ class SqliteIndexFile:
         position, last_hash, ledger_id = rows[0]
         if ledger_id != self._ledger_id:
             return "it is another ledger's"
+        self._check_same_log(position, last_hash)
+        return None
+
+    def _check_same_log(self, position: int, last_hash: bytes) -> None:
+        """What the index followed is never ahead of the log, and never another: it is told of commits only.
+
+        So if it is, the log was put back or rewritten; making the index anew would destroy the trace of it.
+        """
         head = self._store.head()
         ahead = head is None or position > head.size
         if ahead or _hash_at(self._store, position - 1) != last_hash:
-            return "it is ahead of the log" if ahead else "the log is not the one that it followed"
-        return None
+            seen = f"has seen {position} records, and the ledger now has {head.size if head else 0}"
+            raise TamperError(
+                f"{self.path} {seen}: an older copy was put back, or records were cut off; verify. "
+                "If you did that on purpose, delete index.db"
+                if ahead
+                else f"{self.path} has seen another record at position {position - 1}: the record or the index was "
+                "altered; verify, and if that holds, delete index.db"
+            )
 
     def _delete(self) -> None:
         self.close()

@@ -74,6 +74,9 @@ class Store(Protocol):
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         """The full tiles of a level with an index in [first, end), in order; absent ones left out."""
 
+    def last_position(self) -> int | None:
+        """The largest position of any record there is, published or not; None when there is none."""
+
     def inspect(self) -> list[str]:
         """What the adapter itself finds wrong with its own arrangements, in sentences; empty when nothing."""
 

@@ -46,7 +46,10 @@ class MemoryStore:
             self._publish(batch, head)
 
     def _publish(self, batch: Batch, head: Head) -> None:
-        if batch.first != len(self._records) or head.size != batch.first + len(batch.lines):
+        # An interrupt in an earlier call may have left records that no head published.
+        published = self._head.size if self._head else 0
+        del self._records[published:], self._sealed[published:]
+        if batch.first != published or head.size != batch.first + len(batch.lines):
             raise StoreError("the batch does not continue the ledger up to the head's size")
         for position, line in enumerate(batch.lines, batch.first):
             self._records.append(StoredRecord(position, line, crc32(line)))
@@ -69,6 +72,9 @@ class MemoryStore:
         self._check_open()
         found = sorted(key for key in self._tiles if key[0] == level and first <= key[1] < end)
         return [self._tiles[key] for key in found]
+
+    def last_position(self) -> int | None:
+        return len(self._records) - 1 if self._records else None
 
     def inspect(self) -> list[str]:
         return []

@@ -22,8 +22,8 @@ from zlib import crc32
 
 import apsw
 
-from tallystick.core.merkle import Tile
-from tallystick.errors import ConflictError, NotFoundError, StoreError
+from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
+from tallystick.errors import ConflictError, NotFoundError, StoreError, TamperError
 from tallystick.sqlite_file import connect, connect_readonly, query, run_script, transaction, translated
 from tallystick.store.contract import Batch, Head, StoredRecord
 
@@ -40,6 +40,10 @@ that is the cost of an insert, so few large statements beat many small ones (doc
 
 _INSERT_ROW: Final = "(?,?,?)"
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
+_SELECT_STRAY: Final = (
+    "SELECT 'record', position FROM record WHERE position < 0"
+    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ? LIMIT 10"
+)
 _INDEX_BITS: Final = 48
 _PAGE_BYTES: Final = 8_192
 
@@ -78,7 +82,9 @@ class SqliteStore:
             if not query(reader, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
                 return None
             rows = query(reader, _SELECT_HEAD)
-        return Head(*rows[0]) if rows else None
+        if len(rows) != 1 or tuple(map(type, rows[0])) != (int, bytes, int, int, int) or rows[0][0] < 1:
+            raise TamperError(f"{self.path} has lost its head, or has one that no commit makes")
+        return Head(*rows[0])
 
     def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
         with self._writing, translated("commit"):
@@ -105,10 +111,15 @@ class SqliteStore:
                     " ORDER BY position LIMIT ?",
                     (first, end, _READ_PAGE),
                 )
+            if not rows:
+                return
+            positions, lines, crcs = zip(*rows, strict=True)
+            if [*positions] != sorted({*positions}) or {*map(type, lines)} != {bytes} or {*map(type, crcs)} != {int}:
+                raise StoreError(f"the rows of positions {first} to {end - 1} are out of order, or not records")
             yield from map(_stored, rows)
             if len(rows) < _READ_PAGE:
                 return
-            first = rows[-1][0] + 1
+            first = positions[-1] + 1
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         base = level << _INDEX_BITS
@@ -118,21 +129,30 @@ class SqliteStore:
                 "SELECT number, hashes, root FROM tile WHERE number >= ? AND number < ? ORDER BY number",
                 (base + first, base + end),
             )
+        if not all(type(hashes) is type(root) is bytes for _, hashes, root in rows):
+            raise StoreError(f"the tiles of level {level} from {first} to {end - 1} are not tiles")
         return [Tile(level, number - base, hashes, root) for number, hashes, root in rows]
 
+    def last_position(self) -> int | None:
+        with self._reader("find the last record") as reader:
+            ((last,),) = query(reader, "SELECT max(position) FROM record")
+        return int(last) if last is not None else None
+
     def inspect(self) -> list[str]:
+        wanted = _schema_parts()
         with self._reader("inspect the file") as reader:
             found = dict(query(reader, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-        wanted = _schema_parts()
-        return [
-            *(f"{self.path}: {name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())),
-            *(f"{self.path}: {name} does not belong in the schema" for name in sorted(found.keys() - wanted.keys())),
-            *(
-                f"{self.path}: {name} was altered in the schema"
-                for name in sorted(wanted.keys() & found.keys())
-                if wanted[name] != found[name]
-            ),
-        ]
+            # A record may be found by walking the file and not by looking for its position, or the reverse.
+            problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
+            if {"record", "tile"} <= found.keys():
+                stray = query(reader, _SELECT_STRAY, (TILE_LEVELS_MAX << _INDEX_BITS,))
+                problems += [f"a {table} numbered {number}, which no commit makes" for table, number in stray]
+        problems += [f"{name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())]
+        problems += [f"{name} does not belong in the schema" for name in sorted(found.keys() - wanted.keys())]
+        for name in sorted(wanted.keys() & found.keys()):
+            if wanted[name] != found[name]:
+                problems.append(f"{name} was altered in the schema")
+        return [f"{self.path}: {problem}" for problem in problems]
 
     def bytes_used(self) -> int:
         paths = (self.path, Path(f"{self.path}-wal"))
@@ -178,6 +198,8 @@ class SqliteStore:
     def _open_reader(self) -> apsw.Connection:
         if not self.path.exists():
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
+        if not self.path.is_file():  # opening a pipe would wait for ever
+            raise StoreError(f"{self.path} is not a file")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
         reader = connect_readonly(self.path, immutable=alone)

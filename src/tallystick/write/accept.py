@@ -18,6 +18,7 @@ from tallystick.core.content import (
     CONTENT_MEMBERS,
     Content,
     check_content,
+    is_actor,
     is_event_type,
     is_plain_key,
 )
@@ -132,8 +133,8 @@ class Acceptor:
     def _actor(self, event: _Incoming) -> bytes | None:
         """The canonical actor of an event that names one plainly, or none at all."""
         actor = event.actor
-        if actor is None:
-            actor = event.payload.get("actor")
+        if actor is None and "actor" in event.payload:
+            return None  # whether that names one takes a closer look
         if actor is None:
             actor = self._principal
         if actor is None:
@@ -189,8 +190,8 @@ class Acceptor:
         actor = members.get("actor")
         if actor is None and type(payload) is dict:
             actor = payload.get("actor")
-            if type(actor) is not str and not (type(actor) is dict and "id" in actor):
-                actor = self._principal
+            if not is_actor({"id": actor} if type(actor) is str else actor):
+                actor = self._principal  # a payload's member may be anything; it is no actor, and no mistake
         members["actor"] = {"id": actor} if type(actor) is str else actor
 
 

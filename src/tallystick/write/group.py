@@ -20,10 +20,11 @@ Commit = Callable[[list[Request]], None]
 
 
 class _Waiter:
-    __slots__ = ("request", "wake")
+    __slots__ = ("finished", "request", "wake")
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.finished = False
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -55,19 +56,25 @@ class GroupCommit:
         self._waiting: deque[_Waiter] = deque()
         self._taken: list[_Waiter] = []
         self._leader: _Waiter | None = None
+        self._running: Final = threading.local()
 
     def run(self, request: Request) -> Sequence[Sealed]:
         """Have the request settled; gives its receipts or raises its error. `BusyError` when too many wait."""
-        waiter = _Waiter(request)
+        outer = getattr(self._running, "waiter", None)
+        if outer is not None and not outer.finished:
+            raise BusyError("an append within an append, by a signal handler or the like: hand it to another thread")
+        waiter = self._running.waiter = _Waiter(request)
         try:
             self._join(waiter)
             while self._leader is not waiter and not waiter.settled:
                 self._wait(waiter)
             if self._leader is waiter:
                 self._lead(waiter)
+            waiter.finished = True
         except BaseException as error:
             # Ctrl-C, at whatever step: the others must neither wait for ever nor be left without a leader.
             self._leave(waiter, error)
+            waiter.finished = True
             raise
         if request.error is not None:
             raise request.error
