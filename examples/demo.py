@@ -120,6 +120,7 @@ def shown(line: str) -> None:
 def say_next() -> None:
     say("Try next, in a folder of your own:")
     for line in (
+        "source .venv/bin/activate                  # in the folder of the Makefile: puts tallystick on your path",
         "tallystick init",
         f"tallystick append {shlex.quote(os.fspath(EVENTS))}",
         "tallystick log --follow                    # and append from another window",

@@ -361,6 +361,16 @@ def test_a_stream_with_a_version_left_out_is_found() -> None:
     assert kinds(insider.verify()) == [(Kind.ENTITY_VERSION, position)]
 
 
+@pytest.mark.parametrize("event_id", ["brought", "0680c832-e7bd-83d3-9a09-000000000005"], ids=["brought", "made"])
+def test_an_id_that_stands_twice_is_found_at_its_second_place(event_id: str) -> None:
+    insider = Insider()
+    for number in range(300):
+        insider.event(number, change=lambda members, n=number: members.update(id=f"{event_id[:-3]}{n:03x}"))
+    position = insider.event(change=lambda members: members.update(id=f"{event_id[:-3]}007"))
+    insider.event()
+    assert kinds(insider.verify()) == [(Kind.DUPLICATE_ID, position)]
+
+
 # Epochs
 
 

@@ -175,3 +175,89 @@ def test_a_file_cut_short_is_found_or_reported_and_never_crashes(large: Path, tm
 
 def test_every_kind_of_finding_has_a_meaning() -> None:
     assert set(MEANING) == set(Kind)
+
+
+def test_an_index_that_forgot_an_id_is_found_out_by_the_verification(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path / "shop") as ledger:
+        ledger.append(event_type="paid", entity_id="order-1", id="pay-1")
+    database = apsw.Connection(str(tmp_path / "shop" / "index.db"))
+    database.execute("DELETE FROM brought")
+    database.close()
+    with tallystick.open(tmp_path / "shop") as ledger:
+        again = ledger.append(event_type="paid", entity_id="order-1", id="pay-1")
+
+    assert kinds(tallystick.verify(tmp_path / "shop")) == [(Kind.DUPLICATE_ID, again.position)]
+
+
+@pytest.mark.parametrize("size", [10**12, 2**62])
+def test_a_head_that_claims_a_size_without_end_is_found_and_costs_nothing(tmp_path: Path, size: int) -> None:
+    with tallystick.open(tmp_path / "shop") as ledger:
+        ledger.append_many([event(number) for number in range(300)])
+    database = apsw.Connection(str(tmp_path / "shop" / "ledger.db"))
+    database.execute("UPDATE head SET size = ?", (size,))
+    database.close()
+
+    found = kinds(tallystick.verify(tmp_path / "shop"))
+
+    assert (Kind.MISSING, 302) in found
+    assert (Kind.HEAD, None) in found
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE head SET size = 0",
+        "DELETE FROM head",
+        "UPDATE record SET bytes = 'text' WHERE position = 7",
+        "INSERT INTO record SELECT -5, bytes, crc32 FROM record WHERE position = 7",
+        "INSERT INTO record SELECT 9223372036854775807, bytes, crc32 FROM record WHERE position = 7",
+        "INSERT INTO tile SELECT -1, hashes, root FROM tile WHERE number = 0",
+        "INSERT INTO tile SELECT 9 << 48, hashes, root FROM tile WHERE number = 0",
+    ],
+)
+def test_rows_that_no_commit_makes_are_found(tmp_path: Path, statement: str) -> None:
+    with tallystick.open(tmp_path / "shop") as ledger:
+        ledger.append_many([event(number) for number in range(300)])
+    database = apsw.Connection(str(tmp_path / "shop" / "ledger.db"))
+    triggers = database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        database.execute(f"DROP TRIGGER {name}")
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute("UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'record'")
+    database.close()
+    database = apsw.Connection(str(tmp_path / "shop" / "ledger.db"))
+    database.execute(statement)
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute(
+        "UPDATE sqlite_schema SET sql = substr(sql, 1, length(sql) - 1) || ') STRICT' WHERE name = 'record'"
+    )
+    database.close()
+    database = apsw.Connection(str(tmp_path / "shop" / "ledger.db"))
+    for _, sql in triggers:
+        database.execute(str(sql))
+    database.close()
+
+    try:
+        report = tallystick.verify(tmp_path / "shop")
+    except tallystick.TamperError:
+        return  # a ledger that has no head any more
+    assert not report.holds
+
+
+def test_a_page_of_the_file_that_hides_records_from_a_search_is_found(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path / "shop") as ledger:
+        ledger.append_many([event(number) for number in range(3_000)])
+    path = tmp_path / "shop" / "ledger.db"
+    database = apsw.Connection(str(path))
+    ((root,),) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'record'").fetchall()
+    database.close()
+    data = bytearray(path.read_bytes())
+    page = (int(str(root)) - 1) * 8_192
+    assert data[page] == 5, "an interior page: each of its cells is a child page and the largest position there"
+    cell = int.from_bytes(data[page + 12 : page + 14], "big")
+    data[page + cell + 4] ^= 1
+    path.write_bytes(data)
+
+    report = tallystick.verify(tmp_path / "shop")
+
+    assert Kind.STORE in {finding.kind for finding in report.findings}

@@ -56,6 +56,9 @@ class FaultyStore:
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         return self._inner.tiles(level, first, end)
 
+    def last_position(self) -> int | None:
+        return self._inner.last_position()
+
     def inspect(self) -> list[str]:
         return self._inner.inspect()
 

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     TIME = "time"
     SIGNATURE = "signature"
     ENTITY_VERSION = "entity-version"
+    DUPLICATE_ID = "duplicate-id"
     UNPUBLISHED = "unpublished"
     GENESIS = "genesis"
     EPOCH = "epoch"
@@ -48,6 +49,7 @@ MEANING: Final = {
     Kind.TIME: "Recorded times never run backwards, nor ahead of the verification: the time was altered.",
     Kind.SIGNATURE: "Whoever wrote these bytes did not have the epoch's key: the record is altered or forged.",
     Kind.ENTITY_VERSION: "Within a stream the versions count up by one: an event of it was removed, added or moved.",
+    Kind.DUPLICATE_ID: "An event id stands once in a ledger: a repeat was sealed anew, or the id was altered.",
     Kind.UNPUBLISHED: "A record lies past the published size. Commits leave no such thing: it was put there.",
     Kind.GENESIS: "The ledger's own statement of who it is does not hold: this may be another ledger altogether.",
     Kind.EPOCH: "Epochs follow each other without gap or overlap: records were removed or added at an epoch's edge.",

@@ -28,6 +28,7 @@ from tallystick.core.record import (
 )
 from tallystick.errors import RejectedError, StoreError
 from tallystick.evidence.findings import Finding, Kind
+from tallystick.evidence.identity import Ids
 from tallystick.limits import RECORD_BYTES_MAX
 from tallystick.store.contract import Store, StoredRecord
 
@@ -82,6 +83,8 @@ class Scan:
     """Runs of neighbouring records that name one epoch: epoch, first, end."""
     streams: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """Per entity: where it was first seen, in which version then, and the last version seen."""
+    ids: Ids = field(default_factory=Ids)
+    """The event ids, for the question whether one stands twice."""
     signed: int = 0
     """Records whose signature holds."""
 
@@ -154,6 +157,7 @@ class _Scanner:
             streams[entity_id] = (seen[0], seen[1], version)
         else:
             return False
+        self._out.ids.add(members["id"], position)
         self._out.signed += 1
         self._out.epochs[-1][2] = position + 1
         self._recorded_at = members["recorded_at"]
@@ -253,6 +257,7 @@ class _Scanner:
         if position:
             self._check_signature(position, line, members["epoch"])  # (7)
         self._follow_stream(position, members["entity_id"], members["entity_version"])  # (8)
+        self._out.ids.add(members["id"], position)
         if members["event_type"].startswith(RESERVED_PREFIX):
             self._out.own_records.append((position, line))
 

@@ -26,6 +26,7 @@ from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.history import History, KeyInForce
+from tallystick.evidence.identity import IdCheck
 from tallystick.evidence.scan import RANGE_RECORDS, Scan, Task, Terms, scan
 from tallystick.evidence.tree import TreeCheck
 from tallystick.evidence.workers import scan_in_processes
@@ -175,22 +176,23 @@ class _Verification:
         event_mac = self._keys.event_mac if self._keys else None
         history = History(first=first, keys=self._keys_before(first), event_mac=event_mac)
         tree = TreeCheck(self._store, size=self._head.size, first=first)
+        ids = IdCheck()
         signed = 0
         for result in self._scans(plan, Terms(self._ledger, event_mac, self._latest)):
             self._findings += result.findings
             history.add(result)
             tree.add(result)
+            ids.add(result.ids)
             signed += result.signed
             if progress:
                 progress(result.end - first, end - first)
         self._findings += history.findings
+        self._findings += ids.findings(self._id_at)
         checkpoint = self._check_head(history, whole=first == 0 and end == self._head.size)
         tree.finish(checkpoint.root if checkpoint else None)
         self._findings += tree.findings
         since = self._check_since(history, tree)
-        self._check_past_the_end()
-        for problem in inspection.result():
-            self._add(Kind.STORE, None, problem)
+        self._check_store(inspection)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
         return Report(
             ledger=self._ledger,
@@ -215,6 +217,12 @@ class _Verification:
         if plan.processes > 1 and plan.location:
             return scan_in_processes(plan.location, plan.tasks, terms, processes=plan.processes)
         return (scan(self._store, task, terms) for task in plan.tasks)
+
+    def _id_at(self, position: int) -> str | None:
+        try:
+            return read_record(self._store, position).id
+        except (TamperError, StoreError):
+            return None  # what is wrong with it was found when it was scanned
 
     def _read_genesis(self) -> Genesis | None:
         try:
@@ -323,8 +331,19 @@ class _Verification:
             return None
         return held
 
+    def _check_store(self, inspection: Future[list[str]]) -> None:
+        """(14) What lies past the published size, and what the store says of itself."""
+        try:
+            self._check_past_the_end()
+        except StoreError as error:
+            self._add(Kind.UNREADABLE, None, str(error))
+        try:
+            for problem in inspection.result():
+                self._add(Kind.STORE, None, problem)
+        except StoreError as error:
+            self._add(Kind.STORE, None, str(error))
+
     def _check_past_the_end(self) -> None:
-        """(14) What lies past the published size."""
         last = self._store.last_position()
         head = self._store.head()  # read after the position: what was published meanwhile is below it
         if last is not None and head is not None and last >= head.size:
