@@ -20,7 +20,7 @@ def _events(first: int, end: int, *, with_ids: bool) -> Iterator[bytes]:
         event = {
             "event_type": "user.permission_changed",
             "entity_id": f"user-{number * 7919 % ENTITIES}",
-            "payload": {"old_value": _ROLES[number % 4], "new_value": _ROLES[(number + 1) % 4], "n": number},
+            "payload": {"field": "role", "new_value": _ROLES[number % 4], "n": number},
         }
         if with_ids:
             event["id"] = str(uuid.uuid4())

@@ -67,6 +67,8 @@ def run_script(connection: apsw.Connection, script: str) -> None:
 def transaction(connection: apsw.Connection) -> Iterator[None]:
     """A transaction that takes the write lock at once: all of what happens inside, or nothing."""
     try:
+        if connection.in_transaction:  # an interrupt cut the ROLLBACK below short
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")

@@ -123,8 +123,8 @@ def _signatures(report: Report) -> str:
     if not report.keys:
         return "not checked: the keys are not here (all else is checked without them)"
     unclosed = f"; {report.unclosed:,} in the epoch still open" if report.unclosed else ""
-    genesis = ", and the genesis' by the root key" if not report.first else ""
-    return f"{report.signatures:,} hold{genesis}{unclosed}"
+    genesis = "" if report.first else "; the genesis by the root key"
+    return f"{report.signatures:,} hold{unclosed}{genesis}"
 
 
 def _tree(report: Report) -> Iterable[tuple[str, str]]:
