@@ -59,6 +59,7 @@ def check(follower: Follower, store: Store) -> None:
     versions, positions = scan(store)
     assert {entity_id: follower.version(entity_id) for entity_id in versions} == versions
     assert {event_id: follower.find(event_id) for event_id in positions} == positions
+    assert follower.find_all([*positions, "absent", spell("absent", 7)]) == positions
     assert follower.version("nobody") == 0
     for absent in ("no such id", spell(FOREIGN, 999_999), next(iter(positions))[:-1] + "f0"):
         if absent not in positions:
@@ -237,6 +238,9 @@ class _Unsaved:
 
     def find(self, event_id: str) -> list[int]:
         raise AssertionError(event_id)
+
+    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
+        raise AssertionError(hashes)
 
     def save(self, rows: Rows, last_hash: bytes) -> None:
         raise AssertionError(rows, last_hash)

@@ -98,6 +98,9 @@ class IndexFile(Protocol):
     def find(self, event_id: str) -> list[int]:
         """As `Rows.find`, over the saved rows."""
 
+    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
+        """Which of these `hash_id`s the saved rows have."""
+
     def save(self, rows: Rows, last_hash: bytes) -> None:
         """Save rows and cursor together. Rows that were saved before, by whomever, change nothing."""
 
@@ -120,6 +123,7 @@ class Follower:
         self._saving: Rows | None = None
         self._saver: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._hashes: dict[str, int] = {}  # of the ids last asked for: they are what is learned next
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
 
@@ -161,6 +165,23 @@ class Follower:
         below = {position for position in candidates if 0 <= position < self._tail.end}
         return min((position for position in below if self._stands_at(event_id, position)), default=None)
 
+    def find_all(self, event_ids: Sequence[str]) -> dict[str, int]:
+        """The positions of the records with these event ids; those that no record has are left out.
+
+        The index is asked once for all of them, as nearly always none is there.
+        """
+        hashes = {event_id: hash_id(event_id) for event_id in event_ids if not split_made(event_id)}
+        if len(self._hashes) > FLUSH_RECORDS:
+            self._hashes = {}
+        self._hashes.update(hashes)
+        suspects = self._file.hashes_among([*hashes.values()])
+        for rows in (self._tail, self._saving):
+            if rows:
+                suspects.update(hashed for hashed in hashes.values() if hashed in rows.brought)
+        asked = (event_id for event_id in event_ids if event_id not in hashes or hashes[event_id] in suspects)
+        found = {event_id: self.find(event_id) for event_id in asked}
+        return {event_id: position for event_id, position in found.items() if position is not None}
+
     def learn(
         self,
         end: int,
@@ -173,7 +194,12 @@ class Follower:
         tail = self._tail
         tail.versions.update(versions)
         for event_id, position in brought:
-            _add_id(tail, event_id, position)
+            hashed = self._hashes.get(event_id)
+            if hashed is None:
+                _add_id(tail, event_id, position)
+            else:
+                tail.brought.setdefault(hashed, []).append(position)
+        self._hashes = {}
         for prefix, counter, position, count in made:
             tail.add_made(prefix, counter, position, count)
         tail.end = end

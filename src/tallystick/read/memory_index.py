@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tallystick.read.index import Rows
 
 
@@ -19,6 +21,9 @@ class MemoryIndexFile:
 
     def find(self, event_id: str) -> list[int]:
         return self._rows.find(event_id)
+
+    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
+        return {hashed for hashed in hashes if hashed in self._rows.brought}
 
     def save(self, rows: Rows, last_hash: bytes) -> None:
         del last_hash  # nothing survives that could stem from another log

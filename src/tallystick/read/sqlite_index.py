@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -74,6 +74,13 @@ class SqliteIndexFile:
                 *made,
             )
         return [position + made[1] - first for first, position, count in runs if made[1] < first + count]
+
+    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
+        with self._noticing_damage("read the index"):
+            rows = self._query(
+                "SELECT DISTINCT hash FROM brought WHERE hash IN (SELECT value FROM json_each(?))", _json([*hashes])
+            )
+        return {found for (found,) in rows}
 
     def save(self, rows: Rows, last_hash: bytes) -> None:
         # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,

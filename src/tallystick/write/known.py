@@ -28,8 +28,8 @@ class Known(Protocol):
     def version(self, entity_id: str) -> int:
         """The entity's present version; 0 when it has no events."""
 
-    def find(self, event_id: str) -> int | None:
-        """The position of the record with this event id, if there is one."""
+    def find_all(self, event_ids: Sequence[str]) -> dict[str, int]:
+        """The positions of the records with these event ids; those that no record has are left out."""
 
     def learn(
         self,

@@ -6,7 +6,7 @@ the record that was sealed first; with other content it is a conflict. An expect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, overload
 
 from tallystick.core.content import Content
@@ -111,7 +111,8 @@ class Resolution:
     """Works out, draft by draft, what of a conditional request is new; keeps nothing if one conflicts.
 
     `planned` are the drafts already in the plan, `brought` the indices of their ids; `version` gives an
-    entity's version after them, and `find` the sealed record of an event id.
+    entity's version after them. `known_at` has the positions of those event ids that were sealed before, and
+    `read` gives the record there.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class Resolution:
         *,
         brought: dict[str, int],
         version: Callable[[str], int],
-        find: Callable[[str], Record | None],
+        known_at: Mapping[str, int],
+        read: Callable[[int], Record],
     ) -> None:
         self._planned: Final = planned
         self._brought_before: Final = brought
         self._version: Final = version
-        self._find: Final = find
+        self._known_at: Final = known_at
+        self._read: Final = read
         self._versions: dict[str, int] = {}
         self.places: list[Place] = []
         self.fresh: list[Draft] = []
@@ -139,10 +142,11 @@ class Resolution:
             if earlier is not None:
                 self.places.append(earlier)
                 return
-            if draft.brought_id.startswith(draft.prefix):
+            event_id = draft.brought_id
+            if event_id.startswith(draft.prefix):
                 # Ids that we make are never looked up: whoever guesses the next one would have it sealed twice.
-                raise ConflictError(f"the event id {draft.id!r} is the ledger's own to give: send one of your own")
-            self.brought[draft.id] = index
+                raise ConflictError(f"the event id {event_id!r} is the ledger's own to give: send one of your own")
+            self.brought[event_id] = index
         version = self._versions.get(draft.entity_id)
         if version is None:
             version = self._version(draft.entity_id)
@@ -153,15 +157,17 @@ class Resolution:
         self.fresh.append(draft)
 
     def _earlier(self, draft: Draft) -> Place | None:
-        index = self.brought.get(draft.id, self._brought_before.get(draft.id))
+        event_id = draft.brought_id
+        index = self.brought.get(event_id, self._brought_before.get(event_id))
         if index is not None:
             before = len(self._planned)
             twin = self._planned[index] if index < before else self.fresh[index - before]
             _check_same(draft, twin.content)
             return ~index
-        record = self._find(draft.id)
-        if record is None:
+        position = self._known_at.get(event_id)
+        if position is None:
             return None
+        record = self._read(position)
         _check_same(draft, Content.of(record.members))
         return Sealed(
             record.position,

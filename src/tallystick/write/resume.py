@@ -45,7 +45,7 @@ def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMa
         state,
         genesis=genesis,
         known=_GenesisAlone(),
-        find=lambda _: None,
+        read=lambda position: read_record(store, position),
         event_mac=keys.event_mac,
         ids=ids,
         now=now,
@@ -63,7 +63,8 @@ class _GenesisAlone:
     def version(self, entity_id: str) -> int:
         return int(entity_id == SYSTEM_ENTITY)
 
-    def find(self, event_id: str) -> int | None: ...
+    def find_all(self, event_ids: Sequence[str]) -> dict[str, int]:
+        return {}
 
     def learn(
         self,

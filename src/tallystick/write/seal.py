@@ -70,7 +70,7 @@ class _Opening(NamedTuple):
 class Planner:
     """Takes requests one by one, refusing those that conflict, and then makes the plan of the rest.
 
-    `find` gives the sealed record of an event id; `event_mac` is the key from which epoch keys come
+    `read` gives the sealed record of a position; `event_mac` is the key from which epoch keys come
     (SPEC 5.1); `now` is the server's time in microseconds.
     """
 
@@ -80,7 +80,7 @@ class Planner:
         *,
         genesis: Genesis,
         known: Known,
-        find: Callable[[str], Record | None],
+        read: Callable[[int], Record],
         event_mac: bytes,
         ids: IdMaker,
         now: int,
@@ -88,7 +88,7 @@ class Planner:
         self._state: Final = state
         self._genesis: Final = genesis
         self._known: Final = known
-        self._find: Final = find
+        self._read: Final = read
         self._event_mac: Final = event_mac
         self._ids: Final = ids
         # The server's clock alone counts, and it never runs backwards in a ledger (SPEC 3.2).
@@ -121,7 +121,14 @@ class Planner:
             self._asked.append((request, range(start, start + len(request.drafts))))
             self._append(request.drafts)
             return
-        resolution = Resolution(self._drafts, brought=self._brought, version=self._version, find=self._find)
+        ids = [draft.brought_id for draft in request.drafts if draft.made == BROUGHT]
+        resolution = Resolution(
+            self._drafts,
+            brought=self._brought,
+            version=self._version,
+            known_at=self._known.find_all(ids) if ids else {},
+            read=self._read,
+        )
         for draft in request.drafts:
             resolution.take(draft)
         self._brought.update(resolution.brought)

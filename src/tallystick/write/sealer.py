@@ -18,7 +18,7 @@ from tallystick.clock import Clock
 from tallystick.core import timestamp
 from tallystick.core.keys import LedgerKeys, epoch_key, tagger
 from tallystick.core.note import Signer
-from tallystick.core.record import KEY_ROTATED, Record
+from tallystick.core.record import KEY_ROTATED
 from tallystick.core.system import Genesis, KeyRotated, Purpose
 from tallystick.errors import BusyError, ConflictError, StoreError, TallystickError
 from tallystick.ids import IdMaker
@@ -150,7 +150,7 @@ class Sealer:
             state,
             genesis=self._genesis,
             known=self._known,
-            find=self._find,
+            read=lambda position: read_record(self._store, position),
             event_mac=self._keys.event_mac,
             ids=self._ids,
             now=now,
@@ -193,10 +193,6 @@ class Sealer:
             return True
         self._state = None
         return False
-
-    def _find(self, event_id: str) -> Record | None:
-        position = self._known.find(event_id)
-        return None if position is None else read_record(self._store, position)
 
     def _tag_of_epoch(self) -> Tag:
         """The MAC of the present epoch. Only this one key is kept; those of earlier epochs are not."""
