@@ -93,21 +93,20 @@ def check_content(members: dict[str, Any]) -> None:
 
 def _holds_at_a_glance(members: dict[str, Any]) -> bool:
     """Whether the members plainly hold, as nearly all do. False says only that a closer look is needed."""
-    actor, event_type = members["actor"], members["event_type"]
-    if type(actor) is dict and not all(type(value) is str for value in actor.values()):
-        return False  # what cannot be hashed cannot be looked up below
+    event_type, entity_id, event_id = members["event_type"], members["entity_id"], members["id"]
     return (
-        type(event_type) is str
+        type(event_type) is type(entity_id) is type(event_id) is str
+        and 0 < len(entity_id) <= ENTITY_ID_CHARACTERS_MAX
+        and 0 < len(event_id) <= EVENT_ID_CHARACTERS_MAX
+        and entity_id.isprintable()
+        and event_id.isprintable()
         and is_event_type(event_type)
-        and is_plain_key(members["entity_id"], ENTITY_ID_CHARACTERS_MAX)
-        and is_plain_key(members["id"], EVENT_ID_CHARACTERS_MAX)
+        and type(members["event_version"]) is int
         and members["event_version"] == 1
         and members["labels"] == []
         and members["occurred_at"] is None
-        and type(members["event_version"]) is int
-        and type(members["context"]) is dict
-        and type(members["payload"]) is dict
-        and (actor is None or (type(actor) is dict and _is_actor(tuple(actor.items()))))
+        and type(members["context"]) is type(members["payload"]) is dict
+        and (members["actor"] is None or is_actor(members["actor"]))
     )
 
 
@@ -161,8 +160,24 @@ def _check_actor(actor: Any) -> None:
 
 def is_actor(value: Any) -> bool:
     """Whether the value plainly names an actor."""
-    plain = type(value) is dict and all(type(member) is str for member in value.values())
-    return plain and _is_actor(tuple(value.items()))
+    if type(value) is not dict:
+        return False
+    key = value.get("id")
+    if type(key) is not str:
+        return False
+    if _actors.get(key) == value:  # the same few actors come again and again
+        return True
+    if not all(type(member) is str for member in value.values()) or not _is_actor(tuple(value.items())):
+        return False
+    if len(_actors) >= _ACTORS_MAX:
+        _actors.clear()
+    _actors[key] = dict(value)
+    return True
+
+
+_ACTORS_MAX: Final = 4_096
+_actors: Final[dict[str, dict[str, str]]] = {}
+"""The last actor seen with each id that plainly was one: copies, only ever compared with."""
 
 
 @lru_cache(maxsize=4096)

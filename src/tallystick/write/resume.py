@@ -64,6 +64,7 @@ class _GenesisAlone:
         return int(entity_id == SYSTEM_ENTITY)
 
     def find_all(self, event_ids: Sequence[str]) -> dict[str, int]:
+        del event_ids
         return {}
 
     def learn(
