@@ -477,3 +477,30 @@ def test_two_processes_with_threads_append_to_one_linear_chain(tmp_path: Path) -
         assert (record["id"], record["entity_version"]) == (event_id, entity_version)
         assert naive.sha256(lines[position]).hex() == digest
     assert len({receipt[1] for receipt in acknowledged}) == len(acknowledged)
+
+
+def test_a_hot_journal_that_a_crash_left_is_rolled_back_by_the_first_reader(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    tallystick.open(folder).close()
+    path = folder / "ledger.db"
+    database = apsw.Connection(str(path))
+    database.pragma("journal_mode", "delete")
+    sound = path.read_bytes()
+    # A writer that dies within a transaction: its journal has the page as it was, the file the page as it should be.
+    database.pragma("cache_size", 1)
+    database.pragma("cache_spill", 1)
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("CREATE TABLE scratch (bytes)")
+    database.executemany("INSERT INTO scratch VALUES (randomblob(?))", [(8_000,)] * 200)
+    torn, journal = path.read_bytes(), Path(f"{path}-journal").read_bytes()
+    database.execute("ROLLBACK")
+    database.close()
+    assert torn != sound
+    path.write_bytes(torn)
+    Path(f"{path}-journal").write_bytes(journal)
+
+    head = SqliteStore(folder, readonly=True).head()
+
+    assert head is not None
+    assert head.size == 2
+    assert tallystick.verify(folder).holds

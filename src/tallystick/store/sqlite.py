@@ -203,8 +203,23 @@ class SqliteStore:
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
         reader = connect_readonly(self.path, immutable=alone)
-        _check_layout(reader, self.path)
+        try:
+            _check_layout(reader, self.path)
+        except apsw.ReadOnlyError:
+            # A crash left a half-done step for the next writer to undo, and a reader may not: so we do, once.
+            reader.close()
+            self._undo_what_a_crash_left()
+            reader = connect_readonly(self.path, immutable=False)
+            _check_layout(reader, self.path)
         return reader
+
+    def _undo_what_a_crash_left(self) -> None:
+        """Open the file for writing and read: SQLite then rolls back, or recovers, by itself."""
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
+        finally:
+            connection.close()
 
     def _check_usable(self) -> None:
         if self._closed:
