@@ -105,6 +105,12 @@ def what_text(record: Record) -> str:
 
     `role: viewer → editor` for a change, `name=value` for everything else.
     """
+    if is_system(record):  # without the keys and hashes; `show` has them
+        return "  ".join(
+            f"{name}={value}"
+            for name, value in record.payload.items()
+            if type(value) in (int, str) and len(str(value)) < 32
+        )
     rest = dict(record.payload)
     parts = [f"occurred {record.occurred_at}"] if record.occurred_at else []
     if isinstance(rest.get("field"), str) and "new_value" in rest:
