@@ -109,6 +109,7 @@ def test_everything_acknowledged_survives_being_killed_at_any_moment(
             lines = raw_lines(folder)
             assert lines[: len(before)] == before, f"sealed bytes changed in run {run} of seed {SEED}"
             checkpoints.append(ledger.checkpoint())
+            assert run % 5 or ledger.verify().holds
             assert naive.checkpoint_of(ledger.checkpoint())[0] == len(lines)
             sealed = ledger.append(event_type="crash.survived", entity_id="survivor", id=f"survived-{run}")
             again = ledger.append(event_type="crash.survived", entity_id="survivor", id=f"survived-{run}")
@@ -132,6 +133,9 @@ def test_everything_acknowledged_survives_being_killed_at_any_moment(
             proof.verify(before[version - 1], [ledger.verifier_key], origin=ledger.origin)
         ledger.append(event_type="crash.survived", entity_id="survivor")
         check_keys_of(ledger, folder / "keys")
+        report = ledger.verify(since=checkpoints[0])
+        assert report.holds, report.findings
+        assert report.signatures == report.size - 1
     check_rotations(records)
     assert len(receipts) > KILLS, f"hardly anything was written before the kills: {killed_at}"
 

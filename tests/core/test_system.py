@@ -216,7 +216,6 @@ def test_a_genesis_is_signed_by_the_root_key_that_it_names() -> None:
         {"recorded_at": "2026-03-15T09:30:00.000001Z"},
         {"id": "other"},
         {"labels": ["phi"]},
-        {"actor": {"id": "tallystick"}},
     ):
         record = genesis_with(**changes)
         assert not Genesis.of(record).signature_holds(record)
@@ -226,7 +225,10 @@ def test_a_genesis_is_signed_by_the_root_key_that_it_names() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"position": 1}, {"epoch": 1}, {"prev_hash": "ab" * 32}, {"ledger": "other"}, {"ledger": "ACME"}],
+    [
+        *({"position": 1}, {"epoch": 1}, {"prev_hash": "ab" * 32}, {"ledger": "other"}, {"ledger": "ACME"}),
+        *({"actor": {"id": "tallystick"}}, {"actor": None}, {"entity_id": "another"}),
+    ],
 )
 def test_a_genesis_that_is_not_at_the_beginning_of_its_own_ledger_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(RejectedError):

@@ -116,6 +116,9 @@ class Insider:
         self.opened_at = len(self.lines)
         return self.own(EPOCH_OPENED, EpochOpened(epoch, commitment(key)).payload())
 
+    def opening(self, epoch: int) -> dict[str, Any]:
+        return EpochOpened(epoch, commitment(epoch_key(KEYS.event_mac, epoch))).payload()
+
     def close(self, **wrong: int) -> int:
         right = EpochClosed(self.epoch, self.opened_at, len(self.lines))
         return self.own(EPOCH_CLOSED, replace(right, **wrong).payload())

@@ -261,3 +261,35 @@ def test_a_page_of_the_file_that_hides_records_from_a_search_is_found(tmp_path: 
     report = tallystick.verify(tmp_path / "shop")
 
     assert Kind.STORE in {finding.kind for finding in report.findings}
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger with a tile at level 1: it takes 65,536 records."""
+    folder = tmp_path_factory.mktemp("tall") / "shop"
+    with tallystick.open(folder) as ledger:
+        while ledger.size < 65_800:
+            ledger.append_many([event(number) for number in range(min(5_000, 65_800 - ledger.size))])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE tile SET hashes = zeroblob(8192)", "UPDATE tile SET root = zeroblob(32)", "DELETE FROM tile"],
+    ids=["hashes", "root", "missing"],
+)
+def test_a_tile_above_the_lowest_level_is_checked_too(tall: Path, tmp_path: Path, statement: str) -> None:
+    shutil.copytree(tall, tmp_path / "shop")
+    database = apsw.Connection(str(tmp_path / "shop" / "ledger.db"))
+    triggers = database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        database.execute(f"DROP TRIGGER {name}")
+    database.execute(f"{statement} WHERE number = 1 << 48")
+    for _, sql in triggers:
+        database.execute(str(sql))
+    database.close()
+
+    report = tallystick.verify(tmp_path / "shop")
+
+    assert kinds(report) == [(Kind.TILE, 0)]
+    assert report.proven == ((0, 65_800),)

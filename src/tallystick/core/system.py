@@ -35,6 +35,8 @@ from tallystick.errors import RejectedError
 SYSTEM_ENTITY: Final = "tallystick.ledger"
 """The stream that the ledger's own events form."""
 
+_SYSTEM_ACTOR: Final = {"id": "tallystick", "type": "system"}
+
 Purpose: TypeAlias = Literal["checkpoint", "evidence"]
 
 _ALGORITHMS: Final = {
@@ -49,7 +51,7 @@ _ALGORITHMS: Final = {
 def system_members(event_type: str, payload: dict[str, Any], *, event_id: str) -> dict[str, Any]:
     """The nine content members of one of the ledger's own events."""
     return {
-        "actor": {"id": "tallystick", "type": "system"},
+        "actor": _SYSTEM_ACTOR,
         "context": {},
         "entity_id": SYSTEM_ENTITY,
         "event_type": event_type,
@@ -78,6 +80,8 @@ class Genesis:
         # Before it is sealed: a ledger whose genesis nobody can read back could never be opened again.
         check_ledger_name(self.ledger, place="ledger name")
         check_ledger_name(self.origin, place="origin")
+        if not self.origin.endswith(f"/{self.ledger}"):
+            raise RejectedError("the origin is not <deployment>/<ledger>", place="origin")
         if {len(self.nonce), len(self.root_key), len(self.evidence_key)} != {PUBLIC_KEY_BYTES}:
             raise RejectedError(f"the nonce and the public keys have {PUBLIC_KEY_BYTES} bytes each", place="genesis")
 
@@ -270,6 +274,8 @@ def _ed25519_holds(public_key: bytes, signature_hex: str, *, message: bytes) -> 
 def _payload(record: Record, event_type: str) -> dict[str, Any]:
     if record.event_type != event_type:
         raise RejectedError(f"the record is a {record.event_type}, not a {event_type}", place="/event_type")
+    if record.entity_id != SYSTEM_ENTITY or record.actor != _SYSTEM_ACTOR:
+        raise RejectedError(f"a {event_type} is not one of the ledger's own events (SPEC 5.5)", place="/entity_id")
     return record.payload
 
 

@@ -252,7 +252,11 @@ class _Scanner:
                 f"the record says that it is of the ledger {members['ledger'][:60]!r}",
             )
         if self._prev_hash is not None and members["prev_hash"] != self._prev_hash:  # (5)
-            self._add(Kind.CHAIN, position, "its prev_hash is not the hash of the record before it")
+            self._add(
+                Kind.CHAIN,
+                position,
+                "its prev_hash is not the hash of the record before it: this one or that one was altered",
+            )
         self._check_time(position, members["recorded_at"])  # (6)
         if position:
             self._check_signature(position, line, members["epoch"])  # (7)
@@ -280,6 +284,7 @@ class _Scanner:
     def _check_time(self, position: int, recorded_at: str) -> None:
         if recorded_at < self._recorded_at:
             self._add(Kind.TIME, position, f"{recorded_at} is before the record before it, {self._recorded_at}")
+            self._recorded_at = recorded_at  # or every true time after a false late one would be found, too
         elif recorded_at > self._terms.latest:
             self._add(Kind.TIME, position, f"{recorded_at} has not come yet")
 

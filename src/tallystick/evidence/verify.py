@@ -21,7 +21,7 @@ from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH
-from tallystick.core.note import VerifierKey
+from tallystick.core.note import Note, VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
@@ -102,6 +102,11 @@ def verify_store(
 ) -> Report:
     """As `verify`, for a store that is open. Other processes help only with the `location` to open it at."""
     plan = _Plan.of(store, location=location, first=first, end=end, processes=processes)
+    if since is not None and not plan.covers(Checkpoint.parse(Note.parse(since).text).size):
+        raise RejectedError(
+            "a kept checkpoint is held against all records from the first to its last",
+            cure="verify the whole ledger, or leave the checkpoint out",
+        )
     return _Verification(store, keystore=keystore, since=since, trust=trust, now=clock()).run(plan, progress)
 
 
@@ -136,6 +141,10 @@ class _Plan:
         # A process takes longer to start than one range takes to scan.
         useful = min(processes or os.cpu_count() or 1, len(tasks))
         return cls(tasks, range(size, head.size), location, useful if location and location.folder else 1)
+
+    def covers(self, size: int) -> bool:
+        """Whether the first `size` records are scanned, as far as they are there."""
+        return self.tasks[0].first == 0 and self.tasks[-1].end >= min(size, self.lost.start)
 
 
 class _Verification:
@@ -315,10 +324,11 @@ class _Verification:
         """(13) The ledger must be the one that the held checkpoint is of, grown."""
         if self._since is None:
             return None
-        keys = [VerifierKey(self._origin, k.key) for k in history.keys["checkpoint"] if k.key is not None]
-        if self._trust:
-            keys.append(self._trust)
+        # The key in force at its size and no other: a retired key could otherwise sign for any time.
+        size = Checkpoint.parse(Note.parse(self._since).text).size
+        key = history.key_at("checkpoint", size) or self._key_from_elsewhere()
         try:
+            keys = [VerifierKey(self._origin, key)] if key else []
             held = open_checkpoint(self._since, keys, origin=self._origin)
         except TamperError as error:
             self._add(Kind.FORK, None, f"the held checkpoint is not of this ledger: {error}")
