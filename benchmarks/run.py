@@ -46,6 +46,8 @@ def main() -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a file has no width to keep to
     with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as scratch:
         for measure in (appends, single_appends, many_threads, verification, memory_and_disk):
             with console.status(measure.__name__.replace("_", " ")):
