@@ -148,6 +148,7 @@ def test_a_verification_beside_writers_holds(tmp_path: Path) -> None:
             for _ in range(20):
                 report = tallystick.verify(tmp_path / "shop", processes=1)
                 assert report.holds, report.findings
+                assert report.end == report.size, "one head decides what is verified"
         finally:
             stop.set()
             writer.join()

@@ -42,15 +42,18 @@ class History:
         self._event_mac: Final = event_mac
         self._closed_at: int | None = None if first else 0
         self._runs: list[list[int]] = []
-        self._damaged: list[tuple[int, int]] = []
+        self._damaged: set[int] = set()
+        self._gone: list[tuple[int, int]] = []  # longer runs of positions; few, as neighbours are one finding
         self._gap = False  # a record's part in its stream is unknown, so versions may seem to jump
         self._streams: dict[str, int] = {}
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
-        self._damaged = [(f.position, f.end or f.position + 1) for f in scan.findings if f.position is not None]
+        placed = [(f.position, f.end or f.position + 1) for f in scan.findings if f.position is not None]
+        self._damaged = {first for first, end in placed if end == first + 1}
+        self._gone = [(first, end) for first, end in placed if end > first + 1]
         own = {at: line for at, line in scan.own_records if not self._is_damaged(at)}
-        self._gap = self._gap or bool(self._damaged)
+        self._gap = self._gap or bool(placed)
         self._follow_streams(scan)
         self._runs = scan.epochs
         starts = {first: epoch for epoch, first, _ in scan.epochs}
@@ -78,7 +81,7 @@ class History:
         self.findings.append(Finding(kind, position, seen))
 
     def _is_damaged(self, position: int) -> bool:
-        return any(first <= position < end for first, end in self._damaged)
+        return position in self._damaged or any(first <= position < end for first, end in self._gone)
 
     def _epoch_run(self, epoch: int, position: int, record: Record | None) -> None:
         """A run of records of one epoch begins here: it must be the present one, or be opened by this record."""

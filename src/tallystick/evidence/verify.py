@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,22 +20,21 @@ from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH
-from tallystick.core.note import Note, VerifierKey
+from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.history import History, KeyInForce
 from tallystick.evidence.identity import IdCheck
-from tallystick.evidence.scan import RANGE_RECORDS, Scan, Task, Terms, scan
+from tallystick.evidence.plan import Plan, size_named
+from tallystick.evidence.scan import Scan, Terms, scan
 from tallystick.evidence.tree import TreeCheck
 from tallystick.evidence.workers import scan_in_processes
 from tallystick.keystore import Keystore
 from tallystick.limits import SIZE_MAX
-from tallystick.store.contract import Store
+from tallystick.read.index import Progress
+from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record
-
-Progress = Callable[[int, int], None]
-"""Called with how many records were checked, and of how many."""
 
 CLOCK_TOLERANCE: Final = 300 * timestamp.SECOND
 """How far the clocks of the writer and of the verifier may be apart."""
@@ -64,10 +62,6 @@ def verify(
     location = Location.parse(url)
     store = location.open_store(readonly=True)
     try:
-        try:
-            store.head()
-        except StoreError as error:
-            raise TamperError(f"the ledger cannot be read, it is damaged or not a ledger: {error}") from error
         keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
         if keys is not None and not keystore.exists():
             raise NotFoundError(f"there are no keys in {os.fspath(keys)}")
@@ -101,50 +95,14 @@ def verify_store(
     clock: Clock = wall_clock,
 ) -> Report:
     """As `verify`, for a store that is open. Other processes help only with the `location` to open it at."""
-    plan = _Plan.of(store, location=location, first=first, end=end, processes=processes)
-    if since is not None and not plan.covers(Checkpoint.parse(Note.parse(since).text).size):
+    plan = Plan.of(store, location=location, first=first, end=end, processes=processes)
+    if since is not None and not plan.covers(size_named(since)):
         raise RejectedError(
             "a kept checkpoint is held against all records from the first to its last",
             cure="verify the whole ledger, or leave the checkpoint out",
         )
-    return _Verification(store, keystore=keystore, since=since, trust=trust, now=clock()).run(plan, progress)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What to scan, and where."""
-
-    tasks: list[Task]
-    lost: range
-    """Published positions past the last record there is."""
-    location: Location | None
-    processes: int
-
-    @classmethod
-    def of(
-        cls, store: Store, *, location: Location | None, first: int, end: int | None, processes: int | None
-    ) -> _Plan:
-        head = store.head()
-        if head is None:
-            raise NotFoundError("there is no ledger here")
-        last = store.last_position()
-        if last is None:
-            raise TamperError(f"the ledger has a head that says {head.size} records, and no record")
-        # A head may claim any size; what is not there is one finding, and no work.
-        size = min(head.size, last + 1)
-        end = size if end is None else min(end, size)
-        if not 0 <= first < end:
-            raise RejectedError(f"there are no positions {first} to {end} in a ledger of {size}")
-        first -= first % TILE_WIDTH
-        end = min(size, end + -end % TILE_WIDTH)
-        tasks = [Task(at, min(at + RANGE_RECORDS, end)) for at in range(first, end, RANGE_RECORDS)]
-        # A process takes longer to start than one range takes to scan.
-        useful = min(processes or os.cpu_count() or 1, len(tasks))
-        return cls(tasks, range(size, head.size), location, useful if location and location.folder else 1)
-
-    def covers(self, size: int) -> bool:
-        """Whether the first `size` records are scanned, as far as they are there."""
-        return self.tasks[0].first == 0 and self.tasks[-1].end >= min(size, self.lost.start)
+    verification = _Verification(store, head=plan.head, keystore=keystore, since=since, trust=trust, now=clock())
+    return verification.run(plan, progress)
 
 
 class _Verification:
@@ -154,6 +112,7 @@ class _Verification:
         self,
         store: Store,
         *,
+        head: Head,
         keystore: Keystore | None,
         since: bytes | None,
         trust: VerifierKey | None,
@@ -164,14 +123,12 @@ class _Verification:
         self._since: Final = since
         self._latest: Final = timestamp.render(now + CLOCK_TOLERANCE)
         self._findings: list[Finding] = []
-        head = store.head()
-        assert head is not None, "the plan found one"
         self._head: Final = head
         self._genesis: Final = self._read_genesis()
         self._ledger: Final = self._genesis.ledger if self._genesis else self._name_by_other_means()
         self._keys = keystore.ledger_keys(self._ledger) if keystore else None
 
-    def run(self, plan: _Plan, progress: Progress | None) -> Report:
+    def run(self, plan: Plan, progress: Progress | None) -> Report:
         started = time.monotonic()
         inspection = Future[list[str]]()
         inspector = threading.Thread(target=_fulfil, args=(inspection, self._store.inspect), name="tallystick-inspect")
@@ -222,7 +179,7 @@ class _Verification:
     def _add(self, kind: Kind, position: int | None, seen: str) -> None:
         self._findings.append(Finding(kind, position, seen))
 
-    def _scans(self, plan: _Plan, terms: Terms) -> Iterator[Scan]:
+    def _scans(self, plan: Plan, terms: Terms) -> Iterator[Scan]:
         if plan.processes > 1 and plan.location:
             return scan_in_processes(plan.location, plan.tasks, terms, processes=plan.processes)
         return (scan(self._store, task, terms) for task in plan.tasks)
@@ -325,8 +282,7 @@ class _Verification:
         if self._since is None:
             return None
         # The key in force at its size and no other: a retired key could otherwise sign for any time.
-        size = Checkpoint.parse(Note.parse(self._since).text).size
-        key = history.key_at("checkpoint", size) or self._key_from_elsewhere()
+        key = history.key_at("checkpoint", size_named(self._since)) or self._key_from_elsewhere()
         try:
             keys = [VerifierKey(self._origin, key)] if key else []
             held = open_checkpoint(self._since, keys, origin=self._origin)
