@@ -70,7 +70,11 @@ class Location:
 
     def has_traces(self) -> bool:
         """Whether an index lies here, which is made only beside a ledger."""
-        return self.folder is not None and (self.folder / "index.db").exists()
+        if self.folder is None:
+            return False
+        from tallystick.read.sqlite_index import FILE_NAME
+
+        return (self.folder / FILE_NAME).exists()
 
     def open_store(self, *, readonly: bool = False) -> Store:
         """The store of this location. Touches nothing until it is used."""

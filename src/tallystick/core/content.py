@@ -167,7 +167,10 @@ def is_actor(value: Any) -> bool:
         return False
     if _actors.get(key) == value:  # the same few actors come again and again
         return True
-    if not all(type(member) is str for member in value.values()) or not _is_actor(tuple(value.items())):
+    members = value.values()
+    if not (
+        ACTOR_MEMBERS.issuperset(value) and all(is_plain_key(member, ENTITY_ID_CHARACTERS_MAX) for member in members)
+    ):
         return False
     if len(_actors) >= _ACTORS_MAX:
         _actors.clear()
@@ -178,16 +181,6 @@ def is_actor(value: Any) -> bool:
 _ACTORS_MAX: Final = 4_096
 _actors: Final[dict[str, dict[str, str]]] = {}
 """The last actor seen with each id that plainly was one: copies, only ever compared with."""
-
-
-@lru_cache(maxsize=4096)
-def _is_actor(members: tuple[tuple[str, Any], ...]) -> bool:
-    names = [name for name, _ in members]
-    return (
-        "id" in names
-        and ACTOR_MEMBERS.issuperset(names)
-        and all(is_plain_key(value, ENTITY_ID_CHARACTERS_MAX) for _, value in members)
-    )
 
 
 @lru_cache(maxsize=4096)

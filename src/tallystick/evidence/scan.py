@@ -17,7 +17,7 @@ from zlib import crc32
 from tallystick.core.canonical import decode_canonical
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.keys import epoch_key, tagger
-from tallystick.core.merkle import TILE_WIDTH, Tile, split_hashes, tile_roots
+from tallystick.core.merkle import TILE_WIDTH, Tile, leaf_hash, split_hashes, tile_roots
 from tallystick.core.record import (
     NO_HASH,
     SIGNATURE_BYTES,
@@ -162,7 +162,7 @@ class _Scanner:
         self._out.epochs[-1][2] = position + 1
         self._recorded_at = members["recorded_at"]
         self._prev_hash = sha256(line).hexdigest()
-        self._leaves.append(sha256(b"\0" + line).digest())
+        self._leaves.append(leaf_hash(line))
         return True
 
     def _read_before(self) -> None:
@@ -239,7 +239,7 @@ class _Scanner:
         whole = len(self._out.findings) == before
         self._prev_hash = sha256(line).hexdigest() if whole else None
         self._gap = self._gap or not whole
-        self._leaves.append(sha256(b"\0" + line).digest())
+        self._leaves.append(leaf_hash(line))
 
     def _judge_members(self, position: int, line: bytes, members: dict[str, Any]) -> None:
         """The checks of a record that is one by its form. Numbers are the steps of SPEC 8."""

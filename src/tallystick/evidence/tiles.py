@@ -12,7 +12,7 @@ their readers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,11 +30,9 @@ from tallystick.core.note import Note
 from tallystick.core.tiles import TileNodes, TilePath, render_entries, tile_width
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.ledger import Ledger
+from tallystick.read.index import Progress
 
 CHECKPOINT: Final = "checkpoint"
-
-Progress = Callable[[int, int], None]
-"""Called with how many records are published, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 import orjson
 
+from tallystick.core.record import record_hash
 from tallystick.errors import TamperError
 from tallystick.ids import split_made
 from tallystick.limits import INTEGER_MAX
@@ -33,7 +34,7 @@ CACHE_ENTITIES: Final = 100_000
 """Entity versions kept in memory, in two generations of at most this many."""
 
 Progress = Callable[[int, int], None]
-"""Called with how many records are done, and of how many."""
+"""Called with how many records are done, and of how many; for all long work over a ledger."""
 
 _log: Final = logging.getLogger("tallystick.index")
 
@@ -245,7 +246,7 @@ class Follower:
     def _save(self, rows: Rows) -> None:
         try:
             last = next(self._store.read(rows.end - 1, rows.end))
-            self._file.save(rows, hashlib.sha256(last.line).digest())
+            self._file.save(rows, record_hash(last.line))
         except BaseException as error:  # noqa: BLE001  it is reported by whoever joins the thread
             self._failure = error
 

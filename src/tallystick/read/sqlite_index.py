@@ -7,7 +7,6 @@ whole: a cursor that fell back is caught up from the log.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any, Final
 import apsw
 import orjson
 
+from tallystick.core.record import record_hash
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.ids import split_made
 from tallystick.read.index import Rows, hash_id
@@ -209,5 +209,5 @@ def _json(rows: list[Any]) -> str:
 
 def _hash_at(store: Store, position: int) -> bytes:
     for stored in store.read(position, position + 1):
-        return hashlib.sha256(stored.line).digest()
+        return record_hash(stored.line)
     return b""

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import chain, count
 from pathlib import Path
@@ -242,6 +242,7 @@ def _insert(connection: apsw.Connection, batch: Batch) -> None:
 _stored: Final = partial(tuple.__new__, StoredRecord)
 
 
+@lru_cache(maxsize=_ROWS_AT_ONCE)
 def _insert_sql(rows: int) -> str:
     return "INSERT INTO record VALUES " + ",".join([_INSERT_ROW] * rows)
 

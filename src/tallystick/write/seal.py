@@ -7,7 +7,6 @@ nothing: whoever planned may drop the plan and plan again. Committing it is `tal
 
 from __future__ import annotations
 
-import hashlib
 from binascii import hexlify
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,17 @@ from typing import Final, NamedTuple
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
 from tallystick.core.keys import commitment, epoch_key, tagger
-from tallystick.core.merkle import Tree
+from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer
-from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, Record, body_format
+from tallystick.core.record import (
+    EPOCH_CLOSED,
+    EPOCH_OPENED,
+    Record,
+    body_format,
+    record_hash,
+    signed_part,
+    with_signature,
+)
 from tallystick.core.system import EpochClosed, EpochOpened, Genesis
 from tallystick.ids import IdMaker
 from tallystick.store.contract import Batch, Head
@@ -160,8 +167,7 @@ class Planner:
         state, first = self._state, self._state.tree.size
         hashes: list[bytes] = []
         lines = self._seal(tag, hashes=hashes)
-        sha256 = hashlib.sha256
-        tree, tiles = state.tree.extend([sha256(b"\0" + line).digest() for line in lines])
+        tree, tiles = state.tree.extend([leaf_hash(line) for line in lines])
         after = State(
             tree=tree,
             prev_hash=hexlify(hashes[-1]),
@@ -222,11 +228,10 @@ class Planner:
         position = self._position(start)
         prev_hash = hexlify(hashes[-1]) if hashes else self._state.prev_hash
         lines: list[bytes] = []
-        sha256 = hashlib.sha256
         for draft, version in zip(self._drafts[start:end], self._numbers[start:end], strict=True):
             body = form % (draft.before, version, draft.middle, draft.after, position, prev_hash)
-            line = b'%b,"signature":"%b"}' % (body, tag(body + b"}"))
-            digest = sha256(line).digest()
+            line = with_signature(body, tag(signed_part(body)))
+            digest = record_hash(line)
             prev_hash = hexlify(digest)
             lines.append(line)
             hashes.append(digest)
