@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import tallystick
-import tallystick.read.index
+import tallystick.read.follower
 import tallystick.read.sqlite_index
 import tallystick.store.sqlite
 
@@ -26,7 +26,7 @@ THREADS: Final = 4
 
 def write(folder: Path, run: int, file: Path) -> None:
     """Append until killed."""
-    tallystick.read.index.FLUSH_RECORDS = 60  # type: ignore[misc]  # so that it is killed while it saves
+    tallystick.read.follower.FLUSH_RECORDS = 60  # type: ignore[misc]  # so that it is killed while it saves
     output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     ledger = tallystick.open(folder)
 

@@ -50,10 +50,10 @@ STORED: Final = ("store.contract", "store.reading")
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "read", *STORED, "write")
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "ledger")
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "ledger", "read.query")
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
-    PUBLIC: ("deployment", "ledger", *FRONT_DOOR),
+    PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),
     "errors": (),
     "limits": (),
     "clock": (),
@@ -68,6 +68,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
     "ledger": FRONT_DOOR,
+    "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("evidence", *BUILT_ON_READ),
     "govern": ("govern", *BUILT_ON_READ),

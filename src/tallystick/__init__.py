@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tallystick.evidence.findings import Finding, Report
     from tallystick.evidence.verify import verify
     from tallystick.ledger import Ledger
-    from tallystick.ledger import open_ledger as open
+    from tallystick.opening import open_ledger as open
     from tallystick.write.request import Sealed
 
 __all__ = [
@@ -57,7 +57,7 @@ _HOMES: Final = {
     "Record": "core.record",
     "Report": "evidence.findings",
     "Sealed": "write.request",
-    "open": "ledger",
+    "open": "opening",
     "verify": "evidence.verify",
 }
 _OTHER_NAMES: Final = {"open": "open_ledger"}

@@ -86,15 +86,11 @@ class Location:
 
         return SqliteStore(self.folder, readonly=readonly)
 
-    def open_index(self, store: Store) -> IndexFile:
-        """The index file of this location."""
-        if self.folder is None:
-            from tallystick.read.memory_index import MemoryIndexFile
+    def open_index(self, store: Store, *, private: bool = False) -> IndexFile:
+        """The index file of this location. A private one is a copy in a temporary folder, for who may not write."""
+        from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index
 
-            return MemoryIndexFile()
-        from tallystick.read.sqlite_index import SqliteIndexFile
-
-        return SqliteIndexFile(self.folder, store)
+        return open_private_index(self.folder, store) if private else SqliteIndexFile(self.folder, store)
 
 
 _KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https"))

@@ -1,42 +1,47 @@
-"""The front door of one ledger: append, read, prove, verify.
+"""The front door of one ledger: append, read, query, prove, verify.
 
 Here the way in and the way out are put together; neither knows the other. Reading needs no keys and no
-write access; what sealing needs, keys, index and the newest state, is fetched at the first append.
+write access; what sealing needs, keys, index and the newest state, is fetched at the first append, and what
+questions need, the index, at the first question.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import Location, deployment_name
+from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
 from tallystick.core.event import Event
-from tallystick.core.keys import KEY_BYTES, LedgerKeys
+from tallystick.core.keys import LedgerKeys
 from tallystick.core.merkle import consistency_path, inclusion_path
 from tallystick.core.note import VerifierKey
 from tallystick.core.proof import Proof
-from tallystick.core.record import Record, check_ledger_name
+from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
 from tallystick.core.tiles import TileNodes
-from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.core.upcast import Upcasters
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
-from tallystick.ids import IdMaker, random_bytes
+from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
-from tallystick.limits import BATCH_EVENTS_MAX, EPOCH_RECORDS_MAX, EPOCH_SECONDS_MAX
-from tallystick.read.index import Follower, Progress, has_id
+from tallystick.limits import BATCH_EVENTS_MAX
+from tallystick.read.as_of import BEGINNING, Point, When
+from tallystick.read.fold import Folds
+from tallystick.read.follower import Follower
+from tallystick.read.index import Progress, has_id
+from tallystick.read.query import Query
+from tallystick.read.reader import Reader
+from tallystick.read.search import PAGE_RECORDS, Page
+from tallystick.read.state import Difference, State, Turn
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records, tile_hashes
 from tallystick.write.accept import Acceptor
 from tallystick.write.request import Sealed
-from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
 
 EventLike = Event | Mapping[str, Any] | bytes
@@ -72,7 +77,7 @@ class Ledger:
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
-        self._follower: Follower | None = None
+        self._reader: Reader | None = None
         self._closed = False
         record = read_record(store, 0)
         try:
@@ -167,6 +172,67 @@ class Ledger:
                 raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
         return read_record(self._store, position)
 
+    def query(
+        self,
+        query: Query | None = None,
+        /,
+        *,
+        newest_first: bool = True,
+        limit: int = PAGE_RECORDS,
+        cursor: str | None = None,
+        **members: Any,
+    ) -> Page:
+        """A page of the records that fit a query, given as a `Query` or as members of `Query.of`.
+
+        `cursor` is that of the page before; all pages speak for the size of the first. Raises `RejectedError`.
+        """
+        query = _one_query(query, members)
+        reader = self._open_reader()
+        size = reader.catch_up()
+        return reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor)
+
+    def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:
+        """Every record that fits a query, in order, one after another; those appended later are not among them."""
+        query = _one_query(query, members)
+        reader = self._open_reader()
+        return reader.search.scan(query, end=reader.catch_up(), newest_first=newest_first)
+
+    def count(self, query: Query | None = None, /, **members: Any) -> int:
+        """How many records fit a query."""
+        query = _one_query(query, members)
+        reader = self._open_reader()
+        return reader.search.count(query, size=reader.catch_up())
+
+    def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
+        """What an entity was at a time, a `version` or a `position`, now without them, and the events that made it.
+
+        A date takes in all of that day in UTC. Time is recorded time, or with `clock="occurred"` what the events
+        claim. `NotFoundError` when the ledger has no event of the entity at all.
+        """
+        return self._open_reader().states().state(entity_id, as_of, **point)
+
+    def history(self, entity_id: str, *, earlier: When = BEGINNING, later: When = None) -> Iterator[Record]:
+        """The records of an entity, upcast, from one moment to another, in order."""
+        return self._open_reader().states().history(entity_id, earlier=earlier, later=later)
+
+    def diff(self, entity_id: str, *, earlier: When, later: When = None) -> Difference:
+        """What became of an entity from one moment to another, and the records between."""
+        return self._open_reader().states().diff(entity_id, earlier=earlier, later=later)
+
+    def timeline(self, entity_id: str, member: str | None = None, *, as_of: When = None) -> Iterator[Turn]:
+        """Every record that changed the state of an entity, or one member of it, with the old and new values."""
+        return self._open_reader().states().timeline(entity_id, member, as_of=as_of)
+
+    @property
+    def folds(self) -> Folds:
+        """How events become state, by event type; register here before asking for states."""
+        return self._open_reader().folds
+
+    @property
+    def upcasters(self) -> Upcasters:
+        """How payloads of older event versions are brought to the newest; register here before asking."""
+        return self._open_reader().upcasters
+
     def checkpoint(self) -> bytes:
         """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep."""
         return self._head().checkpoint
@@ -230,9 +296,9 @@ class Ledger:
                 return
             self._closed = True
             try:
-                if self._follower is not None:
+                if self._reader is not None:
                     with self._following:
-                        self._follower.close()
+                        self._reader.close()
             finally:
                 self._store.close()
 
@@ -254,36 +320,34 @@ class Ledger:
         return TileNodes(head.size, lambda level, index, width: tile_hashes(self._store, level, index, width))
 
     def _find(self, event_id: str) -> int | None:
-        if self._readonly:  # the index is not ours to write, so the log itself is asked
+        if self._readonly and self._reader is None:  # too much to make an index for
             found = (stored.position for stored in self._store.read(0, self.size) if has_id(stored.line, event_id))
             return next(found, None)
-        follower = self._open_follower()
-        with self._following:
-            follower.catch_up(self.size)
-            return follower.find(event_id)
+        return self._open_reader().find(event_id)
 
-    def _open_follower(self) -> Follower:
+    def _open_reader(self) -> Reader:
         with self._opening:
             if self._closed:
                 raise StoreError("the ledger is closed")
-            if self._follower is None:
-                index = self._location.open_index(self._store)
-                self._follower = Follower(self._store, index, progress=self._progress)
-            return self._follower
+            if self._reader is None:
+                index = self._location.open_index(self._store, private=self._readonly)
+                follower = Follower(self._store, index, progress=self._progress)
+                self._reader = Reader(self._store, follower, turn=self._following)
+            return self._reader
 
     def _open_sealer(self) -> Sealer:
         sealer = self._sealer
         if sealer is not None:
             return sealer
         self._load_keys()  # before the index is touched: wrong keys change nothing
-        follower = self._open_follower()
+        reader = self._open_reader()
         with self._opening:
             if self._sealer is None:
                 self._sealer = Sealer(
                     self._store,
                     genesis=self.genesis,
                     load_keys=self._load_keys,
-                    known=follower,
+                    known=reader.follower,
                     clock=self._clock,
                     ids=self._ids,
                     turn=self._following,
@@ -299,73 +363,9 @@ class Ledger:
         self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
 
 
-def open_ledger(
-    url: str | os.PathLike[str],
-    *,
-    create: bool = True,
-    readonly: bool = False,
-    name: str | None = None,
-    deployment: str | None = None,
-    keys: str | os.PathLike[str] | None = None,
-    principal: str | None = None,
-    clock: Clock = wall_clock,
-    progress: Progress | None = None,
-) -> Ledger:
-    """Open the ledger at a folder, `sqlite:///folder` or `memory:`; make it if it is not there.
-
-    `name` and `deployment` name a new ledger; by default the folder's name and `local`. `keys` is the folder
-    of the keys, by default `keys` in the ledger's own; keep it elsewhere where others can reach the ledger.
-    `principal` stands behind events that name no actor. `progress` is told of long work, such as the
-    rebuilding of an index.
-
-    Raises `NotFoundError` when there is no ledger and `create` is false, `ConflictError` when `name` is
-    given and the ledger there has another.
-    """
-    location = Location.parse(url)
-    keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
-    store = location.open_store(readonly=readonly)
-    try:
-        if store.head() is None:
-            if not create or readonly:
-                raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
-            if location.has_traces():
-                raise TamperError(
-                    f"there is an index of a ledger in {os.fspath(url)}, and no ledger: it was removed. Put it back, "
-                    "or delete index.db to begin another one"
-                )
-            _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock)
-        ledger = Ledger(
-            store,
-            location=location,
-            keystore=keystore,
-            clock=clock,
-            principal=principal,
-            progress=progress,
-            readonly=readonly,
-        )
-        if name is not None and name != ledger.name:
-            raise ConflictError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
-    except BaseException:
-        store.close()
-        raise
-    return ledger
-
-
-def _create(store: Store, keystore: Keystore, *, name: str, deployment: str | None, clock: Clock) -> None:
-    deployment = deployment or deployment_name()
-    check_ledger_name(name)
-    check_ledger_name(deployment)
-    keystore.make()
-    keys = keystore.ledger_keys(name)
-    genesis = Genesis(
-        ledger=name,
-        origin=f"{deployment}/{name}",
-        nonce=random_bytes(KEY_BYTES),
-        root_key=keys.root.public_key().public_bytes_raw(),
-        checkpoint_key=keys.checkpoint.public_key().public_bytes_raw(),
-        evidence_key=keys.evidence.public_key().public_bytes_raw(),
-        epoch_records_max=EPOCH_RECORDS_MAX,
-        epoch_seconds_max=EPOCH_SECONDS_MAX,
-    )
-    with suppress(ConflictError):  # another process was first, and its ledger is the one to open
-        create_ledger(store, genesis=genesis, keys=keys, ids=IdMaker(), now=clock())
+def _one_query(query: Query | None, members: Mapping[str, Any]) -> Query:
+    if query is None:
+        return Query.of(**members)
+    if members:
+        raise RejectedError("a query was given both whole and as members", cure="give one of them")
+    return query

@@ -50,3 +50,27 @@ WAITING_EVENTS_MAX: Final = 100_000
 EPOCH_RECORDS_MAX: Final = 1_000_000
 EPOCH_SECONDS_MAX: Final = 86_400
 """An epoch is closed at the next append after either: a disclosed key then uncovers one day."""
+
+PAGE_RECORDS_MAX: Final = 1_000
+"""Records of one page; they are all in memory, and in one answer of the service."""
+
+BUCKETS_MAX: Final = 600_000
+"""Buckets of one series: a leap year of minutes is 527,040."""
+
+ZONE_CHARACTERS_MAX: Final = 64
+"""The name of a time zone; the longest that IANA has is half as long."""
+
+QUERY_BYTES_MAX: Final = 16_384
+"""A query in a URL, percent-encoded; most proxies take no longer lines."""
+
+QUERY_TERMS_MAX: Final = 256
+QUERY_VALUES_MAX: Final = 100
+"""Terms of a query, and values of one name: each may cost the index a lookup."""
+
+QUERY_TERM_CHARACTERS_MAX: Final = 2_048
+"""One term: an entity id with room, or a long path with its value."""
+
+QUERY_CONDITIONS_MAX: Final = 32
+QUERY_TEXT_CHARACTERS_MAX: Final = 1_000
+QUERY_WORDS_MAX: Final = 32
+"""Conditions on members, and a free-text search with its words: each is held against every candidate."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 import tallystick
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import spell
-from tallystick.read import index
-from tallystick.read.index import Follower, Rows
-from tallystick.read.memory_index import MemoryIndexFile
+from tallystick.read import follower as following
+from tallystick.read import index, sqlite_index
+from tallystick.read.follower import Follower
+from tallystick.read.index import Rows
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.contract import Batch, Head, Store
 from tallystick.store.memory import MemoryStore
@@ -83,7 +84,7 @@ def check_ledger(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "FLUSH_RECORDS", 7)
+    monkeypatch.setattr(following, "FLUSH_RECORDS", 7)
 
 
 def event(entity_id: str, event_id: str | None = None) -> dict[str, Any]:
@@ -105,13 +106,13 @@ BATCHES: Final = st.lists(st.lists(st.tuples(ENTITIES, IDS), min_size=1, max_siz
 @given(BATCHES, st.sampled_from([1, 3, 7, 100]))
 def test_the_index_in_memory_says_what_a_scan_says(batches: list[list[tuple[str, str | None]]], flush: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tallystick.open("memory:") as ledger:
-        patch.setattr(index, "FLUSH_RECORDS", flush)
+        patch.setattr(following, "FLUSH_RECORDS", flush)
         for batch in batches:
             append_fresh(ledger, batch)
-        assert ledger._follower is not None
+        assert ledger._reader is not None
 
-        check(ledger._follower, ledger._store)
-        check(Follower(ledger._store, MemoryIndexFile()), ledger._store)
+        check(ledger._reader.follower, ledger._store)
+        check(Follower(ledger._store, SqliteIndexFile(None, ledger._store)), ledger._store)
 
 
 def append_fresh(ledger: tallystick.Ledger, batch: list[tuple[str, str | None]]) -> None:
@@ -130,7 +131,7 @@ def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
     def property_holds(batches: list[list[tuple[str, str | None]]], flush: int, reopens: bool) -> None:
         folder = next(folders)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(index, "FLUSH_RECORDS", flush)
+            patch.setattr(following, "FLUSH_RECORDS", flush)
             ledger = tallystick.open(folder, name="l")
             for batch in batches:
                 append_fresh(ledger, batch)
@@ -138,8 +139,8 @@ def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
                     ledger.close()
                     ledger = tallystick.open(folder)
                     ledger._find("x")
-                assert ledger._follower is not None
-                check(ledger._follower, ledger._store)
+                assert ledger._reader is not None
+                check(ledger._reader.follower, ledger._store)
             ledger.close()
             check_ledger(folder)
 
@@ -162,14 +163,14 @@ def test_rows_of_several_followers_cut_anywhere_add_up_to_the_same(
             log.append((FOREIGN if foreign else FOREIGN.replace("0", "f"), counters[foreign]))
             counters[foreign] += 1
     store = store_of([(spell(*made), "e") for made in log])
-    file = MemoryIndexFile()
+    file = SqliteIndexFile(None, store)
 
     marks = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
     for first, end in pairwise(marks):
         rows = Rows(first, end)
         for position in range(first, end):
             rows.add_made(*log[position], position)
-        file.save(rows, b"")
+        file.save(rows, [stored.line for stored in store.read(first, end)])
 
     follower = Follower(store, file)
     assert [follower.find(spell(*made)) for made in log] == [*range(len(log))]
@@ -179,10 +180,18 @@ def store_of(rows: Sequence[tuple[str, str]]) -> MemoryStore:
     """A log with the given event ids and entities, as far as an index looks at it."""
     store = MemoryStore()
     versions: dict[str, int] = {}
-    lines = []
+    lines: list[bytes] = []
     for event_id, entity_id in rows:
         versions[entity_id] = versions.get(entity_id, 0) + 1
-        members = {"id": event_id, "entity_id": entity_id, "entity_version": versions[entity_id]}
+        members = {
+            "id": event_id,
+            "entity_id": entity_id,
+            "entity_version": versions[entity_id],
+            "event_type": "t.t",
+            "position": len(lines),
+            "recorded_at": "2026-03-15T09:30:00.000000Z",
+            "payload": {},
+        }
         lines.append(json.dumps(members).encode())
     store.create(Batch(0, lines, []), Head(len(lines), b"", 0, 0, 0))
     return store
@@ -211,12 +220,12 @@ def test_what_two_processes_save_of_the_same_records_adds_up(
 
     for first, end in saves:
         # A follower can only have begun where somebody had saved to.
-        reading = Follower(store, _Unsaved(first))
+        reading = Follower(store, _Unsaved(store, first))
         reading._tail = Rows(first, first)
         tail = reading._tail
         for stored in store.read(first, end):
             reading._take(stored)
-        file.save(tail, hashlib.sha256(lines[end - 1]).digest())
+        file.save(tail, lines[first:end])
 
     assert file.cursor() == 50
     assert [file.find(event_id) for event_id in made] == [[position] for position in range(50)]
@@ -224,10 +233,11 @@ def test_what_two_processes_save_of_the_same_records_adds_up(
     file.close()
 
 
-class _Unsaved:
-    """An index file of which only the cursor is asked."""
+class _Unsaved(SqliteIndexFile):
+    """An index file that begins at a cursor, and of which nothing else is asked."""
 
-    def __init__(self, cursor: int) -> None:
+    def __init__(self, store: Store, cursor: int) -> None:
+        super().__init__(None, store)
         self._cursor = cursor
 
     def cursor(self) -> int:
@@ -242,18 +252,19 @@ class _Unsaved:
     def hashes_among(self, hashes: Sequence[int]) -> set[int]:
         raise AssertionError(hashes)
 
-    def save(self, rows: Rows, last_hash: bytes) -> None:
-        raise AssertionError(rows, last_hash)
+    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
+        raise AssertionError(rows, lines)
 
     def close(self) -> None: ...
 
 
 def test_ids_that_share_a_hash_are_told_apart_by_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "hash_id", len)
+    for module in (index, following, sqlite_index):
+        monkeypatch.setattr(module, "hash_id", len)
     ids = [f"id-{number:03}" for number in range(40)]
     store = store_of([(event_id, "e") for event_id in ids])
 
-    follower = Follower(store, MemoryIndexFile())
+    follower = Follower(store, SqliteIndexFile(None, store))
     follower.catch_up(40)
 
     assert [follower.find(event_id) for event_id in ids] == [*range(40)]
@@ -316,7 +327,7 @@ def older_layout(folder: Path) -> None:
 
 def newer_layout(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "index.db"))
-    connection.pragma("user_version", 2)
+    connection.pragma("user_version", 3)
     connection.close()
 
 
@@ -355,8 +366,8 @@ def test_an_index_that_cannot_be_used_is_made_anew(
 
     with caplog.at_level(logging.WARNING, "tallystick.index"), tallystick.open(folder) as ledger:
         fill(ledger, 9)
-        assert ledger._follower is not None
-        check(ledger._follower, ledger._store)
+        assert ledger._reader is not None
+        check(ledger._reader.follower, ledger._store)
 
     check_ledger(folder)
     expected = happens not in (deleted, emptied)
@@ -415,8 +426,8 @@ def test_an_index_that_is_deleted_while_in_use_costs_only_a_rebuild(folder: Path
         with tallystick.open(folder) as other:
             fill(other, 11)
         fill(ledger, 12)
-        assert ledger._follower is not None
-        check(ledger._follower, ledger._store)
+        assert ledger._reader is not None
+        check(ledger._reader.follower, ledger._store)
 
     check_ledger(folder)
 
@@ -464,27 +475,27 @@ def test_a_damaged_log_stops_the_index_at_its_cursor_with_the_position(folder: P
 # -------------------------------------------------------------------------------------------- saving, failing
 
 
-class FailingFile(MemoryIndexFile):
+class FailingFile(SqliteIndexFile):
     """Fails to save as often as it is told to."""
 
-    def __init__(self, failures: int) -> None:
-        super().__init__()
+    def __init__(self, store: Store, failures: int) -> None:
+        super().__init__(None, store)
         self.failures = failures
         self.saves = 0
 
-    def save(self, rows: Rows, last_hash: bytes) -> None:
+    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
         self.saves += 1
         if self.failures:
             self.failures -= 1
             raise StoreError("could not write the index: the disk is full (injected)")
-        super().save(rows, last_hash)
+        super().save(rows, lines)
 
 
 @pytest.mark.parametrize("failures", [1, 2, 5])
 def test_a_save_that_failed_is_kept_in_memory_and_tried_again(failures: int, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(spell(FOREIGN, n) if n % 2 else f"id-{n}", f"entity-{n % 4}") for n in range(100)]
     store = store_of(rows)
-    file = FailingFile(failures)
+    file = FailingFile(store, failures)
     follower = Follower(store, file)
 
     with caplog.at_level(logging.WARNING, "tallystick.index"):
@@ -494,10 +505,14 @@ def test_a_save_that_failed_is_kept_in_memory_and_tried_again(failures: int, cap
             assert follower.find(event_id) == size - 1
             assert follower.version(entity_id) == (size - 1) // 4 + 1
         check(follower, store)
-        follower.close()
+        while file.cursor() < 100:
+            follower.flush()
+            with suppress(StoreError):
+                follower.wait(100)
 
     assert file.cursor() == 100
     assert [file.find(event_id) for event_id, _ in rows] == [[position] for position in range(100)]
+    follower.close()
     assert sum("kept in memory" in record.getMessage() for record in caplog.records) == failures
 
 
@@ -506,13 +521,13 @@ def test_answers_are_right_while_a_save_is_under_way() -> None:
     store = store_of(rows)
     held, go_on = threading.Event(), threading.Event()
 
-    class SlowFile(MemoryIndexFile):
-        def save(self, rows: Rows, last_hash: bytes) -> None:
+    class SlowFile(SqliteIndexFile):
+        def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
             held.set()
             assert go_on.wait(60)
-            super().save(rows, last_hash)
+            super().save(rows, lines)
 
-    follower = Follower(store, SlowFile())
+    follower = Follower(store, SlowFile(None, store))
     follower.catch_up(10)
     assert held.wait(60)
 
@@ -528,17 +543,17 @@ def test_answers_are_right_while_a_save_is_under_way() -> None:
 
 
 def test_memory_stays_bounded_however_many_entities_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "CACHE_ENTITIES", 50)
+    monkeypatch.setattr(following, "CACHE_ENTITIES", 50)
     store = store_of([(f"id-{n}", f"entity-{n}") for n in range(2_000)])
 
-    class CountingFile(MemoryIndexFile):
+    class CountingFile(SqliteIndexFile):
         asked = 0
 
         def version(self, entity_id: str) -> int:
             self.asked += 1
             return super().version(entity_id)
 
-    file = CountingFile()
+    file = CountingFile(None, store)
     follower = Follower(store, file)
     most = 0
     for size in range(10, 2_001, 10):
@@ -547,7 +562,7 @@ def test_memory_stays_bounded_however_many_entities_there_are(monkeypatch: pytes
             assert follower.version(f"entity-{number}") == 1
         most = max(most, len(follower._young) + len(follower._old) + len(follower._tail.versions))
 
-    assert most <= 2 * (50 + index.FLUSH_RECORDS)
+    assert most <= 2 * (50 + following.FLUSH_RECORDS)
     assert file.asked < 200, "the newest entities were not remembered"
     assert all(follower.version(f"entity-{number}") == 1 for number in range(2_000))
     follower.close()
@@ -557,9 +572,9 @@ def test_progress_is_told_of_long_work() -> None:
     told: list[tuple[int, int]] = []
     store = store_of([(f"id-{n}", "e") for n in range(25_000)])
 
-    follower = Follower(store, MemoryIndexFile(), progress=lambda done, of: told.append((done, of)))
+    follower = Follower(store, SqliteIndexFile(None, store), progress=lambda done, of: told.append((done, of)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "FLUSH_RECORDS", 50_000)
+        patch.setattr(following, "FLUSH_RECORDS", 50_000)
         follower.catch_up(25_000)
 
     assert told == [(10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
@@ -569,8 +584,8 @@ def test_progress_is_told_of_long_work() -> None:
 
 APPEND: Final = """
 import sys
-import tallystick, tallystick.read.index
-tallystick.read.index.FLUSH_RECORDS = int(sys.argv[2])
+import tallystick, tallystick.read.follower
+tallystick.read.follower.FLUSH_RECORDS = int(sys.argv[2])
 for _ in range(3):
     with tallystick.open(sys.argv[1]) as ledger:
         for number in range(120):
@@ -613,5 +628,5 @@ def test_many_threads_ask_while_others_append(folder: Path) -> None:
                     assert ledger.get(ids[at]).position == at
 
         in_threads(6, work)
-        assert ledger._follower is not None
-        check(ledger._follower, ledger._store)
+        assert ledger._reader is not None
+        check(ledger._reader.follower, ledger._store)

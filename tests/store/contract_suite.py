@@ -196,6 +196,13 @@ class StoreContract(ABC):
 
         assert [record.position for record in begun.read(first, end)] == [*range(first, 9)]
 
+    def test_records_are_fetched_in_order_once_each_and_those_not_there_are_left_out(self, begun: Store) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+
+        assert begun.fetch([]) == []
+        assert begun.fetch([7, 3, 3, 9, 4_000_000]) == [*begun.read(3, 4), *begun.read(7, 8), *begun.read(9, 10)]
+        assert begun.fetch(range(10)) == [*begun.read(0, 10)]
+
     def test_a_large_batch_is_one_commit_and_reads_back_in_order(self, begun: Store) -> None:
         for first, count in ((2, 10_001), (10_003, 1_999)):
             begun.commit(first, batch_of(first, count), head_of(first + count))

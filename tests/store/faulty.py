@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
 from tallystick.core.merkle import Tile
@@ -52,6 +52,9 @@ class FaultyStore:
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         return self._inner.read(first, end)
+
+    def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        return self._inner.fetch(positions)
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         return self._inner.tiles(level, first, end)

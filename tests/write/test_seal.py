@@ -126,7 +126,7 @@ def test_an_epoch_that_has_lasted_its_time_is_closed_by_the_next_append(seconds:
 def test_an_epoch_that_holds_its_number_of_records_is_closed_by_the_next_append(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tallystick.ledger.EPOCH_RECORDS_MAX", 5)
+    monkeypatch.setattr("tallystick.opening.EPOCH_RECORDS_MAX", 5)
     with tallystick.open("memory:") as ledger:
         for number in range(8):
             ledger.append(event(payload={"number": number}))
@@ -527,7 +527,7 @@ def test_the_ledger_does_what_a_plain_list_does() -> None:
 def test_a_ledger_on_disk_does_what_a_plain_list_does_whoever_writes_and_whatever_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tallystick.read.index.FLUSH_RECORDS", 5)
+    monkeypatch.setattr("tallystick.read.follower.FLUSH_RECORDS", 5)
     monkeypatch.setattr(SqliteMachine, "folders", (tmp_path / f"{number}" for number in count()), raising=False)
 
     few = settings(stateful_step_count=20, max_examples=settings().max_examples // 2)

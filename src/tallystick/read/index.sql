@@ -1,6 +1,6 @@
 -- The index of one ledger. Derived: it may be deleted at any time and is rebuilt from the log.
 -- user_version is the number of this layout; an index of another number is rebuilt.
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- One row: up to where the log was read, the hash of the last record read, and of the ledger's genesis.
 CREATE TABLE cursor (
@@ -10,10 +10,53 @@ CREATE TABLE cursor (
     ledger_id BLOB    NOT NULL
 ) STRICT;
 
--- The present version of every entity.
+-- Every entity, and its present version.
 CREATE TABLE entity (
-    id      TEXT    PRIMARY KEY,
+    id      INTEGER PRIMARY KEY,
+    name    TEXT    NOT NULL UNIQUE,
     version INTEGER NOT NULL
+) STRICT;
+
+-- Event types, actors and labels, so that rows stay narrow. kind: 'type', 'actor' or 'label'.
+CREATE TABLE term (
+    id   INTEGER PRIMARY KEY,
+    kind TEXT    NOT NULL,
+    name TEXT    NOT NULL,
+    UNIQUE (kind, name)
+) STRICT;
+
+-- One row a record. recorded never falls as positions rise, so its ranges are ranges of positions.
+-- occurred: what the caller claims, else recorded. Both in microseconds.
+CREATE TABLE event (
+    position INTEGER PRIMARY KEY,
+    type     INTEGER NOT NULL,
+    entity   INTEGER NOT NULL,
+    actor    INTEGER,
+    recorded INTEGER NOT NULL,
+    occurred INTEGER NOT NULL
+) STRICT;
+CREATE INDEX event_occurred ON event (occurred);
+
+CREATE TABLE label (
+    label    INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (label, position)
+) STRICT, WITHOUT ROWID;
+
+-- Posting lists, in FTS5 as it keeps and merges them well: every word of payload and context, and, behind a
+-- character that no JSON text has raw (U+0001, shown here as ␁), e, t, a or l with the number of the entity, type, actor and label.
+CREATE VIRTUAL TABLE posting USING fts5 (
+    words,
+    content = '', contentless_delete = 1, detail = none,
+    tokenize = "unicode61 remove_diacritics 0 tokenchars '␁'"
+);
+
+-- Records a quarter of an hour and type; quarter = recorded / 900,000,000.
+CREATE TABLE tally (
+    quarter INTEGER NOT NULL,
+    type    INTEGER NOT NULL,
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (quarter, type)
 ) STRICT, WITHOUT ROWID;
 
 -- Event ids that callers brought, by the first 8 bytes of their SHA-256; two ids may share a hash.
@@ -30,4 +73,31 @@ CREATE TABLE made (
     position INTEGER NOT NULL,
     count    INTEGER NOT NULL,
     PRIMARY KEY (prefix, counter, position)
+) STRICT, WITHOUT ROWID;
+
+-- States of long streams, so that a fold need not begin at their beginning.
+CREATE TABLE snapshot (
+    entity   TEXT    NOT NULL,
+    version  INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    content  BLOB    NOT NULL,
+    PRIMARY KEY (entity, version)
+) STRICT, WITHOUT ROWID;
+
+-- Roll-ups: each up to where it has counted, and its cells. cell_group is the type, actor, entity or label
+-- that the cell counts, or ''. total is exact: an integer, or a fraction written n/d.
+CREATE TABLE rollup (
+    name       TEXT    PRIMARY KEY,
+    definition TEXT    NOT NULL,
+    position   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cell (
+    rollup     TEXT    NOT NULL,
+    bucket     INTEGER NOT NULL,
+    cell_group TEXT    NOT NULL,
+    count      INTEGER NOT NULL,
+    total      TEXT,
+    least      ANY,
+    most       ANY,
+    PRIMARY KEY (rollup, bucket, cell_group)
 ) STRICT, WITHOUT ROWID;

@@ -1,6 +1,6 @@
-"""The index in one SQLite file beside the ledger, `index.db`.
+"""The index in one SQLite file beside the ledger, `index.db`; in memory for a ledger that is itself there.
 
-Nothing here is precious: a file that is damaged, of an older layout, of another ledger, or ahead of the log
+Nothing here is precious: a file that is damaged, of another layout, of another ledger, or ahead of the log
 is deleted and made anew, and the diagnostics say so. Commits need not reach the disk at once, only stay
 whole: a cursor that fell back is caught up from the log.
 """
@@ -8,9 +8,13 @@ whole: a cursor that fell back is caught up from the log.
 from __future__ import annotations
 
 import logging
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,27 +25,58 @@ from tallystick.core.record import record_hash
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.ids import split_made
 from tallystick.read.index import Rows, hash_id
+from tallystick.read.sqlite_questions import SqliteQuestions
+from tallystick.read.sqlite_snapshots import SqliteSnapshots
+from tallystick.read.words import searchable
 from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
 from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
-_LAYOUT: Final = 1
-_TABLES: Final = {"cursor", "entity", "brought", "made"}
+_LAYOUT: Final = 2
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
+_CACHE_KB: Final = 32_768
+"""What the writing connection keeps of the file in memory: the pages that every batch touches."""
+
+_number: Final = count()
 _log: Final = logging.getLogger("tallystick.index")
 
 
-class SqliteIndexFile:
-    """Keeps `IndexFile` for the ledger in `store`."""
+def open_private_index(folder: Path | None, store: Store) -> SqliteIndexFile:
+    """An index that nobody else sees, in a temporary folder, begun with what the one in `folder` has."""
+    scratch = tempfile.TemporaryDirectory(prefix="tallystick-index-")
+    try:
+        if folder is not None and (folder / FILE_NAME).exists():
+            _copy(folder / FILE_NAME, Path(scratch.name) / FILE_NAME)
+        return SqliteIndexFile(Path(scratch.name), store, scratch=scratch)
+    except BaseException:
+        scratch.cleanup()
+        raise
 
-    def __init__(self, folder: Path, store: Store) -> None:
-        self.path: Final = folder / FILE_NAME
+
+class SqliteIndexFile:
+    """Keeps `IndexFile` for the ledger in `store`. Without a folder it is in memory.
+
+    One thread at a time writes; any number read, each through a connection of its own. `scratch` is removed
+    when the index is closed.
+    """
+
+    def __init__(
+        self, folder: Path | None, store: Store, *, scratch: tempfile.TemporaryDirectory[str] | None = None
+    ) -> None:
+        self._scratch: Final = scratch
+        memory = Path(f"/tallystick-index-{next(_number)}")
+        self._in_memory: Final = folder is None
+        self.path: Final = folder / FILE_NAME if folder else memory
         self._store: Final = store
         self._ledger_id: Final = _hash_at(store, 0)
         self._writer: apsw.Connection | None = None
-        self._reader: apsw.Connection | None = None
+        self._idle: list[apsw.Connection] = []
+        self._writing: Final = threading.Lock()
+        self._closed = False
+        self.questions: Final = SqliteQuestions(self.query, self.tokens, self.find)
+        self.snapshots: Final = SqliteSnapshots(self)
         problem = self._open()
         if problem:
             _log.warning("the index %s is made anew: %s", self.path, problem)
@@ -51,45 +86,38 @@ class SqliteIndexFile:
             raise StoreError(f"could not make the index {self.path}: {problem}")
 
     def cursor(self) -> int:
-        with self._noticing_damage("read the index"):
-            rows = self._query("SELECT position FROM cursor")
+        rows = self.query("SELECT position FROM cursor")
         return int(rows[0][0]) if rows else 0
 
     def version(self, entity_id: str) -> int:
-        with self._noticing_damage("read the index"):
-            rows = self._query("SELECT version FROM entity WHERE id = ?", entity_id)
+        rows = self.query("SELECT version FROM entity WHERE name = ?", (entity_id,))
         found: int = rows[0][0] if rows else 0  # the follower checks that it is one
         return found
 
     def find(self, event_id: str) -> list[int]:
         made = split_made(event_id)
-        with self._noticing_damage("read the index"):
-            if made is None:
-                rows = self._query("SELECT position FROM brought WHERE hash = ?", hash_id(event_id))
-                return [position for (position,) in rows]
-            # An id is sealed once, so runs of one prefix do not overlap: the last to begin is the only one.
-            runs = self._query(
-                "SELECT counter, position, count FROM made WHERE prefix = ? AND counter <= ?"
-                " ORDER BY counter DESC LIMIT 1",
-                *made,
-            )
+        if made is None:
+            rows = self.query("SELECT position FROM brought WHERE hash = ?", (hash_id(event_id),))
+            return [position for (position,) in rows]
+        # An id is sealed once, so runs of one prefix do not overlap: the last to begin is the only one.
+        runs = self.query(
+            "SELECT counter, position, count FROM made WHERE prefix = ? AND counter <= ? ORDER BY counter DESC LIMIT 1",
+            made,
+        )
         return [position + made[1] - first for first, position, count in runs if made[1] < first + count]
 
     def hashes_among(self, hashes: Sequence[int]) -> set[int]:
-        with self._noticing_damage("read the index"):
-            rows = self._query(
-                "SELECT DISTINCT hash FROM brought WHERE hash IN (SELECT value FROM json_each(?))", _json([*hashes])
-            )
+        rows = self.query(
+            "SELECT DISTINCT hash FROM brought WHERE hash IN (SELECT value FROM json_each(?))", (_json([*hashes]),)
+        )
         return {found for (found,) in rows}
 
-    def save(self, rows: Rows, last_hash: bytes) -> None:
+    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
         # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,
         # where a statement a row would wait for it thousands of times beside a busy sealing thread.
         brought = sorted((key, position) for key, positions in rows.brought.items() for position in positions)
-        with (
-            self._noticing_damage("write the index"),
-            transaction(writer := self._open_connection(self._writer)),
-        ):
+        sql = _save_statements()
+        with self._changing() as writer:
             execute = writer.execute
             found: list[Any] = execute("SELECT position FROM cursor").fetchall()
             saved = found[0][0] if found else 0
@@ -97,35 +125,74 @@ class SqliteIndexFile:
                 return  # another process saved these records already
             if saved < rows.first:
                 raise StoreError(f"the index {self.path} has lost rows: open the ledger again to have them back")
+            execute(sql["clear"])
+            _stage(writer, lines, saved, rows.end)
+            for step in ("entities", "terms", "events", "labels", "postings"):
+                execute(sql[step])
+            execute(sql["tallies"], (saved,))
             made = [row for prefix, runs in rows.made.items() for run in runs for row in _past(saved, prefix, run)]
-            execute(
-                "INSERT INTO entity SELECT value->>0, value->>1 FROM json_each(?) WHERE true"
-                " ON CONFLICT (id) DO UPDATE SET version = max(version, excluded.version)",
-                (_json(sorted(rows.versions.items())),),
-            )
-            execute(
-                "INSERT OR IGNORE INTO brought SELECT value->>0, value->>1 FROM json_each(?)",
-                (_json(brought),),
-            )
-            execute(
-                "INSERT OR IGNORE INTO made SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)",
-                (_json(made),),
-            )
-            execute("INSERT OR REPLACE INTO cursor VALUES (1,?,?,?)", (rows.end, last_hash, self._ledger_id))
+            execute(sql["brought"], (_json(brought),))
+            execute(sql["made"], (_json(made),))
+            execute(sql["cursor"], (rows.end, _hash_at(self._store, rows.end - 1), self._ledger_id))
+            execute(sql["clear"])
 
     def close(self) -> None:
-        for connection in (self._reader, self._writer):
-            if connection is not None:
+        self._closed = True
+        with self._writing:
+            idle, self._idle = self._idle, []
+            for connection in (*idle, *([self._writer] if self._writer else [])):
                 connection.close()
-        self._reader = self._writer = None
+            self._writer = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
-    def _query(self, statement: str, *values: str | int) -> list[Any]:
-        return self._open_connection(self._reader).execute(statement, values).fetchall()
+    def change(self, statement: str, values: Sequence[str | int | bytes]) -> None:
+        """Run one statement that writes."""
+        with self._changing() as writer:
+            writer.execute(statement, values)
 
-    def _open_connection(self, connection: apsw.Connection | None) -> apsw.Connection:
-        if connection is None:
+    def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
+        """The rows of one statement that reads."""
+        with self._noticing_damage("read the index"), self._reader() as reader:
+            return reader.execute(statement, values).fetchall()
+
+    def tokens(self, text: str) -> list[str]:
+        """The words of a text as the posting lists have them."""
+        with self._reader() as reader:
+            tokenizer = reader.fts5_tokenizer("unicode61", ["remove_diacritics", "0", "tokenchars", "\x01"])
+            found: Any = tokenizer(
+                text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False
+            )
+        return [*found]
+
+    @contextmanager
+    def _reader(self) -> Iterator[apsw.Connection]:
+        """A connection for one short read, taken from the idle ones or opened."""
+        if self._closed:
             raise StoreError(f"the index {self.path} is closed: open the ledger again")
-        return connection
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader = self._connect_reader()
+        try:
+            yield reader
+        finally:
+            self._put_back(reader)
+
+    def _put_back(self, reader: apsw.Connection) -> None:
+        if self._closed:
+            reader.close()
+        else:
+            self._idle.append(reader)
+
+    @contextmanager
+    def _changing(self) -> Iterator[apsw.Connection]:
+        """The writing connection, in a transaction."""
+        with self._writing, self._noticing_damage("write the index"):
+            if self._writer is None:
+                raise StoreError(f"the index {self.path} is closed: open the ledger again")
+            with transaction(self._writer):
+                yield self._writer
 
     @contextmanager
     def _noticing_damage(self, doing: str) -> Iterator[None]:
@@ -138,6 +205,7 @@ class SqliteIndexFile:
             if not isinstance(error.__cause__, _DAMAGE):
                 raise
             _log.warning("the index %s is damaged, and deleted: %s", self.path, error.__cause__)
+            self._closed = True
             self._delete()
             raise StoreError(
                 f"the index {self.path} was damaged, and is deleted: open the ledger again to have it made anew"
@@ -146,24 +214,50 @@ class SqliteIndexFile:
     def _open(self) -> str | None:
         """Open or make the file; why its content cannot be used, or None when it can."""
         try:
-            self._writer = connect(self.path, synchronous="normal")
+            self._writer = self._connect_writer()
             with transaction(self._writer):
                 if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-                    run_script(self._writer, files("tallystick.read").joinpath("index.sql").read_text("utf-8"))
-            self._reader = connect_readonly(self.path, immutable=False)
+                    run_script(self._writer, _schema())
+                    self._writer.execute("INSERT INTO posting (posting, rank) VALUES ('hashsize', 33554432)")
+            run_script(self._writer, _save_statements()["staging"])
             return self._problem()
         except apsw.BusyError as error:
             raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
-        except apsw.Error as error:
+        except _DAMAGE as error:
             return str(error)
+        except apsw.Error as error:
+            raise StoreError(f"could not open the index {self.path}: {error}") from error
+
+    def _connect_writer(self) -> apsw.Connection:
+        if self._in_memory:
+            writer = apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS)
+            writer.set_busy_timeout(_BUSY_MS)
+        else:
+            writer = connect(self.path, synchronous="normal")
+        writer.pragma("cache_size", -_CACHE_KB)
+        writer.pragma("temp_store", "memory")
+        writer.create_scalar_function("searchable", _searchable, 1, deterministic=True)
+        return writer
+
+    def _connect_reader(self) -> apsw.Connection:
+        if not self._in_memory:
+            return connect_readonly(self.path, immutable=False)
+        reader = apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS)
+        reader.set_busy_timeout(_BUSY_MS)
+        return reader
+
+    @property
+    def _memory_uri(self) -> str:
+        return f"file:{self.path}?vfs=memdb"
 
     def _problem(self) -> str | None:
         """Why the index cannot be followed on from where it is; None when it can."""
-        [[layout]] = self._query("PRAGMA user_version")
-        tables = {name for (name,) in self._query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if layout != _LAYOUT or tables != _TABLES:
-            return f"it has layout {layout} and {len(tables)} tables, and {_LAYOUT} and {len(_TABLES)} are wanted"
-        rows = self._query("SELECT position, last_hash, ledger_id FROM cursor")
+        with self._reader() as reader:
+            [[layout]] = reader.execute("PRAGMA user_version").fetchall()
+            found = set(reader.execute(_SCHEMA_PARTS))
+            if layout != _LAYOUT or found != _schema_parts():
+                return f"it has layout {layout} and is not what layout {_LAYOUT} makes"
+            rows: list[Any] = reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
         if not rows:
             return None
         position, last_hash, ledger_id = rows[0]
@@ -190,9 +284,49 @@ class SqliteIndexFile:
             )
 
     def _delete(self) -> None:
-        self.close()
+        closed, self._closed = self._closed, True
+        idle, self._idle = self._idle, []
+        for connection in (*idle, *([self._writer] if self._writer else [])):
+            connection.close()
+        self._writer = None
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self._closed = closed
+
+
+_SCHEMA_PARTS: Final = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+_BUSY_MS: Final = 30_000
+_MEMORY_FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+
+
+def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int) -> None:
+    """Take the records apart into the rows of a table in memory."""
+    try:
+        writer.execute(_save_statements()["stage"], (b"[%b]" % b",".join(lines), saved))
+        [[staged, first, last]] = writer.execute("SELECT count(*), min(position), max(position) FROM incoming")
+    except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
+        raise TamperError(f"records at positions {saved} to {end - 1} are damaged ({error}): verify") from error
+    if staged and not saved <= first <= last < end:
+        raise TamperError(f"records at positions {saved} to {end - 1} say that they stand elsewhere: verify")
+
+
+def _searchable(*values: Any) -> str:
+    return searchable(values[0])
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy an index as it is at this moment. One that is damaged is not worth it."""
+    try:
+        reader, writer = connect_readonly(source, immutable=False), apsw.Connection(str(target))
+        try:
+            with writer.backup("main", reader, "main") as backup:
+                backup.step()
+        finally:
+            reader.close()
+            writer.close()
+    except apsw.Error as error:
+        _log.warning("the index %s could not be copied, and is made anew elsewhere: %s", source, error)
+        target.unlink(missing_ok=True)
 
 
 def _past(saved: int, prefix: str, run: list[int]) -> list[tuple[str, int, int, int]]:
@@ -211,3 +345,29 @@ def _hash_at(store: Store, position: int) -> bytes:
     for stored in store.read(position, position + 1):
         return record_hash(stored.line)
     return b""
+
+
+def _sql(name: str) -> str:
+    return files("tallystick.read").joinpath(name).read_text("utf-8")
+
+
+@cache
+def _schema() -> str:
+    return _sql("index.sql").replace("␁", "\x01")
+
+
+@cache
+def _schema_parts() -> set[tuple[str, str]]:
+    scratch = apsw.Connection(":memory:")
+    try:
+        run_script(scratch, _schema())
+        return set(scratch.execute(_SCHEMA_PARTS))
+    finally:
+        scratch.close()
+
+
+@cache
+def _save_statements() -> dict[str, str]:
+    """The statements of `index_save.sql` by name."""
+    parts = _sql("index_save.sql").split("-- name: ")[1:]
+    return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}

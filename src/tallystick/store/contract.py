@@ -71,6 +71,9 @@ class Store(Protocol):
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         """The records at positions [first, end), in order; those that are not there are left out."""
 
+    def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """The records at these positions, in order of position; those that are not there are left out."""
+
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         """The full tiles of a level with an index in [first, end), in order; absent ones left out."""
 

@@ -7,7 +7,7 @@ in which sealed bytes turn out to have changed, so code that mutates what it han
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 from tallystick.core.merkle import Tile
@@ -67,6 +67,9 @@ class MemoryStore:
             if record.line != self._sealed[position] or record.position != position:
                 raise TamperError(f"sealed bytes changed in memory at position {position}")
             yield record
+
+    def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        return [stored for position in sorted({*positions}) for stored in self.read(position, position + 1)]
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         self._check_open()

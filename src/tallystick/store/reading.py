@@ -6,7 +6,7 @@ A store hands back what is there; here a gap, a wrong CRC32 or bytes that are no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH, leaf_hash
@@ -37,6 +37,18 @@ def read_lines(store: Store, first: int, end: int) -> Iterator[StoredRecord]:
         expected += 1
     if expected < end:
         raise TamperError(f"the record at position {expected} is missing: run a verification")
+
+
+def fetch_lines(store: Store, positions: Sequence[int]) -> list[StoredRecord]:
+    """The records at these positions, in order of position. `TamperError` at the first that is missing or damaged."""
+    found = store.fetch(positions)
+    for stored in found:
+        if crc32(stored.line) != stored.crc32:
+            raise TamperError(f"the record at position {stored.position} is damaged (its CRC32 does not fit): verify")
+    missing = {*positions} - {stored.position for stored in found}
+    if missing:
+        raise TamperError(f"the record at position {min(missing)} is missing: run a verification")
+    return found
 
 
 def read_record(store: Store, position: int) -> Record:

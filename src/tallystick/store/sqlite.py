@@ -9,9 +9,10 @@ Readers take short snapshots, a page of records at a time, and so never hold bac
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -113,13 +114,20 @@ class SqliteStore:
                 )
             if not rows:
                 return
-            positions, lines, crcs = zip(*rows, strict=True)
-            if [*positions] != sorted({*positions}) or {*map(type, lines)} != {bytes} or {*map(type, crcs)} != {int}:
-                raise StoreError(f"the rows of positions {first} to {end - 1} are out of order, or not records")
-            yield from map(_stored, rows)
+            yield from _checked(rows)
             if len(rows) < _READ_PAGE:
                 return
-            first = positions[-1] + 1
+            first = rows[-1][0] + 1
+
+    def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        with self._reader("read records") as reader:
+            rows = query(
+                reader,
+                "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?))"
+                " ORDER BY position",
+                (json.dumps([*positions]),),
+            )
+        return _checked(rows) if rows else []
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         base = level << _INDEX_BITS
@@ -236,6 +244,14 @@ def _insert(connection: apsw.Connection, batch: Batch) -> None:
     for tile in batch.tiles:
         number = (tile.level << _INDEX_BITS) + tile.index
         connection.execute("INSERT INTO tile VALUES (?,?,?)", (number, tile.hashes, tile.root))
+
+
+def _checked(rows: list[tuple[Any, ...]]) -> list[StoredRecord]:
+    """The rows as records, if that is what they are."""
+    positions, lines, crcs = zip(*rows, strict=True)
+    if [*positions] != sorted({*positions}) or {*map(type, lines)} != {bytes} or {*map(type, crcs)} != {int}:
+        raise StoreError(f"the rows from {positions[0]} to {positions[-1]} are out of order, or not records")
+    return [*map(_stored, rows)]
 
 
 # What StoredRecord._make does, without its Python: a row is a tuple of the three already.

@@ -36,8 +36,10 @@ class Known(Protocol):
         end: int,
         versions: Mapping[str, int],
         *,
+        lines: Sequence[bytes],
         brought: Sequence[tuple[str, int]],
         made: Sequence[MadeRun],
     ) -> None:
-        """The records up to `end` are committed: the new versions, the ids brought with their positions,
-        and the ids made. What was learned is answered at once, and kept in its own time."""
+        """The records up to `end` are committed, the last of them being `lines`: the new versions, the ids
+        brought with their positions, and the ids made. What was learned is answered at once, and kept in its
+        own time."""

@@ -72,6 +72,7 @@ class _GenesisAlone:
         end: int,
         versions: Mapping[str, int],
         *,
+        lines: Sequence[bytes],
         brought: Sequence[tuple[str, int]],
         made: Sequence[MadeRun],
     ) -> None: ...

@@ -183,7 +183,7 @@ class Sealer:
             head = self._store.head()
             if head is None or head.checkpoint != plan.head.checkpoint:
                 raise
-        self._known.learn(plan.head.size, plan.versions, brought=plan.brought, made=plan.made)
+        self._known.learn(plan.head.size, plan.versions, lines=plan.batch.lines, brought=plan.brought, made=plan.made)
         self._state = plan.state
         return True
 

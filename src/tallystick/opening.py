@@ -1,0 +1,97 @@
+"""Opening a ledger, and beginning one where there is none.
+
+What is opened is a `Ledger`; where it rests, `config` says. A ledger is made at one stroke: either its genesis
+is committed, or there is none.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from tallystick.clock import Clock, wall_clock
+from tallystick.config import Location, deployment_name
+from tallystick.core.keys import KEY_BYTES
+from tallystick.core.record import check_ledger_name
+from tallystick.core.system import Genesis
+from tallystick.errors import ConflictError, NotFoundError, TamperError
+from tallystick.ids import IdMaker, random_bytes
+from tallystick.keystore import Keystore
+from tallystick.ledger import Ledger
+from tallystick.limits import EPOCH_RECORDS_MAX, EPOCH_SECONDS_MAX
+from tallystick.read.index import Progress
+from tallystick.store.contract import Store
+from tallystick.write.resume import create_ledger
+
+
+def open_ledger(
+    url: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    readonly: bool = False,
+    name: str | None = None,
+    deployment: str | None = None,
+    keys: str | os.PathLike[str] | None = None,
+    principal: str | None = None,
+    clock: Clock = wall_clock,
+    progress: Progress | None = None,
+) -> Ledger:
+    """Open the ledger at a folder, `sqlite:///folder` or `memory:`; make it if it is not there.
+
+    `name` and `deployment` name a new ledger; by default the folder's name and `local`. `keys` is the folder
+    of the keys, by default `keys` in the ledger's own; keep it elsewhere where others can reach the ledger.
+    `principal` stands behind events that name no actor. `progress` is told of long work, such as the
+    rebuilding of an index.
+
+    Raises `NotFoundError` when there is no ledger and `create` is false, `ConflictError` when `name` is
+    given and the ledger there has another.
+    """
+    location = Location.parse(url)
+    keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
+    store = location.open_store(readonly=readonly)
+    try:
+        if store.head() is None:
+            if not create or readonly:
+                raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
+            if location.has_traces():
+                raise TamperError(
+                    f"there is an index of a ledger in {os.fspath(url)}, and no ledger: it was removed. Put it back, "
+                    "or delete index.db to begin another one"
+                )
+            _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock)
+        ledger = Ledger(
+            store,
+            location=location,
+            keystore=keystore,
+            clock=clock,
+            principal=principal,
+            progress=progress,
+            readonly=readonly,
+        )
+        if name is not None and name != ledger.name:
+            raise ConflictError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
+    except BaseException:
+        store.close()
+        raise
+    return ledger
+
+
+def _create(store: Store, keystore: Keystore, *, name: str, deployment: str | None, clock: Clock) -> None:
+    deployment = deployment or deployment_name()
+    check_ledger_name(name)
+    check_ledger_name(deployment)
+    keystore.make()
+    keys = keystore.ledger_keys(name)
+    genesis = Genesis(
+        ledger=name,
+        origin=f"{deployment}/{name}",
+        nonce=random_bytes(KEY_BYTES),
+        root_key=keys.root.public_key().public_bytes_raw(),
+        checkpoint_key=keys.checkpoint.public_key().public_bytes_raw(),
+        evidence_key=keys.evidence.public_key().public_bytes_raw(),
+        epoch_records_max=EPOCH_RECORDS_MAX,
+        epoch_seconds_max=EPOCH_SECONDS_MAX,
+    )
+    with suppress(ConflictError):  # another process was first, and its ledger is the one to open
+        create_ledger(store, genesis=genesis, keys=keys, ids=IdMaker(), now=clock())

@@ -1,0 +1,98 @@
+"""The way out of one ledger, put together: its index kept abreast, and what is asked of it.
+
+Every answer speaks for one size of the ledger. By default that is the newest: a question first has the index
+follow up to the present head, so that whoever appended sees it; appends go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from tallystick.core.record import Record
+from tallystick.core.upcast import Upcasters
+from tallystick.errors import StoreError
+from tallystick.read.fold import Folds
+from tallystick.read.follower import Follower
+from tallystick.read.index import Questions
+from tallystick.read.query import Query
+from tallystick.read.search import Search
+from tallystick.read.state import States
+from tallystick.store.contract import Store
+from tallystick.store.reading import fetch_lines
+
+_SLICE_RECORDS: Final = 5_000
+"""Records that are followed with the sealing turn held; then whoever seals may go first."""
+
+_STREAM_RECORDS: Final = 32
+"""Records of a stream that are read at first; long ones are read in ever larger parts."""
+
+
+class Reader:
+    """Answers questions about one ledger. Safe for many threads.
+
+    `turn` is held while the follower learns, by the sealer for a commit and here for a slice of the log.
+    """
+
+    def __init__(self, store: Store, follower: Follower, *, turn: threading.Lock) -> None:
+        self._store: Final = store
+        self.follower: Final = follower
+        self._turn: Final = turn
+        self.questions: Final[Questions] = follower.file.questions
+        self.search: Final = Search(store, self.questions)
+        self.folds: Final = Folds()
+        self.upcasters: Final = Upcasters()
+
+    def catch_up(self, size: int | None = None) -> int:
+        """Wait until the index answers for the first `size` records, by default all there are; that size."""
+        if size is None:
+            head = self._store.head()
+            if head is None:
+                raise StoreError("the ledger has lost its head: run a verification")
+            size = head.size
+        reached = self.follower.file.cursor()
+        while reached < size:
+            reached = min(size, max(reached, self.follower.end) + _SLICE_RECORDS)
+            with self._turn:
+                self.follower.catch_up(reached)
+                if reached == size:
+                    self.follower.flush()
+        self.follower.wait(size)
+        return size
+
+    def close(self) -> None:
+        """Write the index's tail and let go of its file; with the turn held."""
+        self.follower.close()
+
+    def find(self, event_id: str) -> int | None:
+        """The position of the record with this event id, if there is one."""
+        head = self._store.head()
+        with self._turn:
+            self.follower.catch_up(head.size if head else 0)
+            return self.follower.find(event_id)
+
+    def states(self) -> States:
+        """What answers for states, as of the present size."""
+        streams = _Streams(self._store, self.search, self.questions, self.catch_up())
+        return States(streams, self.follower.file.snapshots, self.folds, self.upcasters)
+
+
+class _Streams:
+    """The streams of a ledger as of one size (`tallystick.read.state.Streams`)."""
+
+    def __init__(self, store: Store, search: Search, questions: Questions, size: int) -> None:
+        self._store: Final = store
+        self._search: Final = search
+        self._questions: Final = questions
+        self.size: Final = size
+
+    def records(self, entity_id: str, *, first: int, end: int) -> Iterator[Record]:
+        query = Query(entities=(entity_id,))
+        return self._search.scan(query, first=first, end=min(end, self.size), expected=_STREAM_RECORDS)
+
+    def at(self, positions: Sequence[int]) -> Iterator[Record]:
+        return (Record.parse(stored.line) for stored in fetch_lines(self._store, positions))
+
+    def end_at(self, moment_end: int) -> int:
+        return min(self._questions.end_at(moment_end), self.size)

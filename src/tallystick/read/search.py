@@ -1,0 +1,157 @@
+"""Who did what, when: the records that fit a query, page by page, counted, or one after another.
+
+The index proposes candidates in order of position, the record itself decides. Every answer speaks for one
+size of the ledger and names it; what was appended later is not in it, so pages stay stable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from tallystick.core.record import Record
+from tallystick.core.strict import parse_decimal
+from tallystick.errors import RejectedError, TamperError
+from tallystick.limits import PAGE_RECORDS_MAX, SIZE_MAX
+from tallystick.read.index import Questions
+from tallystick.read.query import Query
+from tallystick.store.contract import Store, StoredRecord
+from tallystick.store.reading import fetch_lines
+
+PAGE_RECORDS: Final = 100
+"""Records of a page when nothing else is asked for."""
+
+_CANDIDATES_FIRST: Final = 128
+_CANDIDATES_MAX: Final = 4_096
+_CURSOR: Final = re.compile(r"(?P<order>[+-])(?P<position>[0-9]{1,16})\.(?P<size>[0-9]{1,16})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the records that fit, in order."""
+
+    records: tuple[Record, ...]
+    cursor: str | None
+    """Give it back for the next page; None when this was the last."""
+    size: int
+    """The size of the ledger that the answer, and every page after it, speaks for."""
+    assumptions: tuple[str, ...] = ()
+    """How what was not said in full was taken, in sentences."""
+
+
+class Search:
+    """Answers queries over one ledger, for the sizes up to which its index has followed."""
+
+    def __init__(self, store: Store, questions: Questions) -> None:
+        self._store: Final = store
+        self._questions: Final = questions
+
+    def page(
+        self,
+        query: Query,
+        *,
+        size: int,
+        newest_first: bool = True,
+        limit: int = PAGE_RECORDS,
+        cursor: str | None = None,
+    ) -> Page:
+        """The first `limit` records that fit, or those after a cursor. `RejectedError` for a bad cursor or limit."""
+        if type(limit) is not int or not 1 <= limit <= PAGE_RECORDS_MAX:
+            raise RejectedError(
+                f"a page of {limit!r} records", place="limit", cure=f"ask for 1 to {PAGE_RECORDS_MAX} records"
+            )
+        first, end = 0, size
+        if cursor is not None:
+            position, size = _parse_cursor(cursor, size=size, newest_first=newest_first)
+            first, end = (0, position) if newest_first else (position, size)
+        found = []
+        for record in self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1):
+            found.append(record)
+            if len(found) > limit:
+                break
+        following = None
+        if len(found) > limit:
+            last = found[limit - 1].position
+            following = f"-{last}.{size}" if newest_first else f"+{last + 1}.{size}"
+        return Page(tuple(found[:limit]), following, size, tuple(query.assumptions))
+
+    def scan(
+        self,
+        query: Query,
+        *,
+        first: int = 0,
+        end: int,
+        newest_first: bool = False,
+        expected: int = _CANDIDATES_FIRST,
+    ) -> Iterator[Record]:
+        """Every record at [first, end) that fits, in order; in memory is a bounded number of them."""
+        exact = self._questions.answers_exactly(query)
+        limit = min(expected, _CANDIDATES_MAX)
+        while first < end:
+            candidates = self._questions.positions(query, first=first, end=end, newest_first=newest_first, limit=limit)
+            if candidates:
+                found = fetch_lines(self._store, candidates)
+                for stored in reversed(found) if newest_first else found:
+                    if exact or query.takes(_glance(stored)):
+                        yield _parsed(stored)
+            if len(candidates) < limit:
+                return
+            if newest_first:
+                end = candidates[-1]
+            else:
+                first = candidates[-1] + 1
+            limit = min(2 * limit, _CANDIDATES_MAX)
+
+    def count(self, query: Query, *, size: int) -> int:
+        """How many of the first `size` records fit."""
+        if self._questions.answers_exactly(query):
+            return self._questions.count(query, first=0, end=size)
+        return sum(1 for _ in self.glances(query, first=0, end=size))
+
+    def glances(self, query: Query, *, first: int, end: int) -> Iterator[Record]:
+        """As `scan`, for counting and adding up: the records are not held to the rules of a record again."""
+        exact = self._questions.answers_exactly(query)
+        while first < end:
+            candidates = self._questions.positions(
+                query, first=first, end=end, newest_first=False, limit=_CANDIDATES_MAX
+            )
+            if candidates:
+                for stored in fetch_lines(self._store, candidates):
+                    record = _glance(stored)
+                    if exact or query.takes(record):
+                        yield record
+            if len(candidates) < _CANDIDATES_MAX:
+                return
+            first = candidates[-1] + 1
+
+
+def _glance(stored: StoredRecord) -> Record:
+    """The record, as far as its CRC32 vouches for it."""
+    try:
+        return Record(stored.line, orjson.loads(stored.line))
+    except orjson.JSONDecodeError as error:
+        raise TamperError(f"the record at position {stored.position} is damaged: run a verification") from error
+
+
+def _parsed(stored: StoredRecord) -> Record:
+    try:
+        return Record.parse(stored.line)
+    except RejectedError as error:
+        raise TamperError(f"the record at position {stored.position} was altered: {error}; verify") from error
+
+
+def _parse_cursor(text: str, *, size: int, newest_first: bool) -> tuple[int, int]:
+    parts = _CURSOR.fullmatch(text)
+    if parts is None:
+        raise RejectedError(f"{text[:40]!r} is not a cursor", place="cursor", cure="send the one of the page before")
+    if (parts["order"] == "-") != newest_first:
+        raise RejectedError("the cursor is of pages in the other order", place="cursor", cure="keep the order")
+    position = parse_decimal(parts["position"], maximum=SIZE_MAX, place="cursor")
+    spoken_for = parse_decimal(parts["size"], maximum=SIZE_MAX, place="cursor")
+    if spoken_for > size or position > spoken_for:
+        raise RejectedError(f"the cursor is of a ledger of {spoken_for} records", place="cursor")
+    return position, spoken_for

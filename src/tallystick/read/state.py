@@ -1,0 +1,336 @@
+"""State and time travel: what an entity was at a time, at a version or at a position, and how it came to be so.
+
+A state is the fold of a stream's records, upcast, up to where it was asked for. It says which records made it and
+which tree size it speaks for. Beyond the end of the ledger every question is answered with what there is.
+
+Snapshots only save work: an answer with them equals the answer without (I5). They are left aside where equality is
+not certain: with Python folds or upcasters, by occurred time, and when they are damaged or of other declarations.
+Records and snapshots come through the ports `Streams` and `Snapshots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, Unpack
+
+from tallystick.core import timestamp
+from tallystick.core.canonical import SURROGATE
+from tallystick.core.content import check_key
+from tallystick.core.record import Record
+from tallystick.core.upcast import ABSENT, Upcasters, copied, is_same
+from tallystick.errors import NotFoundError, RejectedError
+from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, SIZE_MAX
+from tallystick.read.as_of import BEGINNING, AsOf, Point, When
+from tallystick.read.fold import Changed, Folding, Folds, Snapshot
+
+SNAPSHOT_EVENTS: Final = 500
+"""Events folded in one go after which a snapshot is kept: folding them again takes about as long as loading it."""
+
+BETWEEN_RECORDS_MAX: Final = 100_000
+"""Records that one difference lists; they are all held in memory."""
+
+Kind: TypeAlias = Literal["added", "removed", "changed"]
+
+
+class Streams(Protocol):
+    """The records of one ledger by entity, as of one tree size: what was sealed later is not to be seen."""
+
+    @property
+    def size(self) -> int:
+        """The tree size that all answers are for."""
+
+    def records(self, entity_id: str, *, first: int, end: int) -> Iterator[Record]:
+        """The entity's records at positions [first, end), in order, as sealed."""
+
+    def at(self, positions: Sequence[int]) -> Iterator[Record]:
+        """The records at these positions, which ascend, as sealed."""
+
+    def end_at(self, moment_end: int) -> int:
+        """The first position whose recorded time is `moment_end` (microseconds) or later; the size if none is."""
+
+
+class Snapshots(Protocol):
+    """Where snapshots rest. All may be lost at any time. Whoever prunes records drops those of their entities."""
+
+    def load(self, entity_id: str, version_max: int, end: int) -> Snapshot | None:
+        """The newest snapshot of the entity with a version of at most `version_max` and a position below `end`."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Keep it, as well as that can be done: an adapter that fails says so in its log, and returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What an entity was. The value is the caller's to change, its members in name order.
+
+    `version` and `position` are those of the last record that was folded: 0 and None when nothing was known yet.
+    """
+
+    entity_id: str
+    value: dict[str, Any]
+    version: int
+    position: int | None
+    made_by: dict[str, int]
+    """For each top-level member, the position of the record that last changed its value."""
+    events: tuple[Record, ...]
+    """The records, upcast, that `made_by` names, in position order: the events that made it."""
+    folded: int
+    begins_at_version: int
+    """The version of the first record that was folded: 1, or a later one when the beginning was pruned; 0 for none."""
+    size: int
+    moment: AsOf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A top-level member that came, went or has another value, and the record that made it so."""
+
+    member: str
+    kind: Kind
+    old: Any
+    """None when it was added."""
+    new: Any
+    """None when it was removed."""
+    record: Record | None
+    """None in a difference for which no record answers: a Python fold looked at something else as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A record that changed the state of its entity, and what it changed."""
+
+    record: Record
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What became of an entity from one moment to another: its changes in name order, and the records between."""
+
+    entity_id: str
+    earlier: AsOf
+    later: AsOf
+    from_version: int
+    to_version: int
+    changes: tuple[Change, ...]
+    records: tuple[Record, ...]
+    size: int
+
+
+class _Cut(NamedTuple):
+    """Which records of a stream are taken in."""
+
+    version_max: int
+    end: int
+    occurred_end: int | None
+
+    def takes(self, record: Record) -> bool:
+        return (
+            record.entity_version <= self.version_max
+            and record.position < self.end
+            and (self.occurred_end is None or _occurred_time(record) < self.occurred_end)
+        )
+
+
+class _Run(Folding):
+    """A folding with its place in the stream, the records that changed a member since it began, and the fingerprint
+    for snapshots of it, if they may be kept."""
+
+    def __init__(self, folds: Folds, start: Snapshot | None = None, *, fingerprint: str | None = None) -> None:
+        super().__init__(folds, start.folded if start else None)
+        self.version = start.version if start else 0
+        self.position = start.position if start else None
+        self.begins_at_version = start.begins_at_version if start else 0
+        self.events = self.events_at_start = start.events if start else 0
+        self.makers: dict[str, Record] = {}
+        self.fingerprint: Final = fingerprint
+
+    @property
+    def end(self) -> int:
+        """The first position that was not looked at."""
+        return 0 if self.position is None else self.position + 1
+
+    def add(self, record: Record) -> list[Changed]:
+        changes = super().add(record)
+        for changed in changes:
+            self.makers[changed.member] = record
+        self.version, self.position = record.entity_version, record.position
+        self.begins_at_version = self.begins_at_version or self.version
+        self.events += 1
+        return changes
+
+    def snapshot(self, entity_id: str) -> Snapshot | None:
+        if self.position is None:
+            return None
+        names = ("version", "position", "begins_at_version", "events")
+        members = {name: getattr(self, name) for name in names}
+        return Snapshot(entity_id=entity_id, folded=self.folded(), fingerprint=self.fingerprint or "", **members)
+
+
+class States:
+    """Answers questions about the states of entities. Safe for many threads as far as its ports are.
+
+    `NotFoundError` means that the ledger has no event of the entity at all; where it has later ones, that nothing was
+    known is the answer. `RejectedError` names what cannot be asked, or the record that a fold or upcaster fails on.
+    """
+
+    def __init__(self, streams: Streams, snapshots: Snapshots | None, folds: Folds, upcasters: Upcasters) -> None:
+        self._streams: Final = streams
+        self._snapshots: Final = snapshots
+        self._folds: Final = folds
+        self._upcasters: Final = upcasters
+
+    def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
+        """What the entity was at a time, a version or a position; without them, what it is now (see `AsOf`)."""
+        moment = AsOf.of(as_of, **point)
+        size, begins_at_version = self._check(entity_id)
+        cut = self._cut(moment, size)
+        run = self._start(entity_id, begins_at_version, cut)
+        for record in self._records(entity_id, cut, first=run.end):
+            self._add(run, record, entity_id)
+        return State(
+            entity_id=entity_id,
+            value=copied(run.state),
+            version=run.version,
+            position=run.position,
+            made_by=copied(run.made_by),
+            events=self._makers(run),
+            folded=run.events,
+            begins_at_version=run.begins_at_version,
+            size=size,
+            moment=moment,
+        )
+
+    def diff(self, entity_id: str, *, earlier: When, later: When = None) -> Difference:
+        """What became of the entity from one moment to another. By occurred time a record that was sealed late may
+        stand amid those of the earlier state; the later one is then folded with it in its place.
+
+        `RejectedError` when the earlier state has records that the later has not, or too many lie between.
+        """
+        earlier, later, (size, begins_at_version) = AsOf.of(earlier), AsOf.of(later), self._check(entity_id)
+        first, last = self._cut(earlier, size), self._cut(later, size)
+        before, after = self._start(entity_id, begins_at_version, first, last), None
+        between: list[Record] = []
+        for record in self._records(entity_id, first, last, first=before.end):
+            known, taken = first.takes(record), last.takes(record)
+            if known and not taken:
+                problem = f"the range runs backwards: {later.described} leaves out the record at {record.position}"
+                raise RejectedError(problem, place="earlier", cure="exchange the two moments")
+            if taken and not known:
+                if len(between) >= BETWEEN_RECORDS_MAX:
+                    problem = f"more than {BETWEEN_RECORDS_MAX} records lie between"
+                    raise RejectedError(problem, place="later", cure="ask for a shorter range, or for the timeline")
+                if after is None:
+                    after = _Run(self._folds, before.snapshot(entity_id))
+                    after.makers |= before.makers
+                between.append(record)
+            if known:
+                self._add(before, record, entity_id)
+            if taken and after:
+                after.add(record)
+        after = after or before
+        return Difference(
+            entity_id=entity_id,
+            earlier=earlier,
+            later=later,
+            from_version=before.version,
+            to_version=after.version,
+            changes=_changes(before.state, after.state, after.makers),
+            records=tuple(between),
+            size=size,
+        )
+
+    def timeline(self, entity_id: str, member: str | None = None, *, as_of: When = None) -> Iterator[Turn]:
+        """Every record up to the moment that changed the state, or that changed this top-level member of it."""
+        moment, (size, _) = AsOf.of(as_of), self._check(entity_id)
+        cut, run = self._cut(moment, size), Folding(self._folds)
+
+        def turns() -> Iterator[Turn]:
+            for record in self._records(entity_id, cut):
+                changes = sorted(change for change in run.add(record) if member in (None, change.member))
+                if changes:
+                    yield Turn(record, tuple(_change(*change, record) for change in changes))
+
+        return turns()
+
+    def history(self, entity_id: str, *, earlier: When = BEGINNING, later: When = None) -> Iterator[Record]:
+        """The records, upcast, that lead from one moment to another: taken in by the later, not by the earlier."""
+        earlier, later, (size, _) = AsOf.of(earlier), AsOf.of(later), self._check(entity_id)
+        known, cut = self._cut(earlier, size), self._cut(later, size)
+        records = self._records(entity_id, cut)
+        return (record for record in records if not known.takes(record))
+
+    def _check(self, entity_id: str) -> tuple[int, int]:
+        """The tree size to answer for, and the version at which the entity's records begin."""
+        check_key(entity_id, "entity_id", ENTITY_ID_CHARACTERS_MAX)
+        size = self._streams.size
+        if not SURROGATE.search(entity_id):
+            for record in self._streams.records(entity_id, first=0, end=size):
+                return size, record.entity_version
+        raise NotFoundError(f"the ledger has no events of the entity {entity_id!r}")
+
+    def _cut(self, moment: AsOf, size: int) -> _Cut:
+        version_max = SIZE_MAX if moment.version is None else moment.version
+        end = size if moment.position is None else min(moment.position + 1, size)
+        if moment.time is None or moment.clock == "occurred":
+            return _Cut(version_max, end, moment.time.end if moment.time else None)
+        return _Cut(version_max, min(self._streams.end_at(moment.time.end), end), None)
+
+    def _records(self, entity_id: str, *cuts: _Cut, first: int = 0) -> Iterator[Record]:
+        """The records, upcast, that any of the cuts takes in."""
+        by_occurred = any(cut.occurred_end is not None for cut in cuts)
+        end = max(cut.end for cut in cuts)
+        for record in self._streams.records(entity_id, first=first, end=end):
+            if any(cut.takes(record) for cut in cuts):
+                yield self._upcasters.upcast(record)
+            elif not by_occurred:
+                return
+
+    def _start(self, entity_id: str, begins_at_version: int, *cuts: _Cut) -> _Run:
+        """A run that begins at the newest snapshot that can be relied on, or at the beginning."""
+        marks = (self._folds.fingerprint, self._upcasters.fingerprint)
+        by_occurred = any(cut.occurred_end is not None for cut in cuts)
+        if self._snapshots is None or by_occurred or None in marks:
+            return _Run(self._folds)
+        fingerprint = f"{marks[0]}/{marks[1]}"
+        version_max, end = min(cut.version_max for cut in cuts), min(cut.end for cut in cuts)
+        found = self._snapshots.load(entity_id, version_max, end)
+        if found is not None:
+            # A beginning that was pruned since must not live on in what was derived from it.
+            kept = (found.entity_id, found.fingerprint, found.begins_at_version)
+            fits = kept == (entity_id, fingerprint, begins_at_version)
+            found = found if fits and found.version <= version_max and found.position < end else None
+        return _Run(self._folds, found, fingerprint=fingerprint)
+
+    def _add(self, run: _Run, record: Record, entity_id: str) -> None:
+        run.add(record)
+        is_due = run.fingerprint is not None and (run.events - run.events_at_start) % SNAPSHOT_EVENTS == 0
+        snapshot = run.snapshot(entity_id) if is_due else None
+        if snapshot is not None and self._snapshots is not None:
+            self._snapshots.save(snapshot)
+
+    def _makers(self, run: _Run) -> tuple[Record, ...]:
+        made_by, read = run.made_by, run.makers
+        makers = {position: read[name] for name, position in made_by.items() if name in read}
+        older = self._streams.at(sorted({*made_by.values()} - makers.keys()))
+        makers |= {record.position: self._upcasters.upcast(record) for record in older}
+        return tuple(makers[position] for position in sorted(makers))
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any], makers: dict[str, Record]) -> tuple[Change, ...]:
+    names = sorted(before.keys() | after.keys())
+    pairs = ((name, before.get(name, ABSENT), after.get(name, ABSENT)) for name in names)
+    return tuple(_change(name, old, new, makers.get(name)) for name, old, new in pairs if not is_same(old, new))
+
+
+def _change(member: str, old: Any, new: Any, record: Record | None) -> Change:
+    kind: Kind = "added" if old is ABSENT else "removed" if new is ABSENT else "changed"
+    old, new = (None if value is ABSENT else copied(value) for value in (old, new))
+    return Change(member=member, kind=kind, old=old, new=new, record=record)
+
+
+def _occurred_time(record: Record) -> int:
+    """When it is said to have happened, else when it was recorded, in microseconds."""
+    claimed = record.occurred_at
+    return timestamp.parse(record.recorded_at) if claimed is None else timestamp.parse_rfc3339(claimed)
