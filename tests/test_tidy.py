@@ -67,7 +67,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "write": ("clock", "core", "ids", *STORED, "write"),
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
-    "ledger": FRONT_DOOR,
+    "asking": ("core", "read"),
+    "ledger": ("asking", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("evidence", *BUILT_ON_READ),
@@ -83,7 +84,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 
 EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
-    "apsw": ("sqlite_file", "store.sqlite", "read.sqlite_index"),
+    "apsw": ("sqlite_file", "store.sqlite", "read.sqlite_index", "read.sqlite_cursors"),
     "click": ("cli",),
     "cryptography": ("core", "keystore", "write"),
     "msgspec": EVERYWHERE,

@@ -27,29 +27,48 @@ if TYPE_CHECKING:
     from tallystick.evidence.verify import verify
     from tallystick.ledger import Ledger
     from tallystick.opening import open_ledger as open
+    from tallystick.read.projection import Projection, projection
+    from tallystick.read.query import Query
+    from tallystick.read.search import Page
+    from tallystick.read.state import Difference, State
+    from tallystick.read.subscription import Subscription
     from tallystick.write.request import Sealed
 
 __all__ = [
     "BusyError",
     "ConflictError",
     "DeniedError",
+    "Difference",
     "Event",
     "Finding",
     "Ledger",
     "NotFoundError",
+    "Page",
+    "Projection",
     "Proof",
+    "Query",
     "Record",
     "RejectedError",
     "Report",
     "Sealed",
+    "State",
     "StoreError",
+    "Subscription",
     "TallystickError",
     "TamperError",
     "open",
+    "projection",
     "verify",
 ]
 
 _HOMES: Final = {
+    "Difference": "read.state",
+    "Page": "read.search",
+    "Projection": "read.projection",
+    "Query": "read.query",
+    "State": "read.state",
+    "Subscription": "read.subscription",
+    "projection": "read.projection",
     "Event": "core.event",
     "Finding": "evidence.findings",
     "Ledger": "ledger",

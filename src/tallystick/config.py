@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from tallystick.errors import RejectedError
 from tallystick.read.index import IndexFile
 from tallystick.store.contract import Store
+
+if TYPE_CHECKING:
+    from tallystick.read.sqlite_cursors import SqliteCursors
 
 KEYS_VARIABLE: Final = "TALLYSTICK_KEYS"
 """The folder of the signing keys; by default `keys` in the ledger's own folder."""
@@ -91,6 +94,12 @@ class Location:
         from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index
 
         return open_private_index(self.folder, store) if private else SqliteIndexFile(self.folder, store)
+
+    def open_cursors(self, ledger_id: bytes, *, private: bool = False) -> SqliteCursors:
+        """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
+        from tallystick.read.sqlite_cursors import SqliteCursors
+
+        return SqliteCursors(None if private else self.folder, ledger_id)
 
 
 _KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https"))

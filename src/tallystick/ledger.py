@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Unpack
+from typing import Any, Final
 
+from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
@@ -23,21 +24,17 @@ from tallystick.core.proof import Proof
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
 from tallystick.core.tiles import TileNodes
-from tallystick.core.upcast import Upcasters
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.limits import BATCH_EVENTS_MAX
-from tallystick.read.as_of import BEGINNING, Point, When
-from tallystick.read.fold import Folds
 from tallystick.read.follower import Follower
 from tallystick.read.index import Progress, has_id
-from tallystick.read.query import Query
+from tallystick.read.live import Live
 from tallystick.read.reader import Reader
-from tallystick.read.search import PAGE_RECORDS, Page
-from tallystick.read.state import Difference, State, Turn
+from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records, tile_hashes
 from tallystick.write.accept import Acceptor
@@ -48,7 +45,7 @@ EventLike = Event | Mapping[str, Any] | bytes
 """An `Event`, a mapping of its members, or one JSON document in UTF-8."""
 
 
-class Ledger:
+class Ledger(Asking):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -78,6 +75,7 @@ class Ledger:
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
         self._reader: Reader | None = None
+        self._readers: Readers | None = None
         self._closed = False
         record = read_record(store, 0)
         try:
@@ -172,67 +170,6 @@ class Ledger:
                 raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
         return read_record(self._store, position)
 
-    def query(
-        self,
-        query: Query | None = None,
-        /,
-        *,
-        newest_first: bool = True,
-        limit: int = PAGE_RECORDS,
-        cursor: str | None = None,
-        **members: Any,
-    ) -> Page:
-        """A page of the records that fit a query, given as a `Query` or as members of `Query.of`.
-
-        `cursor` is that of the page before; all pages speak for the size of the first. Raises `RejectedError`.
-        """
-        query = _one_query(query, members)
-        reader = self._open_reader()
-        size = reader.catch_up()
-        return reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor)
-
-    def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:
-        """Every record that fits a query, in order, one after another; those appended later are not among them."""
-        query = _one_query(query, members)
-        reader = self._open_reader()
-        return reader.search.scan(query, end=reader.catch_up(), newest_first=newest_first)
-
-    def count(self, query: Query | None = None, /, **members: Any) -> int:
-        """How many records fit a query."""
-        query = _one_query(query, members)
-        reader = self._open_reader()
-        return reader.search.count(query, size=reader.catch_up())
-
-    def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
-        """What an entity was at a time, a `version` or a `position`, now without them, and the events that made it.
-
-        A date takes in all of that day in UTC. Time is recorded time, or with `clock="occurred"` what the events
-        claim. `NotFoundError` when the ledger has no event of the entity at all.
-        """
-        return self._open_reader().states().state(entity_id, as_of, **point)
-
-    def history(self, entity_id: str, *, earlier: When = BEGINNING, later: When = None) -> Iterator[Record]:
-        """The records of an entity, upcast, from one moment to another, in order."""
-        return self._open_reader().states().history(entity_id, earlier=earlier, later=later)
-
-    def diff(self, entity_id: str, *, earlier: When, later: When = None) -> Difference:
-        """What became of an entity from one moment to another, and the records between."""
-        return self._open_reader().states().diff(entity_id, earlier=earlier, later=later)
-
-    def timeline(self, entity_id: str, member: str | None = None, *, as_of: When = None) -> Iterator[Turn]:
-        """Every record that changed the state of an entity, or one member of it, with the old and new values."""
-        return self._open_reader().states().timeline(entity_id, member, as_of=as_of)
-
-    @property
-    def folds(self) -> Folds:
-        """How events become state, by event type; register here before asking for states."""
-        return self._open_reader().folds
-
-    @property
-    def upcasters(self) -> Upcasters:
-        """How payloads of older event versions are brought to the newest; register here before asking."""
-        return self._open_reader().upcasters
-
     def checkpoint(self) -> bytes:
         """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep."""
         return self._head().checkpoint
@@ -296,6 +233,8 @@ class Ledger:
                 return
             self._closed = True
             try:
+                if self._readers is not None:
+                    self._readers.close()
                 if self._reader is not None:
                     with self._following:
                         self._reader.close()
@@ -335,6 +274,17 @@ class Ledger:
                 self._reader = Reader(self._store, follower, turn=self._following)
             return self._reader
 
+    def _open_readers(self) -> Readers:
+        reader = self._open_reader()
+        with self._opening:
+            if self._readers is None:
+                self._readers = Readers(
+                    Live(self._store, reader),
+                    upcasters=reader.upcasters,
+                    open_cursors=lambda: self._location.open_cursors(self.id, private=self._readonly),
+                )
+            return self._readers
+
     def _open_sealer(self) -> Sealer:
         sealer = self._sealer
         if sealer is not None:
@@ -361,11 +311,3 @@ class Ledger:
     def _finish_rotations(self) -> None:
         self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
         self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
-
-
-def _one_query(query: Query | None, members: Mapping[str, Any]) -> Query:
-    if query is None:
-        return Query.of(**members)
-    if members:
-        raise RejectedError("a query was given both whole and as members", cure="give one of them")
-    return query

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -55,6 +55,10 @@ class Follower:
         self._unwritten: deque[Rows] = deque()
         self._saver: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self.told: Final = threading.Condition()
+        """Notified when this process has committed."""
+        self.after_save: Callable[[int], None] | None = None
+        """Called by the thread that writes, whenever the file answers for more, with the end of that."""
         self._hashes: dict[str, int] = {}  # of the ids last asked for: they are what is learned next
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
@@ -146,6 +150,8 @@ class Follower:
         tail.end = end
         if end - tail.first >= FLUSH_RECORDS:
             self.flush()
+        with self.told:
+            self.told.notify_all()
 
     def flush(self) -> None:
         """Hand what was learned to the thread that writes. Waits only when very much is unwritten."""
@@ -236,6 +242,15 @@ class Follower:
                 self._failure = None
                 self._unwritten.popleft()
                 self._changed.notify_all()
+            self._tell_of_save(rows.end)
+
+    def _tell_of_save(self, end: int) -> None:
+        """What follows the index may fail, and catch up later; the index goes on."""
+        try:
+            if self.after_save is not None:
+                self.after_save(end)
+        except Exception as error:  # noqa: BLE001
+            _log.warning("what follows the index stopped before position %d, to be tried again: %s", end, error)
 
     def _recall(self, entity_id: str) -> int:
         """The version of an entity that was not met lately."""

@@ -1,0 +1,131 @@
+"""The asking half of the front door: what one ledger answers about its records, and who reads on as they come.
+
+Every question is answered for the ledger as it is when asked. What does the answering is opened at the first one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Unpack
+
+from tallystick.core.record import Record
+from tallystick.core.upcast import Upcasters
+from tallystick.errors import RejectedError
+from tallystick.read.as_of import BEGINNING, Point, When
+from tallystick.read.fold import Folds
+from tallystick.read.projection import RunningProjection
+from tallystick.read.query import Query
+from tallystick.read.reader import Reader
+from tallystick.read.readers import Readers
+from tallystick.read.search import PAGE_RECORDS, Page
+from tallystick.read.sqlite_cursors import Saved
+from tallystick.read.state import Difference, State, Turn
+from tallystick.read.subscription import Subscription
+
+
+class Asking(ABC):
+    """What can be asked of a ledger. Safe for many threads."""
+
+    @abstractmethod
+    def _open_reader(self) -> Reader:
+        """What answers."""
+
+    @abstractmethod
+    def _open_readers(self) -> Readers:
+        """Those who read on."""
+
+    def query(
+        self,
+        query: Query | None = None,
+        /,
+        *,
+        newest_first: bool = True,
+        limit: int = PAGE_RECORDS,
+        cursor: str | None = None,
+        **members: Any,
+    ) -> Page:
+        """A page of the records that fit a query, given as a `Query` or as members of `Query.of`.
+
+        `cursor` is that of the page before; all pages speak for the size of the first. Raises `RejectedError`.
+        """
+        query = _one_query(query, members)
+        reader = self._open_reader()
+        size = reader.catch_up()
+        return reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor)
+
+    def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:
+        """Every record that fits a query, in order, one after another; those appended later are not among them."""
+        query = _one_query(query, members)
+        reader = self._open_reader()
+        return reader.search.scan(query, end=reader.catch_up(), newest_first=newest_first)
+
+    def count(self, query: Query | None = None, /, **members: Any) -> int:
+        """How many records fit a query."""
+        query = _one_query(query, members)
+        reader = self._open_reader()
+        return reader.search.count(query, size=reader.catch_up())
+
+    def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
+        """What an entity was at a time, a `version` or a `position`, now without them, and the events that made it.
+
+        A date takes in all of that day in UTC. Time is recorded time, or with `clock="occurred"` what the events
+        claim. `NotFoundError` when the ledger has no event of the entity at all.
+        """
+        return self._open_reader().states().state(entity_id, as_of, **point)
+
+    def history(self, entity_id: str, *, earlier: When = BEGINNING, later: When = None) -> Iterator[Record]:
+        """The records of an entity, upcast, from one moment to another, in order."""
+        return self._open_reader().states().history(entity_id, earlier=earlier, later=later)
+
+    def diff(self, entity_id: str, *, earlier: When, later: When = None) -> Difference:
+        """What became of an entity from one moment to another, and the records between."""
+        return self._open_reader().states().diff(entity_id, earlier=earlier, later=later)
+
+    def timeline(self, entity_id: str, member: str | None = None, *, as_of: When = None) -> Iterator[Turn]:
+        """Every record that changed the state of an entity, or one member of it, with the old and new values."""
+        return self._open_reader().states().timeline(entity_id, member, as_of=as_of)
+
+    def subscribe(
+        self,
+        query: Query | None = None,
+        /,
+        *,
+        cursor: int | None = None,
+        name: str | None = None,
+        **members: Any,
+    ) -> Subscription:
+        """The records that fit a query, those from a position on and those to come, in order, at least once.
+
+        With a `name` the place is kept: what was not acknowledged is delivered again the next time.
+        """
+        return self._open_readers().subscribe(_one_query(query, members), cursor=cursor, name=name)
+
+    def project(self, projection: Any) -> RunningProjection:
+        """The handle of a projection over this ledger: `run` or `start` it, ask its `state`.
+
+        `projection` is a `Projection` (`tallystick.projection` makes one of a function), or has `evolve`.
+        """
+        return self._open_readers().project(projection)
+
+    def projections(self) -> list[Saved]:
+        """What is kept of every projection that was ever begun over this ledger, by name."""
+        return self._open_readers().projections()
+
+    @property
+    def folds(self) -> Folds:
+        """How events become state, by event type; register here before asking for states."""
+        return self._open_reader().folds
+
+    @property
+    def upcasters(self) -> Upcasters:
+        """How payloads of older event versions are brought to the newest; register here before asking."""
+        return self._open_reader().upcasters
+
+
+def _one_query(query: Query | None, members: Mapping[str, Any]) -> Query:
+    if query is None:
+        return Query.of(**members)
+    if members:
+        raise RejectedError("a query was given both whole and as members", cure="give one of them")
+    return query
