@@ -50,7 +50,10 @@ STORED: Final = ("store.contract", "store.reading")
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "read", *STORED, "write")
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "ledger", "read.query")
+ANSWERS: Final = tuple(f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state"))
+"""The values that questions and answers are made of."""
+
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tallystick.evidence.verify import verify
     from tallystick.ledger import Ledger
     from tallystick.opening import open_ledger as open
+    from tallystick.opening import rebuild_index
     from tallystick.read.projection import Projection, projection
     from tallystick.read.query import Query
     from tallystick.read.search import Page
@@ -58,6 +59,7 @@ __all__ = [
     "TamperError",
     "open",
     "projection",
+    "rebuild_index",
     "verify",
 ]
 
@@ -77,6 +79,7 @@ _HOMES: Final = {
     "Report": "evidence.findings",
     "Sealed": "write.request",
     "open": "opening",
+    "rebuild_index": "opening",
     "verify": "evidence.verify",
 }
 _OTHER_NAMES: Final = {"open": "open_ledger"}

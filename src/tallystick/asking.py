@@ -35,6 +35,13 @@ class Asking(ABC):
     def _open_readers(self) -> Readers:
         """Those who read on."""
 
+    def catch_up(self, size: int | None = None) -> int:
+        """Wait until the index answers for the first `size` records, by default for all there are; that size.
+
+        Questions do so by themselves.
+        """
+        return self._open_reader().catch_up(size)
+
     def query(
         self,
         query: Query | None = None,

@@ -95,6 +95,13 @@ class Location:
 
         return open_private_index(self.folder, store) if private else SqliteIndexFile(self.folder, store)
 
+    def delete_index(self) -> None:
+        """Remove the index file. Nothing is lost that the log does not say."""
+        if self.folder is not None:
+            from tallystick.read.sqlite_index import delete_files
+
+            delete_files(self.folder)
+
     def open_cursors(self, ledger_id: bytes, *, private: bool = False) -> SqliteCursors:
         """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
         from tallystick.read.sqlite_cursors import SqliteCursors

@@ -77,6 +77,19 @@ def open_ledger(
     return ledger
 
 
+def rebuild_index(url: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+    """Make the index of a ledger anew from its log; for how many records it then answers.
+
+    Best done while nobody uses the ledger: who has it open goes on with the old index until it is opened again.
+    Raises `NotFoundError` when there is no ledger, `TamperError` when the index is the trace of a log put back.
+    """
+    with open_ledger(url, create=False) as ledger:
+        ledger.catch_up(0)  # opens the index, which is held against the log
+    Location.parse(url).delete_index()
+    with open_ledger(url, create=False, progress=progress) as ledger:
+        return ledger.catch_up()
+
+
 def _create(store: Store, keystore: Keystore, *, name: str, deployment: str | None, clock: Clock) -> None:
     deployment = deployment or deployment_name()
     check_ledger_name(name)

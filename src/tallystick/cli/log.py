@@ -74,9 +74,13 @@ def log(
         found = found if everything else itertools.islice(found, number)
         if follow:
             found = itertools.chain(reversed(list(found)), _coming(ledger, size, wanted))
-        show = _show_json if settings.json else _show_text
-        if not show(found, at_once=follow) and not settings.json:
+        if not show_records(found, as_json=settings.json, at_once=follow) and not settings.json:
             screen.say("no record fits", err=True)
+
+
+def show_records(records: Iterable[Record], *, as_json: bool, at_once: bool = False) -> int:
+    """Print records as they come; how many there were. `at_once` waits for no others to align them."""
+    return (_show_json if as_json else _show_text)(records, at_once=at_once)
 
 
 def _found(ledger: Ledger, size: int, wanted: Wanted, *, oldest_first: bool) -> Iterator[Record]:

@@ -18,6 +18,7 @@ from tallystick.errors import NotFoundError
 
 if TYPE_CHECKING:
     from tallystick.ledger import Ledger
+    from tallystick.read.index import Progress
 
 Function = Callable[..., Any]
 
@@ -47,6 +48,13 @@ class Settings:
             return tallystick.open(self.ledger, create=False, readonly=readonly, keys=self.keys, progress=bar.update)
         except NotFoundError as error:
             raise self._missing() from error
+
+    def rebuild_index(self, progress: Progress) -> int:
+        """Make the index anew; for how many records it then answers."""
+        import tallystick
+
+        self.check_ledger()
+        return tallystick.rebuild_index(self.ledger, progress=progress)
 
     def check_ledger(self) -> None:
         """Whether there is a ledger, for work that opens it by itself. Raises `NotFoundError`."""

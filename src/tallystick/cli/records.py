@@ -115,13 +115,14 @@ def what_text(record: Record) -> str:
     parts = [f"occurred {record.occurred_at}"] if record.occurred_at else []
     if isinstance(rest.get("field"), str) and "new_value" in rest:
         field, new = rest.pop("field"), rest.pop("new_value")
-        old = f"{_value(rest.pop('old_value'))} → " if "old_value" in rest else ""
-        parts.append(f"{field}: {old}{_value(new)}")
-    parts += (f"{name}={_value(value)}" for name, value in rest.items())
+        old = f"{value_text(rest.pop('old_value'))} → " if "old_value" in rest else ""
+        parts.append(f"{field}: {old}{value_text(new)}")
+    parts += (f"{name}={value_text(value)}" for name, value in rest.items())
     return "  ".join(parts)
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value on one line: plain words as they are, everything else as JSON."""
     if isinstance(value, str) and value and not any(character in value for character in ' "=\\'):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
