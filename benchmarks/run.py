@@ -160,12 +160,12 @@ def memory_and_disk(scratch: Path, count: int) -> list[Sequence[str]]:
 
 def ingest_and_report_memory(folder: Path, count: int) -> None:
     """In a process of its own: prints the peak memory in KB after ingesting, and before."""
-    base = _peak_memory_kb()
+    base = peak_memory_kb()
     _fill(folder, count)
-    sys.stdout.write(f"{_peak_memory_kb()} {base}\n")
+    sys.stdout.write(f"{peak_memory_kb()} {base}\n")
 
 
-def _peak_memory_kb() -> int:
+def peak_memory_kb() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # unlike ru_maxrss it does not count what the parent had before the exec
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])  # type: ignore[index]
