@@ -34,6 +34,8 @@ from tallystick.limits import (
     EVENT_ID_CHARACTERS_MAX,
     INPUT_BYTES_MAX,
     INTEGER_MAX,
+    LABEL_CHARACTERS_MAX,
+    LABELS_MAX,
 )
 
 INPUT_MEMBERS: Final = CONTENT_MEMBERS | {"expected_version"}
@@ -110,19 +112,21 @@ class Acceptor:
         payload = encode_plain(event.payload)
         context = encode_plain(event.context) if event.context else b"{}"
         actor, head, entity_id = self._actor(event), _type_member(event.event_type), event.entity_id
-        if payload is None or context is None or actor is None or head is None:
+        labels = _labels_array(tuple(event.labels)) if event.labels else b"[]"
+        if payload is None or context is None or actor is None or head is None or labels is None:
             return None
         before = b'"actor":%b,"context":%b,"entity_id":%b' % (actor, context, _encode(entity_id))
         if event.id is None:
             made, brought = self._next_counter(), ""
-            form = b'%b,"event_version":%d,"id":"%b%012x","labels":[]'
-            middle = form % (head, event.event_version, self._prefix, made)
+            form = b'%b,"event_version":%d,"id":"%b%012x","labels":%b'
+            middle = form % (head, event.event_version, self._prefix, made, labels)
         else:
             made, brought = BROUGHT, event.id
-            middle = b'%b,"event_version":%d,"id":%b,"labels":[]' % (
+            middle = b'%b,"event_version":%d,"id":%b,"labels":%b' % (
                 head,
                 event.event_version,
                 _encode(brought),
+                labels,
             )
         if event.occurred_at is None:
             after = b'"occurred_at":null,"payload":' + payload
@@ -247,8 +251,16 @@ def _type_member(event_type: str) -> bytes | None:
     return b'"event_type":%b' % encode(event_type)
 
 
+@lru_cache(maxsize=4096)
+def _labels_array(labels: tuple[str, ...]) -> bytes | None:
+    """The canonical labels; None when one of them needs a closer look."""
+    if len(labels) > LABELS_MAX or len(set(labels)) < len(labels):
+        return None
+    return encode([*labels]) if all(is_plain_key(label, LABEL_CHARACTERS_MAX) for label in labels) else None
+
+
 def _understood(data: bytes) -> _Incoming | None:
-    """The event in the bytes, if it plainly keeps every rule but those of its type, actor and payload.
+    """The event in the bytes, if it plainly keeps every rule but those of its type, actor, labels and payload.
 
     msgspec checks names and types as it decodes, but keeps the last of two equal names silently. What it
     understood, written again, is never longer than what came, numbers with exponents aside, which the
@@ -270,7 +282,6 @@ def _understood(data: bytes) -> _Incoming | None:
         and not entity_id.startswith(RESERVED_PREFIX)
         and (event_id is None or is_plain_key(event_id, EVENT_ID_CHARACTERS_MAX))
         and (occurred_at is None or is_rfc3339(occurred_at))
-        and not event.labels
     )
     return event if holds else None
 
