@@ -1,5 +1,6 @@
 -- How records become rows: each statement takes all records of a batch at once, so that SQLite works without
--- the interpreter's lock (docs/adr/0004). Run in this order, in one transaction.
+-- the interpreter's lock (docs/adr/0004). Run in this order, in one transaction. CROSS JOIN keeps SQLite from
+-- beginning with the large table.
 
 -- name: staging
 CREATE TEMP TABLE IF NOT EXISTS incoming (
@@ -101,8 +102,8 @@ SELECT
         CROSS JOIN main.term ON term.kind = 'label' AND term.name = json_each.value
     ) END
 FROM temp.incoming
-JOIN main.event USING (position)
-ORDER BY event.position;
+CROSS JOIN main.event ON event.position = incoming.position
+ORDER BY incoming.position;
 
 -- name: tallies
 INSERT INTO main.tally
