@@ -30,6 +30,8 @@ from rich.table import Table
 import tallystick
 from benchmarks.ledgers import BATCH, BEGIN, DAYS, TYPES, batches, make
 from benchmarks.run import peak_memory_kb
+from tallystick.core import timestamp
+from tallystick.read.query import parse_terms
 
 REPEATS = 60
 SUSTAINED = 1_000_000
@@ -173,12 +175,14 @@ def questions(folder: Path, count: int, *, tell: Callable[[str], None]) -> list[
         rows.append(
             _row(
                 "hourly counts by type, all of it",
-                [_timed(lambda: ledger.timeseries.query(width="hour", group="type")) for _ in range(9)],
+                [_timed(lambda: ledger.series(width="hour", group="type")) for _ in range(9)],
                 [_timed(lambda: plain.execute(_PLAIN_HOURS).fetchall()) for _ in range(2)],
                 wanted=50,
             )
         )
-        rows.append(_row("count of one type", [_timed(lambda: ledger.count(event_type=TYPES[3])) for _ in range(9)], []))
+        rows.append(
+            _row("count of one type", [_timed(lambda: ledger.count(event_type=TYPES[3])) for _ in range(9)], [])
+        )
     plain.close()
     return rows
 
@@ -186,7 +190,7 @@ def questions(folder: Path, count: int, *, tell: Callable[[str], None]) -> list[
 def memory(folder: Path, count: int, *, tell: Callable[[str], None]) -> list[Row]:
     """Peak memory, and time, of a process that asks, one that makes the index anew, and one that verifies."""
     ledger_folder = make(folder, count, tell=tell)
-    rows = []
+    rows: list[Row] = []
     for what, said in (("ask", "queries"), ("rebuild", "index rebuild"), ("verify", "verify, each process")):
         tell(said)
         began = time.monotonic()
@@ -194,20 +198,27 @@ def memory(folder: Path, count: int, *, tell: Callable[[str], None]) -> list[Row
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         seconds = time.monotonic() - began
         rows.append(
-            (f"memory: {said} ({seconds:,.0f} s, {count / seconds:,.0f} records/s)", f"{int(out) / 1e3:,.0f} MB", "", "400 MB")
+            (
+                f"memory: {said} ({seconds:,.0f} s, {count / seconds:,.0f} records/s)",
+                f"{int(out) / 1e3:,.0f} MB",
+                "",
+                "400 MB",
+            )
         )
     return rows
 
 
 def _ask(folder: Path) -> None:
     with tallystick.open(folder) as ledger:
-        for terms in ({"entity_id": "user-7"}, {"event_type": "user.*"}, {"text": "auditor"}, {"label": "phi"}):
-            page = ledger.query(limit=1_000, **terms)
+        for term in ("entity_id=user-7", "event_type=user.*", "text=auditor", "label=phi"):
+            query = parse_terms([term])
+            page = ledger.query(query, limit=1_000)
             while page.cursor and page.records[-1].position > ledger.size - 50_000:
-                page = ledger.query(limit=1_000, cursor=page.cursor, **terms)
-            ledger.count(**terms) if "text" not in terms else None
-        ledger.timeseries.query(width="hour", group="type")
-        ledger.timeseries.query(width="day", measure="distinct:actor")
+                page = ledger.query(query, limit=1_000, cursor=page.cursor)
+            if not query.text:
+                ledger.count(query)
+        ledger.series(width="hour", group="type")
+        ledger.series(width="day", measure="distinct:actor")
 
 
 def _rebuild(folder: Path) -> None:
@@ -233,7 +244,8 @@ def _make_plain(file: Path, ledger_folder: Path) -> None:
     connection.pragma("synchronous", "normal")
     connection.pragma("cache_size", -65_536)
     connection.execute(
-        "CREATE TABLE event (position INTEGER PRIMARY KEY, entity TEXT, type TEXT, actor TEXT, recorded TEXT, payload TEXT)"
+        "CREATE TABLE event"
+        " (position INTEGER PRIMARY KEY, entity TEXT, type TEXT, actor TEXT, recorded TEXT, payload TEXT)"
     ).fetchall()
     for column in ("entity", "type", "actor", "recorded"):
         connection.execute(f"CREATE INDEX event_{column} ON event ({column})").fetchall()
@@ -263,8 +275,6 @@ def _plain_state(plain: apsw.Connection, entity: str) -> dict[str, Any]:
 
 
 def _text(moment: int) -> str:
-    from tallystick.core import timestamp
-
     return timestamp.render(moment)
 
 

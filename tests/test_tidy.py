@@ -49,7 +49,7 @@ STORED: Final = ("store.contract", "store.reading")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "read", *STORED, "write")
+FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "govern.retention", "read", *STORED, "write")
 ANSWERS: Final = tuple(f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state"))
 """The values that questions and answers are made of."""
 
@@ -66,6 +66,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
+    "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),
     "write": ("clock", "core", "ids", *STORED, "write"),
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
@@ -76,6 +77,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("evidence", *BUILT_ON_READ),
     "govern": ("govern", *BUILT_ON_READ),
+    "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
+    "govern.selection": ("core", "read", *STORED),
+    "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("serve", *BORDER),
@@ -87,7 +91,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 
 EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
-    "apsw": ("sqlite_file", "store.sqlite", "read.sqlite_index", "read.sqlite_cursors"),
+    "apsw": ("sqlite_file", "store.sqlite", "store.sqlite_prune", "read.sqlite_index", "read.sqlite_cursors"),
     "click": ("cli",),
     "cryptography": ("core", "keystore", "write"),
     "msgspec": EVERYWHERE,

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Unpack
 
+from tallystick.core import timestamp
+from tallystick.core.moment import Moment
 from tallystick.core.record import Record
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import RejectedError
 from tallystick.read.as_of import BEGINNING, Point, When
 from tallystick.read.fold import Folds
+from tallystick.read.index import TimeKind
 from tallystick.read.projection import RunningProjection
 from tallystick.read.query import Query
 from tallystick.read.reader import Reader
@@ -22,6 +26,7 @@ from tallystick.read.search import PAGE_RECORDS, Page
 from tallystick.read.sqlite_cursors import Saved
 from tallystick.read.state import Difference, State, Turn
 from tallystick.read.subscription import Subscription
+from tallystick.read.timeseries import Extent, Series
 
 
 class Asking(ABC):
@@ -30,6 +35,10 @@ class Asking(ABC):
     @abstractmethod
     def _open_reader(self) -> Reader:
         """What answers."""
+
+    @abstractmethod
+    def _log_bytes(self) -> int:
+        """What the log takes where it rests."""
 
     @abstractmethod
     def _open_readers(self) -> Readers:
@@ -56,20 +65,20 @@ class Asking(ABC):
 
         `cursor` is that of the page before; all pages speak for the size of the first. Raises `RejectedError`.
         """
-        query = _one_query(query, members)
+        query = one_query(query, members)
         reader = self._open_reader()
         size = reader.catch_up()
         return reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor)
 
     def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:
         """Every record that fits a query, in order, one after another; those appended later are not among them."""
-        query = _one_query(query, members)
+        query = one_query(query, members)
         reader = self._open_reader()
         return reader.search.scan(query, end=reader.catch_up(), newest_first=newest_first)
 
     def count(self, query: Query | None = None, /, **members: Any) -> int:
         """How many records fit a query."""
-        query = _one_query(query, members)
+        query = one_query(query, members)
         reader = self._open_reader()
         return reader.search.count(query, size=reader.catch_up())
 
@@ -93,6 +102,68 @@ class Asking(ABC):
         """Every record that changed the state of an entity, or one member of it, with the old and new values."""
         return self._open_reader().states().timeline(entity_id, member, as_of=as_of)
 
+    def series(
+        self,
+        query: Query | None = None,
+        /,
+        *,
+        width: str = "day",
+        zone: str = "UTC",
+        after: datetime | str | None = None,
+        before: datetime | str | None = None,
+        measure: str = "count",
+        group: str | None = None,
+        time: TimeKind = "recorded",
+        fill: bool = False,
+        **members: Any,
+    ) -> Series:
+        """The records that fit a query, counted or measured by buckets of time, and by groups.
+
+        `width` is one of minute, 5 minutes, 15 minutes, hour, day, week, month, quarter and year, in a named `zone`.
+        `measure` is `count`, `distinct:actor`, `distinct:entity`, or sum, min, max or avg of a member, such as
+        `sum:payload.rows`. `group` is type, actor, entity or label. `after` and `before` are of the `time` meant.
+        """
+        reader = self._open_reader()
+        size = reader.catch_up()
+        return reader.timeseries().query(
+            one_query(query, members),
+            size=size,
+            width=width,
+            zone=zone,
+            after=None if after is None else Moment.of(after, place="after"),
+            before=None if before is None else Moment.of(before, place="before"),
+            measure=measure,
+            group=group,
+            time=time,
+            fill=fill,
+        )
+
+    def extent(self, query: Query | None = None, /, *, time: TimeKind = "recorded", **members: Any) -> Extent:
+        """From when to when there are records that fit a query, and how many."""
+        query = one_query(query, members)
+        reader = self._open_reader()
+        return reader.timeseries().range(query, size=reader.catch_up(), time=time)
+
+    def stats(self) -> dict[str, Any]:
+        """How much there is: names, times, and records by event type, pruned ones counted in."""
+        reader = self._open_reader()
+        size = reader.catch_up()
+        extent, known = self.extent(), reader.questions.known()
+        types: dict[str, int] = {}
+        for point in self.series(width="year", group="type").buckets:
+            types[point.group or ""] = types.get(point.group or "", 0) + point.count
+        return {
+            "size": size,
+            "records": extent.count,
+            "first_recorded_at": None if extent.first is None else timestamp.render(extent.first),
+            "last_recorded_at": None if extent.last is None else timestamp.render(extent.last),
+            "entities": known["entity"],
+            "actors": known["actor"],
+            "labels": sorted(reader.questions.names("label")),
+            "types": types,
+            "log_bytes": self._log_bytes(),
+        }
+
     def subscribe(
         self,
         query: Query | None = None,
@@ -106,7 +177,7 @@ class Asking(ABC):
 
         With a `name` the place is kept: what was not acknowledged is delivered again the next time.
         """
-        return self._open_readers().subscribe(_one_query(query, members), cursor=cursor, name=name)
+        return self._open_readers().subscribe(one_query(query, members), cursor=cursor, name=name)
 
     def project(self, projection: Any) -> RunningProjection:
         """The handle of a projection over this ledger: `run` or `start` it, ask its `state`.
@@ -130,7 +201,8 @@ class Asking(ABC):
         return self._open_reader().upcasters
 
 
-def _one_query(query: Query | None, members: Mapping[str, Any]) -> Query:
+def one_query(query: Query | None, members: Mapping[str, Any]) -> Query:
+    """The query that was given, whole or as members of `Query.of`. Raises `RejectedError`."""
     if query is None:
         return Query.of(**members)
     if members:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from tallystick.asking import Asking
+from tallystick.asking import Asking, one_query
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
+from tallystick.core.custody import OwnEvent
 from tallystick.core.event import Event
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.merkle import consistency_path, inclusion_path
@@ -27,12 +28,14 @@ from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
+from tallystick.govern.retention import Retention
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.limits import BATCH_EVENTS_MAX
 from tallystick.read.follower import Follower
-from tallystick.read.index import Progress, has_id
+from tallystick.read.index import GroupKind, Progress, TimeKind, has_id
 from tallystick.read.live import Live
+from tallystick.read.query import Query
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
@@ -226,6 +229,52 @@ class Ledger(Asking):
         sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
         self._finish_rotations()
 
+    def downsample(
+        self,
+        name: str,
+        query: Query | None = None,
+        /,
+        *,
+        width: str,
+        zone: str = "UTC",
+        measure: str | Sequence[str] = "count",
+        group: GroupKind | None = None,
+        time: TimeKind = "recorded",
+        actor: str | Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        """Have a series stored from now on, kept up as records come, also when they are pruned (see `series`).
+
+        The ledger records it, as ordered by `actor`; the same name again replaces it.
+        """
+        reader, who = self._open_reader(), {"id": actor} if isinstance(actor, str) else actor
+        reader.timeseries().downsample(
+            name,
+            one_query(query, members),
+            size=reader.catch_up(),
+            seal_own=lambda kind, payload: self._open_sealer().seal_own([OwnEvent(kind, payload, who)]),
+            width=width,
+            zone=zone,
+            measure=measure,
+            group=group,
+            time=time,
+        )
+
+    @property
+    def retention(self) -> Retention:
+        """How long records are kept, who holds them, and the pruning of those whose time has come."""
+        reader, sealer = self._open_reader(), self._open_sealer()
+        return Retention(
+            self._store,
+            search=reader.search,
+            questions=reader.questions,
+            catch_up=reader.catch_up,
+            seal_own=sealer.seal_own,
+            clock=self._clock,
+            before_prune=lambda end, doomed: reader.rollups.seal_removed(end, doomed, size=reader.catch_up()),
+            after_prune=reader.forget_pruned,
+        )
+
     def close(self) -> None:
         """Write the index's tail and let go of files. Closing twice is harmless."""
         with self._opening:
@@ -268,11 +317,16 @@ class Ledger(Asking):
         with self._opening:
             if self._closed:
                 raise StoreError("the ledger is closed")
-            if self._reader is None:
-                index = self._location.open_index(self._store, private=self._readonly)
-                follower = Follower(self._store, index, progress=self._progress)
-                self._reader = Reader(self._store, follower, turn=self._following)
-            return self._reader
+            if self._reader is not None:
+                return self._reader
+            index = self._location.open_index(self._store, private=self._readonly)
+            follower = Follower(self._store, index, progress=self._progress)
+            self._reader = Reader(self._store, follower, turn=self._following)
+        self._reader.forget_pruned()  # which a crash may have kept the index from
+        return self._reader
+
+    def _log_bytes(self) -> int:
+        return self._store.bytes_used()
 
     def _open_readers(self) -> Readers:
         reader = self._open_reader()

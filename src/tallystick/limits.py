@@ -57,6 +57,19 @@ PAGE_RECORDS_MAX: Final = 1_000
 BUCKETS_MAX: Final = 600_000
 """Buckets of one series: a leap year of minutes is 527,040."""
 
+SERIES_GROUPS_MAX: Final = 10_000
+"""Groups of one series: more than anyone looks at, and each may have a value in every bucket."""
+
+SERIES_DISTINCT_MAX: Final = 2_000_000
+"""Names told apart in one series, where records have to be read: all are in memory, about 100 bytes each."""
+
+ROLLUPS_MAX: Final = 100
+"""Stored roll-ups of one ledger: each is looked after whenever the index is saved."""
+
+ROLLUP_NAME_CHARACTERS_MAX: Final = 100
+ROLLUP_CELLS_MAX: Final = 2_000_000
+"""Cells of a roll-up that one answer adds up: all are in memory, about 200 bytes each."""
+
 ZONE_CHARACTERS_MAX: Final = 64
 """The name of a time zone; the longest that IANA has is half as long."""
 
@@ -74,3 +87,16 @@ QUERY_CONDITIONS_MAX: Final = 32
 QUERY_TEXT_CHARACTERS_MAX: Final = 1_000
 QUERY_WORDS_MAX: Final = 32
 """Conditions on members, and a free-text search with its words: each is held against every candidate."""
+
+PERIOD_DAYS_MAX: Final = 36_600
+"""A retention period: a hundred years, the longest that any rule asks for; beyond it there is `forever`."""
+
+POLICY_LABELS_MAX: Final = 256
+"""Labels with a period of their own: the policy is one record."""
+
+HOLDS_MAX: Final = 1_000
+"""Legal holds in force at once: each prune names them all, and asks the index about each."""
+
+HOLD_NAME_CHARACTERS_MAX: Final = 100
+REASON_CHARACTERS_MAX: Final = 1_000
+"""Why something was ordered; a document belongs elsewhere, and its name and hash here."""

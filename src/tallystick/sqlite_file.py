@@ -20,13 +20,20 @@ _BUSY_TIMEOUT_MS: Final = 30_000
 _RETRY_MS: Final = 10
 
 
-def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096) -> apsw.Connection:
-    """Open a database for writing, in write-ahead mode, making it, with pages of that size, if need be."""
+def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: bool = False) -> apsw.Connection:
+    """Open a database for writing, in write-ahead mode, making it, with pages of that size, if need be.
+
+    One that `shrinks` can give back the room of what was deleted (PRAGMA incremental_vacuum).
+    """
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_bytes)
+    if shrinks:  # like the size of pages, of effect only before the file has its first one
+        connection.pragma("auto_vacuum", "incremental")
     _use_write_ahead_log(connection)
     connection.pragma("synchronous", synchronous)
+    # Pages that get other content keep nothing of what they had: else a prune would leave early records in them.
+    connection.pragma("secure_delete", "fast")
     # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.
     connection.pragma("recursive_triggers", True)
     return connection

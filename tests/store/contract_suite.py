@@ -6,6 +6,7 @@ What a store is given here are no real records: it must not care what the bytes 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -251,6 +252,129 @@ class StoreContract(ABC):
         assert begun.tiles(0, 0, 9) == []
         assert stored(other) == lines_of(0, 3, mark="other")
 
+    # ----------------------------------------------------------------------------------------- the prune
+
+    def test_a_prune_removes_what_is_below_its_end_and_not_kept(self, begun: Store, open_store: Opener) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+
+        removed = begun.prune(7, array("q", [0, 1, 4]))
+
+        left = [0, 1, 4, 7, 8, 9]
+        assert removed == 4
+        for store in (begun, open_store()):
+            assert [record.position for record in store.read(0, 100)] == left
+            assert [record.position for record in store.fetch(range(10))] == left
+            assert stored(store) == [line for at, line in enumerate(lines_of(0, 10)) if at in left]
+            assert (store.pruned_below(), store.head(), store.last_position()) == (7, head_of(10), 9)
+
+    def test_nothing_is_pruned_before_the_first_prune(self, begun: Store) -> None:
+        assert begun.pruned_below() == 0
+        assert begun.leaves(0, 100) == []
+
+    def test_a_prune_may_be_repeated_and_then_removes_nothing(self, begun: Store) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+        begun.prune(7, [0, 1, 4])
+        before = (stored(begun), begun.leaves(0, 10))
+
+        assert begun.prune(7, [0, 1, 4]) == 0
+
+        assert (stored(begun), begun.leaves(0, 10)) == before
+
+    def test_a_later_prune_may_remove_what_an_earlier_one_kept(self, begun: Store) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+        begun.prune(7, [0, 1, 4])
+
+        assert begun.prune(8, [0, 1]) == 2
+
+        assert [record.position for record in begun.read(0, 10)] == [0, 1, 8, 9]
+        assert begun.pruned_below() == 8
+
+    def test_a_prune_that_ends_earlier_does_not_move_the_end_back(self, begun: Store) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+        begun.prune(7, [0, 4])
+
+        assert begun.prune(5, [0]) == 1
+
+        assert begun.pruned_below() == 7
+
+    def test_kept_positions_that_have_no_record_do_no_harm(self, begun: Store) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+
+        assert begun.prune(5, [0, 1, 2, 3, 4, 8, 77]) == 0
+
+        assert stored(begun) == lines_of(0, 10)
+
+    def test_a_prune_past_the_head_is_refused_and_changes_nothing(self, begun: Store) -> None:
+        with pytest.raises(StoreError, match="cannot prune"):
+            begun.prune(3, [])
+
+        assert stored(begun) == lines_of(0, 2)
+        assert begun.pruned_below() == 0
+
+    def test_tiles_stay_and_of_records_that_none_covers_the_leaf_hashes(self, begun: Store) -> None:
+        lines = lines_of(0, 300)
+        _, tiles = Tree.empty().extend([leaf_hash(line) for line in lines])
+        begun.commit(2, Batch(2, lines[2:], tiles), head_of(300))
+
+        assert begun.prune(270, [0, 100, 260]) == 267
+
+        assert begun.tiles(0, 0, 9) == tiles
+        wanted = [(at, leaf_hash(lines[at])) for at in range(256, 270) if at != 260]
+        assert begun.leaves(0, 1_000) == wanted
+        assert begun.leaves(258, 262) == [leaf for leaf in wanted if 258 <= leaf[0] < 262]
+
+    def test_leaf_hashes_stay_over_prunes_until_a_tile_covers_them(self, begun: Store) -> None:
+        lines = lines_of(0, 300)
+        leaves = [leaf_hash(line) for line in lines]
+        begun.commit(2, Batch(2, lines[2:250], []), head_of(250))
+        begun.prune(10, [0])
+        begun.prune(20, [0])
+        assert begun.leaves(0, 300) == [*enumerate(leaves)][1:20]
+
+        begun.commit(250, Batch(250, lines[250:], Tree.empty().extend(leaves)[1]), head_of(300))
+        begun.prune(290, [0])
+
+        assert begun.leaves(0, 300) == [*enumerate(leaves)][256:290]
+
+    def test_appending_goes_on_after_a_prune(self, begun: Store, open_store: Opener) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+        begun.prune(10, [0])
+
+        open_store().commit(10, batch_of(10, 3), head_of(13))
+
+        assert stored(begun) == [*lines_of(0, 1), *lines_of(10, 3)]
+
+    def test_very_many_may_be_kept(self, begun: Store) -> None:
+        begun.commit(2, Batch(2, [b"x"] * 250_000, []), head_of(250_002))
+
+        assert begun.prune(250_000, array("q", range(0, 250_000, 2))) == 125_000
+
+        positions = [record.position for record in begun.read(0, 1 << 40)]
+        assert positions == [*range(0, 250_000, 2), 250_000, 250_001]
+
+    def test_a_reading_that_was_begun_goes_on_past_what_was_pruned_meanwhile(
+        self, begun: Store, open_store: Opener
+    ) -> None:
+        begun.commit(2, batch_of(2, 4_000), head_of(4_002))
+        reading = open_store().read(0, 4_002)
+        first = [next(reading) for _ in range(3)]
+
+        begun.prune(3_900, [0, 1, 3_000])
+        rest = [*reading]
+
+        positions = [record.position for record in first + rest]
+        assert positions == sorted({*positions})
+        assert {0, 1, 2, 3_000, *range(3_900, 4_002)} <= {*positions}
+        every = lines_of(0, 4_002)
+        assert [record.line for record in first + rest] == [every[at] for at in positions]
+
+    def test_a_pruned_store_finds_nothing_wrong_with_itself(self, begun: Store) -> None:
+        begun.commit(2, batch_of(2, 8), head_of(10))
+
+        begun.prune(7, [0, 1, 4])
+
+        assert begun.inspect() == []
+
     # --------------------------------------------------------------------------------- and the small print
 
     def test_a_sound_store_finds_nothing_wrong_with_itself(self, begun: Store) -> None:
@@ -273,6 +397,9 @@ class StoreContract(ABC):
             lambda: begun.tiles(0, 0, 1),
             lambda: begun.commit(2, batch_of(2, 1), head_of(3)),
             lambda: begun.create(batch_of(0, 1), head_of(1)),
+            lambda: begun.prune(1, []),
+            begun.pruned_below,
+            lambda: begun.leaves(0, 1),
         ]
         for call in calls:
             with pytest.raises(StoreError, match="closed"):

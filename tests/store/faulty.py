@@ -33,6 +33,17 @@ class FaultyStore:
     def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
         self._write(lambda: self._inner.commit(expected_size, batch, head))
 
+    def prune(self, end: int, kept: Sequence[int]) -> int:
+        removed: list[int] = []
+        self._write(lambda: removed.append(self._inner.prune(end, kept)))
+        return removed[0]
+
+    def pruned_below(self) -> int:
+        return self._inner.pruned_below()
+
+    def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        return self._inner.leaves(first, end)
+
     def _write(self, write: Callable[[], None]) -> None:
         fault = self._next_fault()
         if fault == "busy":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -67,6 +69,8 @@ def raw(folder: Path) -> apsw.Connection:
         "UPDATE head SET checkpoint = x'00'",
         "DELETE FROM head",
         "INSERT INTO head VALUES (2, 9, x'', 0, 0, 0)",
+        "INSERT INTO pruned VALUES (2, 9)",
+        "INSERT INTO leaf VALUES (1, zeroblob(31))",
     ],
 )
 def test_the_database_refuses_to_change_what_was_committed(folder: Path, statement: str) -> None:
@@ -133,6 +137,128 @@ def test_a_gap_is_left_out_and_not_papered_over(folder: Path) -> None:
     assert [record.position for record in store.read(0, 7)] == [0, 1, 2, 5, 6]
 
 
+# ------------------------------------------------------------------------------------------------ the prune
+
+
+@pytest.fixture
+def pruned(folder: Path) -> Path:
+    """A folder with a ledger from which most of 3,000 records were pruned; the store is still open."""
+    store = SqliteStore(folder)
+    store.commit(2, Batch(2, [f"secret {at:06} ".encode() * 40 for at in range(2, 3_000)], []), head_of(3_000))
+    store.prune(2_900, [0, 1, 1_500])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM record WHERE position = 1",
+        "DELETE FROM record WHERE position = 2950",
+        "UPDATE leaf SET hash = zeroblob(32)",
+        "DELETE FROM leaf",
+        "UPDATE pruned SET below = 5",
+        "DELETE FROM pruned",
+        "INSERT INTO pruned VALUES (2, 3000)",
+    ],
+)
+def test_after_a_prune_the_database_refuses_every_other_deletion_as_before(pruned: Path, statement: str) -> None:
+    connection = raw(pruned)
+
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute(statement).fetchall()
+
+
+def test_what_was_pruned_is_readable_nowhere_in_the_files(pruned: Path) -> None:
+    there = b"".join(path.read_bytes() for path in pruned.iterdir())
+
+    assert b"secret 002950 " in there
+    assert b"secret 001500 " in there
+    for position in (2, 700, 1_499, 1_501, 2_899):
+        assert b"secret %06d " % position not in there
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_that_any_of_several_prunes_removed_is_readable_in_the_files(seed: int) -> None:
+    # Rows are moved about as pages empty, and what is moved by one prune may be removed by the next.
+    with tempfile.TemporaryDirectory() as name:
+        chance = random.Random(seed)
+        store, size, end = SqliteStore(Path(name)), 1_500, 0
+        longest = chance.choice([20, 120, 1_200])
+        lines = [b"<%08d>" % at * chance.randint(1, longest) for at in range(size)]
+        store.create(Batch(0, lines[:700], []), head_of(700))
+        for first in range(700, size, 20):
+            store.commit(first, Batch(first, lines[first : first + 20], []), head_of(first + 20))
+        left = {*range(size)}
+        for _ in range(5):
+            end = min(size, end + chance.randint(50, 500))
+            share = chance.choice([0.05, 0.5, 0.9])
+            left = {at for at in left if at >= end or chance.random() < share}
+
+            store.prune(end, sorted(at for at in left if at < end))
+
+            there = b"".join(path.read_bytes() for path in Path(name).iterdir())
+            assert {int(digits) for digits in re.findall(rb"<([0-9]{8})>", there)} == left
+            assert stored(store) == [lines[at] for at in sorted(left)]
+        assert store.inspect() == []
+
+
+def test_the_room_of_what_was_pruned_is_given_back(folder: Path) -> None:
+    store = SqliteStore(folder)
+    store.commit(2, Batch(2, [b"x" * 5_000] * 4_000, []), head_of(4_002))
+    before = store.bytes_used()
+
+    store.prune(4_000, [0, 1])
+
+    assert store.bytes_used() < before / 50
+    assert not Path(f"{folder}/ledger.db-wal").read_bytes()
+
+
+def test_a_prune_that_fails_half_way_leaves_no_trace(folder: Path) -> None:
+    store = SqliteStore(folder)
+    store.commit(2, batch_of(2, 400), head_of(402))
+    connection = raw(folder)
+    connection.execute(
+        "CREATE TRIGGER full AFTER DELETE ON record WHEN old.position = 300 BEGIN SELECT RAISE(ABORT, 'full'); END"
+    ).fetchall()
+
+    with pytest.raises(StoreError, match="full"):
+        store.prune(350, [0])
+
+    assert stored(store) == lines_of(0, 402)
+    assert (store.pruned_below(), store.leaves(0, 402)) == (0, [])
+    connection.execute("DROP TRIGGER full").fetchall()
+    assert store.inspect() == []
+    assert store.prune(350, [0]) == 349
+
+
+def test_a_protection_that_somebody_took_down_is_not_put_back_silently_by_a_prune(folder: Path) -> None:
+    raw(folder).execute("DROP TRIGGER record_no_delete").fetchall()
+    store = SqliteStore(folder)
+
+    store.prune(2, [0])
+
+    assert any("record_no_delete is missing" in problem for problem in store.inspect())
+
+
+def test_a_reader_that_holds_on_to_the_log_does_not_fail_a_prune(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tallystick.sqlite_file._BUSY_TIMEOUT_MS", 50)
+    reader = raw(folder)
+    reader.execute("BEGIN").fetchall()
+    assert reader.execute("SELECT count(*) FROM record").fetchall() == [(2,)]
+
+    assert SqliteStore(folder).prune(2, [0]) == 1
+
+    assert "leave it with a later checkpoint" in caplog.text
+    assert reader.execute("SELECT count(*) FROM record").fetchall() == [(2,)]
+
+
+def test_a_store_opened_for_reading_refuses_a_prune(folder: Path) -> None:
+    with pytest.raises(StoreError, match="reading only"):
+        SqliteStore(folder, readonly=True).prune(2, [0])
+
+
 # ----------------------------------------------------------------------------------- files that are not ours
 
 
@@ -162,7 +288,7 @@ def other_application(path: Path) -> None:
 
 
 def other_layout(path: Path) -> None:
-    set_pragma(path, "user_version", 2)
+    set_pragma(path, "user_version", 1)
 
 
 def set_pragma(path: Path, name: str, value: int) -> None:
@@ -177,7 +303,7 @@ def set_pragma(path: Path, name: str, value: int) -> None:
     [
         (foreign_database, "not a Tallystick ledger"),
         (other_application, "not a Tallystick ledger"),
-        (other_layout, "layout 2"),
+        (other_layout, "layout 1"),
         (text_file, "not a database"),
     ],
 )

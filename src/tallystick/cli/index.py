@@ -41,10 +41,11 @@ def rebuild(settings: Settings) -> None:
 def stats(settings: Settings, *, number: int) -> None:
     """Print how much there is: records, entities, actors, the commonest event types, sizes.
 
-    JSON: {ledger, origin, size, first_recorded_at, last_recorded_at, entities, actors, labels, types, bytes}.
+    JSON: {ledger, origin, size, records, first_recorded_at, last_recorded_at, entities, actors, labels, types,
+    log_bytes}.
     """
     with settings.open(readonly=False) as ledger:
-        found = ledger.stats()
+        found = {"ledger": ledger.name, "origin": ledger.origin, **ledger.stats()}
     if settings.json:
         screen.say_json(found)
         return
@@ -59,11 +60,11 @@ def stats(settings: Settings, *, number: int) -> None:
 
 def _pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
-        ("records", f"{found['size']:,}"),
-        ("from", found["first_recorded_at"]),
-        ("to", found["last_recorded_at"]),
+        ("records", f"{found['records']:,}" + ("" if found["records"] == found["size"] else f" of {found['size']:,}")),
+        ("from", found["first_recorded_at"] or "-"),
+        ("to", found["last_recorded_at"] or "-"),
         ("entities", f"{found['entities']:,}"),
         ("actors", f"{found['actors']:,}"),
         ("labels", ", ".join(found["labels"]) or "-"),
-        ("disk", f"log {found['bytes']['log'] / 1e6:,.1f} MB, index {found['bytes']['index'] / 1e6:,.1f} MB"),
+        ("log", f"{found['log_bytes'] / 1e6:,.1f} MB"),
     ]

@@ -36,11 +36,12 @@ class Kind(StrEnum):
     HEAD = "head"
     ROLLBACK = "rollback"
     FORK = "fork"
+    PRUNE = "prune"
     STORE = "store"
 
 
 MEANING: Final = {
-    Kind.MISSING: "A record below the published size is gone: it was removed, or the storage lost it.",
+    Kind.MISSING: "A record is gone for which no prune speaks: it was removed, or the storage lost it.",
     Kind.UNREADABLE: "The storage cannot read this part back: it is damaged.",
     Kind.CHECKSUM: "The bytes are not those that were written: bit rot, or a change made behind the ledger's back.",
     Kind.NOT_CANONICAL: "No writer of this format makes such bytes: the record was altered or damaged.",
@@ -62,6 +63,7 @@ MEANING: Final = {
     Kind.HEAD: "The head points to the wrong places in the log: it was altered.",
     Kind.ROLLBACK: "The ledger is shorter than it was: records were cut off, or an old copy was put back.",
     Kind.FORK: "The ledger is not the one that the held checkpoint is of: history was rewritten, or split.",
+    Kind.PRUNE: "What a prune or an order behind it says is not so: nothing vouches for what was removed in its name.",
     Kind.STORE: "The storage is not arranged as it was made: its protections may have been taken down.",
 }
 
@@ -101,6 +103,42 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LawfulPrune:
+    """One prune, as its record in the ledger tells of it."""
+
+    first: int
+    """The first position that it removed."""
+    end: int
+    """It considered all positions below, as far as an earlier one had not."""
+    count: int
+    policy_position: int
+    """The record of the policy that was in force."""
+    position: int
+    """The record of the prune itself."""
+    finished: bool
+    """False for one that was cut short: all that it names is still there."""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        records = f"{self.count:,} record{'s' if self.count != 1 else ''}"
+        under = f"[{self.first}, {self.end}) lawfully pruned: {records} under the policy at position"
+        cut = "" if self.finished else "; not finished, all of them are still there"
+        return f"{under} {self.policy_position}{cut}"
+
+    def to_json(self) -> dict[str, object]:
+        """The prune as reports print it for machines."""
+        return {
+            "first": self.first,
+            "end": self.end,
+            "count": self.count,
+            "policy_position": self.policy_position,
+            "position": self.position,
+            "finished": self.finished,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a verification did and found."""
 
@@ -119,7 +157,11 @@ class Report:
     keys: bool
     """Whether the keys were at hand. Without them signatures are not checked, everything else is."""
     proven: tuple[tuple[int, int], ...]
-    """The ranges of positions, half-open, whose records are proven to be under the signed root."""
+    """The ranges of positions, half-open, whose records, unless pruned, are proven to be under the signed root."""
+    pruned: tuple[LawfulPrune, ...]
+    """The prunes, oldest first; where only a part is verified, those that speak for what is absent there."""
+    absent: int
+    """Positions among those that were checked whose records are lawfully gone."""
     checkpoint: bytes
     """The signed checkpoint that was verified against."""
     since: int | None
@@ -145,6 +187,8 @@ class Report:
             "unclosed": self.unclosed,
             "keys": self.keys,
             "proven": [list(pair) for pair in self.proven],
+            "pruned": [prune.to_json() for prune in self.pruned],
+            "absent": self.absent,
             "checkpoint": self.checkpoint.decode("utf-8", "backslashreplace"),
             "since": self.since,
             "seconds": round(self.seconds, 3),

@@ -13,6 +13,7 @@ from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, LEDG
 from tallystick.core.system import EpochClosed, EpochOpened, KeyRotated, Purpose
 from tallystick.errors import RejectedError
 from tallystick.evidence.findings import Finding, Kind
+from tallystick.evidence.ranges import Ranges
 from tallystick.evidence.scan import Scan
 
 STREAMS_MAX: Final = 1_000_000
@@ -46,6 +47,9 @@ class History:
         self._gone: list[tuple[int, int]] = []  # longer runs of positions; few, as neighbours are one finding
         self._gap = False  # a record's part in its stream is unknown, so versions may seem to jump
         self._streams: dict[str, int] = {}
+        self._absent_at: dict[str, int] = {}  # how many positions were absent when an entity was last seen, if any
+        self.absent: Final = Ranges()
+        """All positions without a record, lawfully or not."""
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""
@@ -54,6 +58,7 @@ class History:
         self._gone = [(first, end) for first, end in placed if end > first + 1]
         own = {at: line for at, line in scan.own_records if not self._is_damaged(at)}
         self._gap = self._gap or bool(placed)
+        self.absent.extend(scan.absent)
         self._follow_streams(scan)
         self._runs = scan.epochs
         starts = {first: epoch for epoch, first, _ in scan.epochs}
@@ -81,7 +86,9 @@ class History:
         self.findings.append(Finding(kind, position, seen))
 
     def _is_damaged(self, position: int) -> bool:
-        return position in self._damaged or any(first <= position < end for first, end in self._gone)
+        if position in self._damaged or position in self.absent:
+            return True
+        return any(first <= position < end for first, end in self._gone)
 
     def _epoch_run(self, epoch: int, position: int, record: Record | None) -> None:
         """A run of records of one epoch begins here: it must be the present one, or be opened by this record."""
@@ -147,11 +154,16 @@ class History:
             self.keys[rotated.purpose].append(KeyInForce(position, rotated.new_key))
 
     def _follow_streams(self, scan: Scan) -> None:
-        streams = self._streams
-        for entity_id, (position, version, last) in scan.streams.items():
+        streams, absent = self._streams, self.absent
+        for entity_id, (position, version, last, last_at) in scan.streams.items():
             before = streams.get(entity_id, 0)
             from_start = not self._first and len(streams) < STREAMS_MAX
-            if (before or from_start) and version != before + 1 and not self._gap:
+            # Versions count up by one, and may leave out no more than there are positions without a record.
+            left_out = absent.below(position) - self._absent_at.get(entity_id, 0)
+            if (before or from_start) and not before < version <= before + 1 + left_out and not self._gap:
                 self._add(Kind.ENTITY_VERSION, position, f"version {version} of {entity_id[:60]!r} follows {before}")
             if before or len(streams) < STREAMS_MAX:
                 streams[entity_id] = last
+                gone = absent.below(last_at)
+                if gone:
+                    self._absent_at[entity_id] = gone

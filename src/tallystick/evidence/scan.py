@@ -29,6 +29,7 @@ from tallystick.core.record import (
 from tallystick.errors import RejectedError, StoreError
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.evidence.identity import Ids
+from tallystick.evidence.ranges import Ranges
 from tallystick.limits import RECORD_BYTES_MAX
 from tallystick.store.contract import Store, StoredRecord
 
@@ -64,7 +65,7 @@ class Block:
     by_tile: bytes | None
     stored: bytes | None
     differing: tuple[int, ...] = ()
-    """Positions whose records do not hash to the tile's hash."""
+    """Positions whose records are there, and do not hash to the tile's hash."""
 
 
 @dataclass(slots=True)
@@ -81,8 +82,10 @@ class Scan:
     """The ledger's own records, whose meaning the whole ledger decides."""
     epochs: list[list[int]] = field(default_factory=list)
     """Runs of neighbouring records that name one epoch: epoch, first, end."""
-    streams: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Per entity: where it was first seen, in which version then, and the last version seen."""
+    streams: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Per entity: where it was first seen, in which version then, the last version seen, and where."""
+    absent: Ranges = field(default_factory=Ranges)
+    """Positions that no row came for; whether they were lawfully pruned, the whole ledger decides."""
     ids: Ids = field(default_factory=Ids)
     """The event ids, for the question whether one stands twice."""
     signed: int = 0
@@ -152,9 +155,9 @@ class _Scanner:
         streams, entity_id, version = self._out.streams, members["entity_id"], members["entity_version"]
         seen = streams.get(entity_id)
         if seen is None:
-            streams[entity_id] = (position, version, version)
+            streams[entity_id] = (position, version, version, position)
         elif version == seen[2] + 1:
-            streams[entity_id] = (seen[0], seen[1], version)
+            streams[entity_id] = (seen[0], seen[1], version, position)
         else:
             return False
         self._out.ids.add(members["id"], position)
@@ -205,14 +208,14 @@ class _Scanner:
             self._add(Kind.UNREADABLE, position, seen, end=position + 1)
 
     def _absent(self, first: int, end: int) -> None:
-        """Positions that no row came for. Neighbours are one finding."""
+        """Positions that no row came for."""
         self._leaves += [None] * (end - first)
         self._prev_hash = None
-        self._gap = True
-        gap = [position for position in range(first, end) if position not in self._unreadable]
-        if gap:
-            seen = f"{len(gap)} records are not in the store" if len(gap) > 1 else "the record is not in the store"
-            self._add(Kind.MISSING, gap[0], seen, end=gap[-1] + 1)
+        for position in sorted(at for at in self._unreadable if first <= at < end):
+            self._gap = True
+            self._out.absent.add(first, position)
+            first = position + 1
+        self._out.absent.add(first, end)
 
     def _add(self, kind: Kind, position: int, seen: str, *, end: int | None = None) -> None:
         self._out.findings.append(Finding(kind, position, seen, end))
@@ -292,15 +295,16 @@ class _Scanner:
         streams = self._out.streams
         seen = streams.get(entity_id)
         if seen is None:
-            streams[entity_id] = (position, version, version)
+            streams[entity_id] = (position, version, version, position)
         else:
-            if version != seen[2] + 1 and not self._gap:
+            left_out = self._out.absent.below(position) - self._out.absent.below(seen[3])
+            if not seen[2] < version <= seen[2] + 1 + left_out and not self._gap:
                 self._add(
                     Kind.ENTITY_VERSION,
                     position,
                     f"version {version} of {entity_id[:60]!r} follows {seen[2]}",
                 )
-            streams[entity_id] = (seen[0], seen[1], version)
+            streams[entity_id] = (seen[0], seen[1], version, position)
 
     def _compare_tiles(self) -> None:
         """Hold the leaf hashes against the stored tiles (9). Which of the two is right, the tree must tell."""
@@ -314,7 +318,20 @@ class _Scanner:
         for number in range(count):
             leaves = self._leaves[number * TILE_WIDTH : (number + 1) * TILE_WIDTH]
             self._out.blocks.append(_block(leaves, tiles.get(first + number), (first + number) * TILE_WIDTH))
-        self._out.ragged = self._leaves[count * TILE_WIDTH :]
+        self._out.ragged = self._ragged(count * TILE_WIDTH)
+
+    def _ragged(self, start: int) -> list[bytes | None]:
+        """The leaf hashes past the last whole tile; for those that were pruned there the store keeps them."""
+        ragged = self._leaves[start:]
+        if None in ragged:
+            first = self._out.first + start
+            try:
+                for position, leaf in self._store.leaves(first, self._out.end):
+                    if ragged[position - first] is None and position in self._out.absent:
+                        ragged[position - first] = leaf
+            except StoreError as error:
+                self._add(Kind.UNREADABLE, first, f"leaf hashes: {error}", end=self._out.end)
+        return ragged
 
 
 def _block(leaves: list[bytes | None], tile: Tile | None, first: int) -> Block:
@@ -331,7 +348,8 @@ def _block(leaves: list[bytes | None], tile: Tile | None, first: int) -> Block:
         hashes, by_tile = [], None
     if by_tile is None:
         return Block(by_records, None, tile.root)
-    differing = [first + n for n, (leaf, stored) in enumerate(zip(leaves, hashes, strict=True)) if leaf != stored]
+    pairs = enumerate(zip(leaves, hashes, strict=True))
+    differing = [first + n for n, (leaf, stored) in pairs if leaf not in (stored, None)]
     return Block(by_records, by_tile, tile.root, tuple(differing))
 
 

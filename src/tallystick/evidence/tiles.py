@@ -6,7 +6,7 @@
 
 A folder is brought up to date: what its own checkpoint covers is there already and is not written again,
 after it was checked that the ledger still begins with it. Partial tiles of earlier checkpoints stay, for
-their readers.
+their readers. Entries of which a record was pruned are not written any more; those published stay, too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tallystick.core.merkle import (
     Tree,
     consistency_path,
     leaf_hash,
+    split_hashes,
     verify_consistency,
 )
 from tallystick.core.note import Note
@@ -89,8 +90,9 @@ def _files(ledger: Ledger, head: Checkpoint, published: int, folder: Path) -> It
                 continue
             tile = ledger.tile(level, index, width)
             yield paths[0], tile
-            if level == 0:
-                yield paths[1], _entries(ledger, index, width, tile=tile)
+            entries = _entries(ledger, index, width, tile=tile) if level == 0 else None
+            if entries is not None:
+                yield paths[1], entries
             edge = tile if width < TILE_WIDTH else b""
         edges.append(edge)
         level += 1
@@ -98,14 +100,16 @@ def _files(ledger: Ledger, head: Checkpoint, published: int, folder: Path) -> It
         raise TamperError("the ledger's tiles do not hash to its signed root: run a verification")
 
 
-def _entries(ledger: Ledger, index: int, width: int, *, tile: bytes) -> bytes:
+def _entries(ledger: Ledger, index: int, width: int, *, tile: bytes) -> bytes | None:
+    """The records below a tile; None when some were pruned, as entries cannot leave any out."""
     first = index * TILE_WIDTH
-    lines = [record.line for record in ledger.read(first, first + width)]
-    if b"".join(map(leaf_hash, lines)) != tile:
+    records = [*ledger.read(first, first + width)]
+    leaves = split_hashes(tile)
+    if any(leaf_hash(record.line) != leaves[record.position - first] for record in records):
         raise TamperError(
             f"the records at positions {first} to {first + width - 1} are not those of the tree: run a verification"
         )
-    return render_entries(lines)
+    return render_entries([record.line for record in records]) if len(records) == width else None
 
 
 def _published(ledger: Ledger, folder: Path, head: Checkpoint) -> int:

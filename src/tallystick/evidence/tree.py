@@ -14,10 +14,14 @@ from tallystick.core.merkle import (
     TILE_HEIGHT,
     TILE_WIDTH,
     extend_frontier,
+    inclusion_path,
+    leaf_hash,
     node_hash,
     range_root,
     root_from_frontier,
+    verify_inclusion,
 )
+from tallystick.core.pruned import frontier_at
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind
@@ -77,6 +81,22 @@ class TreeCheck:
         except (_UnknownError, TamperError, RejectedError, StoreError):
             return None
 
+    def frontier_at(self, size: int) -> tuple[bytes, ...] | None:
+        """The frontier of the first `size` leaves by the chosen hashes; None when something is missing."""
+        try:
+            return frontier_at(size, node=self._node)
+        except (_UnknownError, TamperError, RejectedError, StoreError):
+            return None
+
+    def holds(self, position: int, line: bytes) -> bool:
+        """Whether the tree has this record there: proven up to its root, wherever the way leads."""
+        try:
+            path = inclusion_path(position, self._size, node=self._node)
+            root = range_root(0, self._size, node=self._node)
+        except (_UnknownError, TamperError, RejectedError, StoreError):
+            return False
+        return verify_inclusion(leaf_hash(line), position, size=self._size, path=path, root=root)
+
     def _choose(self, choose: Callable[[Block], bytes | None]) -> None:
         self._chosen = [choose(block) for block in self._blocks]
         self._made = {}
@@ -115,12 +135,10 @@ class TreeCheck:
         for number, (block, chosen) in enumerate(zip(self._blocks, self._chosen, strict=True), self._first_block):
             if block.stored is None:
                 self._add_tile(0, number, "is not in the store")
-            elif block.by_records != chosen:
+            elif block.by_records != chosen and block.differing:
                 for position in block.differing:
                     self._add_leaf(position)
-                if not block.differing:
-                    self._add_tile(0, number, "is not what the records hash to")
-            elif block.by_tile != chosen or block.stored != chosen:
+            elif {block.by_records or chosen, block.by_tile, block.stored} != {chosen}:
                 self._add_tile(0, number, "is not what the records hash to")
 
     def _add_leaf(self, position: int) -> None:

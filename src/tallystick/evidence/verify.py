@@ -27,6 +27,8 @@ from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.history import History, KeyInForce
 from tallystick.evidence.identity import IdCheck
 from tallystick.evidence.plan import Plan, size_named
+from tallystick.evidence.prunes import PruneCheck, pruned_meanwhile, prunes_below
+from tallystick.evidence.ranges import without
 from tallystick.evidence.scan import Scan, Terms, scan
 from tallystick.evidence.tree import TreeCheck
 from tallystick.evidence.workers import scan_in_processes
@@ -95,14 +97,24 @@ def verify_store(
     clock: Clock = wall_clock,
 ) -> Report:
     """As `verify`, for a store that is open. Other processes help only with the `location` to open it at."""
-    plan = Plan.of(store, location=location, first=first, end=end, processes=processes)
-    if since is not None and not plan.covers(size_named(since)):
-        raise RejectedError(
-            "a kept checkpoint is held against all records from the first to its last",
-            cure="verify the whole ledger, or leave the checkpoint out",
-        )
-    verification = _Verification(store, head=plan.head, keystore=keystore, since=since, trust=trust, now=clock())
-    return verification.run(plan, progress)
+    for _ in range(_ATTEMPTS):
+        below = prunes_below(store)
+        plan = Plan.of(store, location=location, first=first, end=end, processes=processes)
+        if since is not None and not plan.covers(size_named(since)):
+            raise RejectedError(
+                "a kept checkpoint is held against all records from the first to its last",
+                cure="verify the whole ledger, or leave the checkpoint out",
+            )
+        verification = _Verification(store, head=plan.head, keystore=keystore, since=since, trust=trust, now=clock())
+        report = verification.run(plan, progress)
+        # What a prune removed while it was looked for seems to be missing, until its record is read as well.
+        if report.holds or not pruned_meanwhile(store, size=plan.head.size, below=below):
+            break
+    return report
+
+
+_ATTEMPTS: Final = 3
+"""Verifications that prunes may spoil before one counts as it is."""
 
 
 class _Verification:
@@ -130,9 +142,7 @@ class _Verification:
 
     def run(self, plan: Plan, progress: Progress | None) -> Report:
         started = time.monotonic()
-        inspection = Future[list[str]]()
-        inspector = threading.Thread(target=_fulfil, args=(inspection, self._store.inspect), name="tallystick-inspect")
-        inspector.start()
+        inspection = _begin(self._store.inspect)
         self._check_genesis()
         if plan.lost:
             seen = f"{len(plan.lost)} records at the end are not in the store"
@@ -142,11 +152,13 @@ class _Verification:
         event_mac = self._keys.event_mac if self._keys else None
         history = History(first=first, keys=self._keys_before(first), event_mac=event_mac)
         tree = TreeCheck(self._store, size=self._head.size, first=first)
+        prunes = PruneCheck(self._store, first=first, size=self._head.size)
         ids = IdCheck()
         signed = 0
         for result in self._scans(plan, Terms(self._ledger, event_mac, self._latest)):
             self._findings += result.findings
             history.add(result)
+            prunes.add(result)
             tree.add(result)
             ids.add(result.ids)
             signed += result.signed
@@ -154,9 +166,11 @@ class _Verification:
                 progress(result.end - first, end - first)
         self._findings += history.findings
         self._findings += ids.findings(self._id_at)
+        self._findings += prunes.judge(history.absent, end=end)
         checkpoint = self._check_head(history, whole=first == 0 and end == self._head.size)
         tree.finish(checkpoint.root if checkpoint else None)
         self._findings += tree.findings
+        self._findings += prunes.hold_against(tree, history, origin=self._origin)
         since = self._check_since(history, tree)
         self._check_store(inspection)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
@@ -171,6 +185,8 @@ class _Verification:
             unclosed=min(unclosed, signed),
             keys=event_mac is not None,
             proven=self._proven(first, end, tree, since),
+            pruned=prunes.prunes,
+            absent=prunes.lawful,
             checkpoint=self._head.checkpoint,
             since=since.size if since else None,
             seconds=time.monotonic() - started,
@@ -187,14 +203,14 @@ class _Verification:
     def _id_at(self, position: int) -> str | None:
         try:
             return read_record(self._store, position).id
-        except (TamperError, StoreError):
+        except (NotFoundError, TamperError, StoreError):
             return None  # what is wrong with it was found when it was scanned
 
     def _read_genesis(self) -> Genesis | None:
         try:
             self._genesis_record = read_record(self._store, 0)
             return Genesis.of(self._genesis_record)
-        except (TamperError, RejectedError, StoreError) as error:
+        except (NotFoundError, TamperError, RejectedError, StoreError) as error:
             self._add(Kind.GENESIS, 0, f"the genesis cannot be read: {error}")
             return None
 
@@ -203,7 +219,7 @@ class _Verification:
         for position in range(1, min(self._head.size, 10)):
             try:
                 return str(read_record(self._store, position).members["ledger"])
-            except (TamperError, StoreError):
+            except (NotFoundError, TamperError, StoreError):
                 continue
         return ""
 
@@ -244,7 +260,7 @@ class _Verification:
                     head.evidence_key_at, evidence_key(self._store, head.evidence_key_at, genesis=genesis)
                 ),
             }
-        except (TamperError, RejectedError, StoreError) as error:
+        except (NotFoundError, TamperError, RejectedError, StoreError) as error:
             self._add(Kind.HEAD, None, f"the keys in force cannot be read: {error}")
             return {"checkpoint": KeyInForce(0, None), "evidence": KeyInForce(0, None)}
 
@@ -328,16 +344,13 @@ class _Verification:
             if since is None or first:
                 return ()
             end = min(end, since.size)
-        out = {position for position in tree.altered if first <= position < end}
-        for finding in self._findings:
-            if finding.kind in (Kind.MISSING, Kind.UNREADABLE) and finding.position is not None:
-                out.update(range(finding.position, min(finding.end or finding.position + 1, end)))
-        ranges = []
-        for position in sorted(out):
-            if position > first:
-                ranges.append((first, position))
-            first = position + 1
-        return (*ranges, (first, end)) if first < end else tuple(ranges)
+        gaps = [(position, position + 1) for position in tree.altered]
+        gaps += [
+            (finding.position, finding.end or finding.position + 1)
+            for finding in self._findings
+            if finding.kind in (Kind.MISSING, Kind.UNREADABLE) and finding.position is not None
+        ]
+        return without(first, end, gaps)
 
 
 _RANK: Final = {kind: rank for rank, kind in enumerate(Kind)}
@@ -346,6 +359,13 @@ _RANK: Final = {kind: rank for rank, kind in enumerate(Kind)}
 def _order(finding: Finding) -> tuple[int, int]:
     """By place, and of one place in the order of the checks."""
     return (SIZE_MAX + 1 if finding.position is None else finding.position, _RANK[finding.kind])
+
+
+def _begin(work: Callable[[], list[str]]) -> Future[list[str]]:
+    """Have the work done beside."""
+    promise = Future[list[str]]()
+    threading.Thread(target=_fulfil, args=(promise, work), name="tallystick-inspect").start()
+    return promise
 
 
 def _fulfil(promise: Future[list[str]], work: Callable[[], list[str]]) -> None:

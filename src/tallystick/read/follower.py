@@ -153,6 +153,10 @@ class Follower:
         with self.told:
             self.told.notify_all()
 
+    def forget_versions(self) -> None:
+        """Keep no entity's version in memory that the file does not give: records were pruned."""
+        self._young, self._old = {}, {}
+
     def flush(self) -> None:
         """Hand what was learned to the thread that writes. Waits only when very much is unwritten."""
         rows = self._tail

@@ -10,15 +10,17 @@ What is found by a hash or by words is a candidate: the record itself decides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import orjson
 
+from tallystick.core.rollup import Cells
 from tallystick.errors import TamperError
 from tallystick.ids import split_made
+from tallystick.limits import SIZE_MAX
 from tallystick.read.query import Query
 from tallystick.read.state import Snapshots
 
@@ -118,14 +120,59 @@ class Questions(Protocol):
     ) -> list[tuple[int, str | None, int]]:
         """How many actors or entities the candidates have, by bucket (its start) and group."""
 
-    def tally(self, *, first: int, end: int) -> list[tuple[int, str, int]]:
-        """Records by quarter of an hour in [first, end) of quarters and by type, counted as they came."""
+    def extent(self, query: Query, *, first: int, end: int, time: TimeKind) -> tuple[int, int] | None:
+        """The first and the last time of the candidates; None when there are none."""
+
+    def tally(
+        self, *, first: int, end: int, quarters: int = 1, event_types: Sequence[str] = (), size: int = SIZE_MAX
+    ) -> list[tuple[int, str, int]]:
+        """Records by type and time, as they were counted when they came, removed ones too.
+
+        Times are quarters of an hour since 1970: those of [first, end), `quarters` of them taken as one, from
+        `first` on. Event types as a query has them. Records at position `size` and after are not counted. What comes
+        in several parts, of which some may be negative, is to be added up.
+        """
+
+    def tally_extent(self, event_types: Sequence[str] = ()) -> tuple[int, int] | None:
+        """The quarters of an hour [first, end) that have been counted; None when there are none."""
 
     def end_at(self, recorded: int) -> int:
         """The first position whose record was recorded at that moment or later; the cursor when there is none."""
 
+    def known(self) -> dict[str, int]:
+        """How many event types, actors, entities and labels there are, by these words."""
+
     def names(self, kind: GroupKind) -> Iterator[str]:
         """All event types, actors, entities or labels there are, in order of their names."""
+
+
+class KeptRollup(NamedTuple):
+    """How far a stored roll-up has counted."""
+
+    definition: str
+    """The digest of what it counts."""
+    defined_at: int
+    """The position of the record that says so."""
+    position: int
+    sealed_below: int
+    """Sealed cells at positions below are of records that were gone when it began: it takes them, and no others."""
+
+
+class RollupRows(Protocol):
+    """Where stored roll-ups rest. Safe for many threads and processes."""
+
+    def kept(self, name: str) -> KeptRollup | None:
+        """How far a roll-up has come; None when it never began."""
+
+    def begin(self, name: str, rollup: KeptRollup) -> None:
+        """Let a roll-up begin with no cells, unless it counts just that already, or what was defined later."""
+
+    def add(self, name: str, rollup: KeptRollup, cells: Cells, *, end: int) -> bool:
+        """Add to its cells and move it on to `end`, together. False, and nothing done, if it is not as given."""
+
+    def cells(self, name: str, definition: str, *, first: int, end: int, limit: int) -> tuple[int, Cells] | None:
+        """How far the roll-up has come, and at most `limit` cells with buckets that begin in [first, end), in one
+        look; None when there is none of that definition."""
 
 
 class IndexFile(Protocol):
@@ -138,6 +185,10 @@ class IndexFile(Protocol):
     @property
     def snapshots(self) -> Snapshots:
         """Where states of long streams are kept."""
+
+    @property
+    def rollups(self) -> RollupRows:
+        """Where stored roll-ups are kept."""
 
     def cursor(self) -> int:
         """Up to which position rows were saved; 0 for a new index."""
@@ -154,6 +205,13 @@ class IndexFile(Protocol):
     def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
         """Save rows and cursor together; `lines` are the records that are there. Rows that were saved before,
         by whomever, change nothing."""
+
+    def forgotten(self) -> int:
+        """The position of the newest prune whose records were forgotten; 0 when there was none."""
+
+    def forget(self, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
+        """Remove what the rows say of positions in these ranges, at which there are no records any more; how many
+        rows those were. It may be repeated."""
 
     def close(self) -> None:
         """Let go of files."""

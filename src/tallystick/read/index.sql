@@ -10,6 +10,12 @@ CREATE TABLE cursor (
     ledger_id BLOB    NOT NULL
 ) STRICT;
 
+-- One row: the position of the newest prune whose records were forgotten here.
+CREATE TABLE forgotten (
+    id       INTEGER PRIMARY KEY CHECK (id = 1),
+    prune_at INTEGER NOT NULL
+) STRICT;
+
 -- Every entity, and its present version.
 CREATE TABLE entity (
     id      INTEGER PRIMARY KEY,
@@ -84,19 +90,26 @@ CREATE TABLE snapshot (
     PRIMARY KEY (entity, version)
 ) STRICT, WITHOUT ROWID;
 
--- Roll-ups: each up to where it has counted, and its cells. cell_group is the type, actor, entity or label
--- that the cell counts, or ''. total is exact: an integer, or a fraction written n/d.
+-- Roll-ups: each up to where it has counted. definition is the digest of what it counts, said at defined_at.
+-- Cells sealed at positions below sealed_below are of records that were gone when it began: it takes them over.
 CREATE TABLE rollup (
     name       TEXT    PRIMARY KEY,
     definition TEXT    NOT NULL,
-    position   INTEGER NOT NULL
+    defined_at INTEGER NOT NULL,
+    position   INTEGER NOT NULL,
+    sealed_below INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- The cells of roll-ups. bucket is where it begins, in microseconds. cell_group is the type, actor, entity or label
+-- that the cell counts, or ''. count: its records; numbers: what they have where the roll-up looks for numbers;
+-- total: their sum, exact, an integer or, if not all are integers, a fraction n/d.
 CREATE TABLE cell (
     rollup     TEXT    NOT NULL,
     bucket     INTEGER NOT NULL,
     cell_group TEXT    NOT NULL,
     count      INTEGER NOT NULL,
-    total      TEXT,
+    numbers    INTEGER NOT NULL,
+    total      TEXT    NOT NULL,
     least      ANY,
     most       ANY,
     PRIMARY KEY (rollup, bucket, cell_group)

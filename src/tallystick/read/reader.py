@@ -7,9 +7,10 @@ follow up to the present head, so that whoever appended sees it; appends go on m
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
+from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.record import Record
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import StoreError
@@ -17,13 +18,17 @@ from tallystick.read.fold import Folds
 from tallystick.read.follower import Follower
 from tallystick.read.index import Questions
 from tallystick.read.query import Query
+from tallystick.read.rollup import Rollups
 from tallystick.read.search import Search
 from tallystick.read.state import States
+from tallystick.read.timeseries import TimeSeries
 from tallystick.store.contract import Store
-from tallystick.store.reading import fetch_lines
+from tallystick.store.reading import absent_ranges, fetch_lines
 
 _SLICE_RECORDS: Final = 5_000
 """Records that are followed with the sealing turn held; then whoever seals may go first."""
+
+_PRUNES: Final = Query(event_types=(RECORDS_PRUNED,))
 
 _STREAM_RECORDS: Final = 32
 """Records of a stream that are read at first; long ones are read in ever larger parts."""
@@ -43,6 +48,8 @@ class Reader:
         self.search: Final = Search(store, self.questions)
         self.folds: Final = Folds()
         self.upcasters: Final = Upcasters()
+        self.rollups: Final = Rollups(store, self.search, follower.file.rollups)
+        follower.after_save = self.rollups.advance
 
     def catch_up(self, size: int | None = None) -> int:
         """Wait until the index answers for the first `size` records, by default all there are; that size."""
@@ -61,6 +68,18 @@ class Reader:
         self.follower.wait(size)
         return size
 
+    def forget_pruned(self) -> None:
+        """Have the index forget what was pruned since it last did. Records that are absent are in no answer anyway."""
+        end = self._store.pruned_below()
+        if not end:
+            return
+        size = self.catch_up()
+        newest = self.questions.positions(_PRUNES, first=0, end=size, newest_first=True, limit=1)
+        if newest and newest[0] != self.follower.file.forgotten():
+            self.follower.file.forget(absent_ranges(self._store, 0, end), prune_at=newest[0])
+            with self._turn:
+                self.follower.forget_versions()
+
     def close(self) -> None:
         """Write the index's tail and let go of its file; with the turn held."""
         self.follower.close()
@@ -76,6 +95,14 @@ class Reader:
         """What answers for states, as of the present size."""
         streams = _Streams(self._store, self.search, self.questions, self.catch_up())
         return States(streams, self.follower.file.snapshots, self.folds, self.upcasters)
+
+    def timeseries(self) -> TimeSeries:
+        """What answers for time series, of sizes that were caught up with."""
+        return TimeSeries(self.search, self.questions, self.rollups, pruned_below=self._store.pruned_below())
+
+    def seal_removed(self, end: int, records: Iterable[Record]) -> list[tuple[str, dict[str, Any]]]:
+        """As `Rollups.seal_removed`, at the present size."""
+        return self.rollups.seal_removed(end, records, size=self.catch_up())
 
 
 class _Streams:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
@@ -25,7 +25,9 @@ from tallystick.core.record import record_hash
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.ids import split_made
 from tallystick.read.index import Rows, hash_id
+from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
+from tallystick.read.sqlite_rollups import SqliteRollups
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
@@ -55,6 +57,12 @@ def open_private_index(folder: Path | None, store: Store) -> SqliteIndexFile:
         raise
 
 
+def delete_files(folder: Path) -> None:
+    """Remove the index that lies in a folder."""
+    for suffix in ("", "-wal", "-shm"):
+        (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+
+
 class SqliteIndexFile:
     """Keeps `IndexFile` for the ledger in `store`. Without a folder it is in memory.
 
@@ -77,6 +85,7 @@ class SqliteIndexFile:
         self._closed = False
         self.questions: Final = SqliteQuestions(self.query, self.tokens, self.find)
         self.snapshots: Final = SqliteSnapshots(self)
+        self.rollups: Final = SqliteRollups(self)
         problem = self._open()
         if problem:
             _log.warning("the index %s is made anew: %s", self.path, problem)
@@ -117,7 +126,7 @@ class SqliteIndexFile:
         # where a statement a row would wait for it thousands of times beside a busy sealing thread.
         brought = sorted((key, position) for key, positions in rows.brought.items() for position in positions)
         sql = _save_statements()
-        with self._changing() as writer:
+        with self.changing() as writer:
             execute = writer.execute
             found: list[Any] = execute("SELECT position FROM cursor").fetchall()
             saved = found[0][0] if found else 0
@@ -136,6 +145,23 @@ class SqliteIndexFile:
             execute(sql["cursor"], (rows.end, _hash_at(self._store, rows.end - 1), self._ledger_id))
             execute(sql["clear"])
 
+    def forgotten(self) -> int:
+        rows = self.query("SELECT prune_at FROM forgotten")
+        return int(rows[0][0]) if rows else 0
+
+    def forget(self, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
+        with self._writing, self._noticing_damage("write the index"):
+            writer = self._open_writer()
+            writer.pragma("secure_delete", True)
+            try:
+                with transaction(writer):
+                    count = forget(writer, absent, prune_at=prune_at)
+                # A crash here leaves room in the file that later rows take up.
+                writer.execute("PRAGMA incremental_vacuum").fetchall()
+            finally:
+                writer.pragma("secure_delete", "fast")
+        return count
+
     def close(self) -> None:
         self._closed = True
         with self._writing:
@@ -148,8 +174,19 @@ class SqliteIndexFile:
 
     def change(self, statement: str, values: Sequence[str | int | bytes]) -> None:
         """Run one statement that writes."""
-        with self._changing() as writer:
+        with self.changing() as writer:
             writer.execute(statement, values)
+
+    @contextmanager
+    def changing(self) -> Iterator[apsw.Connection]:
+        """The writing connection, in a transaction."""
+        with self._writing, self._noticing_damage("write the index"), transaction(writer := self._open_writer()):
+            yield writer
+
+    def _open_writer(self) -> apsw.Connection:
+        if self._writer is None:
+            raise StoreError(f"the index {self.path} is closed: open the ledger again")
+        return self._writer
 
     def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
         """The rows of one statement that reads."""
@@ -184,15 +221,6 @@ class SqliteIndexFile:
             reader.close()
         else:
             self._idle.append(reader)
-
-    @contextmanager
-    def _changing(self) -> Iterator[apsw.Connection]:
-        """The writing connection, in a transaction."""
-        with self._writing, self._noticing_damage("write the index"):
-            if self._writer is None:
-                raise StoreError(f"the index {self.path} is closed: open the ledger again")
-            with transaction(self._writer):
-                yield self._writer
 
     @contextmanager
     def _noticing_damage(self, doing: str) -> Iterator[None]:
@@ -233,7 +261,7 @@ class SqliteIndexFile:
             writer = apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS)
             writer.set_busy_timeout(_BUSY_MS)
         else:
-            writer = connect(self.path, synchronous="normal")
+            writer = connect(self.path, synchronous="normal", shrinks=True)
         writer.pragma("cache_size", -_CACHE_KB)
         writer.pragma("temp_store", "memory")
         writer.create_scalar_function("searchable", _searchable, 1, deterministic=True)
@@ -273,7 +301,10 @@ class SqliteIndexFile:
         """
         head = self._store.head()
         ahead = head is None or position > head.size
-        if ahead or _hash_at(self._store, position - 1) != last_hash:
+        found = _hash_at(self._store, position - 1)
+        if not found and position <= self._store.pruned_below():
+            return  # its last record was pruned since
+        if ahead or found != last_hash:
             seen = f"has seen {position} records, and the ledger now has {head.size if head else 0}"
             raise TamperError(
                 f"{self.path} {seen}: an older copy was put back, or records were cut off; verify. "
@@ -289,8 +320,8 @@ class SqliteIndexFile:
         for connection in (*idle, *([self._writer] if self._writer else [])):
             connection.close()
         self._writer = None
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        if not self._in_memory:
+            delete_files(self.path.parent)
         self._closed = closed
 
 

@@ -8,15 +8,18 @@ up first instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any, Final, Literal
 
 import orjson
 
+from tallystick.core.buckets import QUARTER_HOUR as QUARTER
+from tallystick.core.rollup import TYPES
 from tallystick.limits import SIZE_MAX
 from tallystick.read.index import Cell, GroupKind, TimeKind
 from tallystick.read.postings import alternatives, condition_expressions, conjunction, text_expressions
 from tallystick.read.query import Query
+from tallystick.read.sqlite_selection import Selection
 
 QueryRows = Callable[[str, Sequence[str | int]], list[Any]]
 Tokens = Callable[[str], list[str]]
@@ -31,43 +34,7 @@ _OCCURRED_LOOKED_UP: Final = 5_000
 _OCCURRED_MEASURED: Final = 100_000
 """Events in a range of occurred time up to which their positions narrow the search."""
 
-QUARTER: Final = 900_000_000
-"""The unit of the tally: a quarter of an hour, in microseconds. All time zones of today are multiples of it."""
-
 _COLUMNS: Final[dict[GroupKind, str]] = {"type": "type", "actor": "actor", "entity": "entity", "label": "label.label"}
-
-
-@dataclass(slots=True)
-class _Selection:
-    """A query as SQL: which rows of `event e` it may mean."""
-
-    first: int
-    end: int
-    match: str | None = None
-    """The expression for the posting lists."""
-    tests: list[str] = field(default_factory=list)
-    values: list[str | int] = field(default_factory=list)
-    by_occurred: bool = False
-    impossible: bool = False
-
-    def test(self, condition: str, *values: str | int) -> None:
-        self.tests.append(condition)
-        self.values += values
-
-    def source(self) -> tuple[str, list[str | int]]:
-        """FROM and WHERE, and the values for them; positions are `e.position`."""
-        where = " AND ".join(["e.position >= ?", "e.position < ?", *self.tests])
-        values: list[str | int] = [self.first, self.end, *self.values]
-        if self.match is None or self.by_occurred:
-            hint = "INDEXED BY event_occurred" if self.by_occurred else "NOT INDEXED"
-            return f"event AS e {hint} WHERE {where}", values
-        found = "SELECT rowid AS position FROM posting WHERE posting MATCH ? AND rowid >= ? AND rowid < ?"
-        return f"({found}) AS p CROSS JOIN event AS e ON e.position = p.position WHERE {where}", [
-            self.match,
-            self.first,
-            self.end,
-            *values,
-        ]
 
 
 class SqliteQuestions:
@@ -127,7 +94,7 @@ class SqliteQuestions:
         selection = self._select(query, first=first, end=end)
         if selection.impossible:
             return []
-        source, values = _with_label(selection.source(), group)
+        source, values = selection.source(group)
         column = _COLUMNS[group] if group else "NULL"
         # Moments before 1970 are rounded down, not towards it.
         bucket = f"(e.{time} - ((e.{time} % ?) + ?) % ?) / ?"
@@ -149,28 +116,93 @@ class SqliteQuestions:
         what: Literal["actor", "entity"],
         group: GroupKind | None,
     ) -> list[tuple[int, str | None, int]]:
-        selection = self._select(query, first=first, end=end)
-        if selection.impossible or not buckets:
-            return []
-        selection.test(f"e.{time} >= ? AND e.{time} < ?", buckets[0][0], buckets[-1][1])
-        source, values = _with_label(selection.source(), group)
-        column = _COLUMNS[group] if group else "NULL"
-        starts = orjson.dumps([start for start, _ in buckets]).decode()
-        return [
-            (start, name, count)
-            for start, name, count in self._query(
-                "WITH bucket (start) AS MATERIALIZED (SELECT value FROM json_each(?))"
-                f" SELECT start, {_name_of(group)}, count FROM ("
-                f"SELECT (SELECT max(start) FROM bucket WHERE start <= e.{time}) AS start, {column} AS id,"
-                f" count(DISTINCT e.{what}) AS count FROM {source} GROUP BY 1, 2) AS counted WHERE count > 0",
-                [starts, *values],
-            )
-        ]
+        rows = []
+        for run in _runs(buckets):
+            selection = self._select(query, first=first, end=end)
+            if not selection.impossible:
+                selection.test(f"e.{time} >= ? AND e.{time} < ?", run[0][0], run[-1][1])
+                rows += self._distinct(selection, time=time, buckets=run, what=what, group=group)
+        return rows
 
-    def tally(self, *, first: int, end: int) -> list[tuple[int, str, int]]:
+    def extent(self, query: Query, *, first: int, end: int, time: TimeKind) -> tuple[int, int] | None:
+        if time == "recorded":
+            ends = [
+                self.positions(query, first=first, end=end, newest_first=newest_first, limit=1)
+                for newest_first in (False, True)
+            ]
+            statement = "SELECT min(recorded), max(recorded) FROM event WHERE position IN (?, ?)"
+            if not all(ends):
+                return None
+            [[low, high]] = self._query(statement, ends[0] + ends[1])
+        else:
+            selection = self._select(query, first=first, end=end)
+            if selection.impossible:
+                return None
+            source, values = selection.source()
+            [[low, high]] = self._query(f"SELECT min(e.{time}), max(e.{time}) FROM {source}", values)
+        return None if low is None else (low, high)
+
+    def tally(
+        self,
+        *,
+        first: int,
+        end: int,
+        quarters: int = 1,
+        event_types: Sequence[str] = (),
+        size: int = SIZE_MAX,
+    ) -> list[tuple[int, str, int]]:
+        wanted = f"AND type IN ({', '.join(map(str, self._types(event_types)))})" if event_types else ""
+        # In one statement, as more may be saved at any moment: it sees one state of the index.
+        rows: list[tuple[int, str, int]] = self._query(
+            "SELECT unit, term.name, count FROM ("
+            "SELECT ?1 + (quarter - ?1) / ?3 * ?3 AS unit, type, sum(count) AS count FROM tally"
+            f" WHERE quarter >= ?1 AND quarter < ?2 {wanted} GROUP BY 1, 2 UNION ALL"
+            f" SELECT ?1 + (recorded / {QUARTER} - ?1) / ?3 * ?3, type, -1 FROM event"
+            f" WHERE position >= ?4 AND recorded >= ?1 * {QUARTER} AND recorded < ?2 * {QUARTER} {wanted}"
+            ") JOIN term ON term.id = type",
+            [first, end, quarters, size],
+        )
+        sealed = self._query(
+            f"SELECT ?1 + (bucket / {QUARTER} - ?1) / ?3 * ?3, cell_group, sum(count) FROM cell"
+            f" WHERE rollup = ?4 AND bucket >= ?1 * {QUARTER} AND bucket < ?2 * {QUARTER} GROUP BY 1, 2",
+            [first, end, quarters, TYPES.name],
+        )
+        is_wanted = _type_test(event_types)
+        return rows + [row for row in sealed if is_wanted(row[1])]
+
+    def tally_extent(self, event_types: Sequence[str] = ()) -> tuple[int, int] | None:
+        wanted = f"WHERE type IN ({', '.join(map(str, self._types(event_types)))})" if event_types else ""
+        quarters = self._query(f"SELECT min(quarter), max(quarter) FROM tally {wanted}", [])
+        sealed = self._query(
+            f"SELECT min(bucket) / {QUARTER}, max(bucket) / {QUARTER} FROM cell WHERE rollup = ?", [TYPES.name]
+        )
+        found = [pair for pair in quarters + sealed if pair[0] is not None]
+        return (min(low for low, _ in found), max(high for _, high in found) + 1) if found else None
+
+    def _distinct(
+        self,
+        selection: Selection,
+        *,
+        time: TimeKind,
+        buckets: Sequence[tuple[int, int]],
+        what: Literal["actor", "entity"],
+        group: GroupKind | None,
+    ) -> list[tuple[int, str | None, int]]:
+        # A stretch no longer than any bucket has at most one boundary inside: before it, or from it on.
+        length = min(bucket_end - start for start, bucket_end in buckets)
+        source, values = selection.source(
+            group,
+            joined=f"CROSS JOIN stretch ON stretch.number = (e.{time} - ?) / ?",
+            joined_values=[buckets[0][0], length],
+        )
+        column = _COLUMNS[group] if group else "NULL"
         return self._query(
-            "SELECT quarter, name, count FROM tally JOIN term ON term.id = type WHERE quarter >= ? AND quarter < ?",
-            [first, end],
+            "WITH stretch (number, before, boundary) AS MATERIALIZED"
+            " (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))"
+            f" SELECT start, {_name_of(group)}, count FROM (SELECT"
+            f" iif(e.{time} < stretch.boundary, stretch.before, stretch.boundary) AS start, {column} AS id,"
+            f" count(DISTINCT e.{what}) AS count FROM {source} GROUP BY 1, 2) AS counted WHERE count > 0",
+            [orjson.dumps(_stretches(buckets, length)).decode(), *values],
         )
 
     def end_at(self, recorded: int) -> int:
@@ -188,6 +220,12 @@ class SqliteQuestions:
                 high = middle
         return int(low)
 
+    def known(self) -> dict[str, int]:
+        rows = self._query(
+            "SELECT 'entity', count(*) FROM entity UNION ALL SELECT kind, count(*) FROM term GROUP BY kind", []
+        )
+        return {"type": 0, "actor": 0, "label": 0, **dict(rows)}
+
     def names(self, kind: GroupKind) -> Iterator[str]:
         last = ""
         while True:
@@ -202,8 +240,8 @@ class SqliteQuestions:
             yield from (name for (name,) in rows)
             last = rows[-1][0]
 
-    def _select(self, query: Query, *, first: int, end: int) -> _Selection:
-        selection = _Selection(max(first, query.first or 0), min(end, SIZE_MAX if query.end is None else query.end))
+    def _select(self, query: Query, *, first: int, end: int) -> Selection:
+        selection = Selection(max(first, query.first or 0), min(end, SIZE_MAX if query.end is None else query.end))
         if query.after is not None:
             selection.first = max(selection.first, self.end_at(query.after))
         if query.before is not None:
@@ -218,7 +256,7 @@ class SqliteQuestions:
         selection.impossible = selection.impossible or selection.first >= selection.end
         return selection
 
-    def _select_words(self, query: Query, selection: _Selection) -> None:
+    def _select_words(self, query: Query, selection: Selection) -> None:
         parts = []
         for letter, column, wanted, ids in (
             ("e", "entity", query.entities, self._entities(query.entities)),
@@ -239,7 +277,7 @@ class SqliteQuestions:
         parts += condition_expressions(query, self._tokens)
         selection.match = conjunction(parts)
 
-    def _select_occurred(self, query: Query, selection: _Selection) -> None:
+    def _select_occurred(self, query: Query, selection: Selection) -> None:
         first = -SIZE_MAX if query.occurred_after is None else query.occurred_after
         end = SIZE_MAX if query.occurred_before is None else query.occurred_before
         selection.test("e.occurred >= ? AND e.occurred < ?", first, end)
@@ -282,17 +320,35 @@ class SqliteQuestions:
         return sorted(found)
 
 
-def _with_label(source: tuple[str, list[str | int]], group: GroupKind | None) -> tuple[str, list[str | int]]:
-    """The source with one row for every label of an event."""
-    statement, values = source
-    if group != "label":
-        return source
-    before, _, where = statement.partition(" WHERE e.position >= ?")
-    joined = (
-        f"{before} CROSS JOIN term ON term.kind = 'label'"
-        f" CROSS JOIN label ON label.label = term.id AND label.position = e.position WHERE e.position >= ?{where}"
-    )
-    return joined, values
+def _runs(buckets: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The buckets in runs of about one length. One that was cut short, where a zone moved its grid, is alone."""
+    runs: list[list[tuple[int, int]]] = []
+    typical = median_low(end - start for start, end in buckets) if buckets else 0
+    was_short = True
+    for start, end in buckets:
+        is_short = 2 * (end - start) < typical
+        if is_short or was_short:
+            runs.append([])
+        runs[-1].append((start, end))
+        was_short = is_short
+    return runs
+
+
+def _stretches(buckets: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int, int]]:
+    """Stretches of one length from the first bucket on: number, the bucket that it begins in, and where that ends."""
+    first, end = buckets[0][0], buckets[-1][1]
+    out, index = [], 0
+    for number in range((end - first + length - 1) // length):
+        while buckets[index][1] <= first + number * length:
+            index += 1
+        out.append((number, *buckets[index]))
+    return out
+
+
+def _type_test(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether an event type is one of these, or begins as one that ends in `.*`; of none, all are."""
+    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith(".*"))
+    return lambda name: not patterns or name in patterns or name.startswith(prefixes)
 
 
 def _name_of(group: GroupKind | None) -> str:

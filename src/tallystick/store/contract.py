@@ -50,7 +50,8 @@ class Store(Protocol):
     2. A record is visible exactly below the head's size. Committing the head is the one act that publishes (I4).
     3. `commit` is all or nothing, and compares-and-swaps the head: `ConflictError` when its size is not the
        expected one. Of several writers one wins, and the losers' bytes leave no trace.
-    4. Committed bytes never change (I2), and the adapter has the database refuse it as well as it can.
+    4. Committed bytes never change (I2), and the adapter has the database refuse it as well as it can. The one way
+       in which records go is `prune`.
     5. After a `StoreError` the outcome may be unknown; every call may then be repeated.
     6. Reads are in position order and half-open. They hand back what is there, gaps and damage included: the
        caller judges it.
@@ -76,6 +77,20 @@ class Store(Protocol):
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
         """The full tiles of a level with an index in [first, end), in order; absent ones left out."""
+
+    def prune(self, end: int, kept: Sequence[int]) -> int:
+        """Remove the records at positions below `end` that are not among `kept`, which ascend; how many those were.
+
+        Durable on return, all or nothing, and may be repeated; also what the file had of them is overwritten, and
+        its room given back. Tiles and head stay, and of records that no full tile covers their leaf hashes. Whether
+        a record may go, the caller must have made sure, and must have said so in the log.
+        """
+
+    def pruned_below(self) -> int:
+        """The largest `end` of any prune; 0 before the first. Below it records may lawfully be absent."""
+
+    def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        """The leaf hashes at [first, end), with their positions in order, that prunes left where no tile was full."""
 
     def last_position(self) -> int | None:
         """The largest position of any record there is, published or not; None when there is none."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
-from tallystick.core.merkle import Tile
+from tallystick.core.merkle import TILE_WIDTH, Tile, leaf_hash
 from tallystick.errors import ConflictError, StoreError, TamperError
 from tallystick.store.contract import Batch, Head, StoredRecord
 
@@ -24,6 +24,9 @@ class MemoryStore:
         self._records: list[StoredRecord] = []
         self._tiles: dict[tuple[int, int], Tile] = {}
         self._sealed: list[bytes] = []
+        self._absent: set[int] = set()
+        self._leaves: dict[int, bytes] = {}
+        self._pruned_below = 0
         self._closed = False
 
     def create(self, batch: Batch, head: Head) -> None:
@@ -64,6 +67,8 @@ class MemoryStore:
         self._check_open()
         for position in range(first, min(end, len(self._records))):
             record = self._records[position]
+            if position in self._absent:
+                continue
             if record.line != self._sealed[position] or record.position != position:
                 raise TamperError(f"sealed bytes changed in memory at position {position}")
             yield record
@@ -75,6 +80,31 @@ class MemoryStore:
         self._check_open()
         found = sorted(key for key in self._tiles if key[0] == level and first <= key[1] < end)
         return [self._tiles[key] for key in found]
+
+    def prune(self, end: int, kept: Sequence[int]) -> int:
+        with self._lock:
+            self._check_open()
+            size = self._head.size if self._head else 0
+            if end > size:
+                raise StoreError(f"cannot prune up to {end}: the head is at {size}")
+            covered = size - size % TILE_WIDTH
+            gone = [at for at in sorted({*range(end)} - {*kept}) if at not in self._absent]
+            self._leaves = {at: leaf for at, leaf in self._leaves.items() if at >= covered}
+            self._leaves.update((at, leaf_hash(self._records[at].line)) for at in gone if at >= covered)
+            for position in gone:
+                self._records[position] = StoredRecord(position, b"", 0)
+                self._sealed[position] = b""
+            self._absent.update(gone)
+            self._pruned_below = max(self._pruned_below, end)
+            return len(gone)
+
+    def pruned_below(self) -> int:
+        self._check_open()
+        return self._pruned_below
+
+    def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        self._check_open()
+        return sorted((at, leaf) for at, leaf in self._leaves.items() if first <= at < end)
 
     def last_position(self) -> int | None:
         return len(self._records) - 1 if self._records else None

@@ -1,7 +1,8 @@
 """Reading a store with suspicion: what every reader of records and tiles asks of them, in one place.
 
 A store hands back what is there; here a gap, a wrong CRC32 or bytes that are no record become a
-`TamperError` that names the position, instead of passing for data (I8).
+`TamperError` that names the position, instead of passing for data (I8). A gap below the end of the last prune is
+taken for pruned: whether it is lawfully there, the verification judges.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
-from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH, leaf_hash
+from tallystick.core.merkle import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, leaf_hash
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, KeyRotated
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import NotFoundError, RejectedError, TamperError
 from tallystick.store.contract import Store, StoredRecord
 
 
 def read_records(store: Store, first: int, end: int) -> Iterator[Record]:
-    """The records at [first, end), all of them. `TamperError` at the first that is missing or damaged."""
+    """The records at [first, end), in order; those that were pruned are passed over.
+
+    `TamperError` at the first that is missing or damaged.
+    """
     for stored in read_lines(store, first, end):
         try:
             yield Record.parse(stored.line)
@@ -29,31 +33,58 @@ def read_lines(store: Store, first: int, end: int) -> Iterator[StoredRecord]:
     """As `read_records`, without looking into the records."""
     expected = first
     for stored in store.read(first, end):
-        if stored.position != expected:
+        if stored.position != expected and not _may_be_absent(store, stored.position):
             break
         if crc32(stored.line) != stored.crc32:
-            raise TamperError(f"the record at position {expected} is damaged (its CRC32 does not fit): verify")
+            raise TamperError(f"the record at position {stored.position} is damaged (its CRC32 does not fit): verify")
         yield stored
-        expected += 1
-    if expected < end:
-        raise TamperError(f"the record at position {expected} is missing: run a verification")
+        expected = stored.position + 1
+    if expected < end and not _may_be_absent(store, end):
+        missing = max(expected, store.pruned_below())
+        raise TamperError(f"the record at position {missing} is missing: run a verification")
+
+
+def _may_be_absent(store: Store, end: int) -> bool:
+    """Whether positions up to `end` may have been pruned. Asked after they were seen to be absent, as a prune
+    may come in between."""
+    return end <= store.pruned_below()
 
 
 def fetch_lines(store: Store, positions: Sequence[int]) -> list[StoredRecord]:
-    """The records at these positions, in order of position. `TamperError` at the first that is missing or damaged."""
+    """The records at these positions, in order of position; those that were pruned are left out.
+
+    `TamperError` at the first that is missing or damaged.
+    """
     found = store.fetch(positions)
     for stored in found:
         if crc32(stored.line) != stored.crc32:
             raise TamperError(f"the record at position {stored.position} is damaged (its CRC32 does not fit): verify")
-    missing = {*positions} - {stored.position for stored in found}
+    absent = {*positions} - {stored.position for stored in found}
+    below = store.pruned_below() if absent else 0
+    missing = [position for position in absent if position >= below]
     if missing:
         raise TamperError(f"the record at position {min(missing)} is missing: run a verification")
     return found
 
 
 def read_record(store: Store, position: int) -> Record:
-    """One record. `TamperError` when it is not there, or is damaged."""
-    return next(read_records(store, position, position + 1))
+    """One record. `NotFoundError` when it was pruned, `TamperError` when it is not there, or is damaged."""
+    for record in read_records(store, position, position + 1):
+        return record
+    if not position:  # the ledger's own records are never pruned, and a genesis is at 0
+        raise TamperError("the record at position 0 is missing: run a verification")
+    raise NotFoundError(f"the record at position {position} was pruned: its time to be kept was over")
+
+
+def absent_ranges(store: Store, first: int, end: int) -> Iterator[tuple[int, int]]:
+    """The maximal ranges of positions within [first, end) that have no record, in order."""
+    expected = first
+    for stored in store.read(first, end):
+        if stored.position != expected:
+            yield expected, stored.position
+        expected = stored.position + 1
+    if expected < end:
+        yield expected, end
 
 
 def tile_hashes(store: Store, level: int, index: int, width: int) -> bytes:
@@ -66,11 +97,24 @@ def tile_hashes(store: Store, level: int, index: int, width: int) -> bytes:
         return tiles[0].hashes
     first = index << TILE_HEIGHT
     if level == 0:
-        return b"".join(leaf_hash(stored.line) for stored in read_lines(store, first, first + width))
+        return _partial_tile(store, index, width)
     below = store.tiles(level - 1, first, first + width)
     if len(below) < width:
         raise TamperError(f"hash tiles of level {level - 1} are missing: run a verification")
     return b"".join(tile.root for tile in below)
+
+
+def _partial_tile(store: Store, index: int, width: int) -> bytes:
+    """Leaf hashes from the records; of pruned ones from the full tile that there is by now, or as they were kept."""
+    first = index << TILE_HEIGHT
+    hashes = {stored.position: leaf_hash(stored.line) for stored in read_lines(store, first, first + width)}
+    if len(hashes) < width:
+        for tile in store.tiles(0, index, index + 1):
+            return tile.hashes[: width * HASH_BYTES]
+        hashes.update(store.leaves(first, first + width))
+    if len(hashes) < width:
+        raise TamperError(f"leaf hashes of pruned records from position {first} on are missing: run a verification")
+    return b"".join(hashes[position] for position in sorted(hashes))
 
 
 def checkpoint_key(store: Store, named_at: int, *, genesis: Genesis) -> bytes:

@@ -27,10 +27,11 @@ from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, NotFoundError, StoreError, TamperError
 from tallystick.sqlite_file import connect, connect_readonly, query, run_script, transaction, translated
 from tallystick.store.contract import Batch, Head, StoredRecord
+from tallystick.store.sqlite_prune import prune_records
 
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 _READ_PAGE: Final = 1_000
 _WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
@@ -141,6 +142,24 @@ class SqliteStore:
             raise StoreError(f"the tiles of level {level} from {first} to {end - 1} are not tiles")
         return [Tile(level, number - base, hashes, root) for number, hashes, root in rows]
 
+    def prune(self, end: int, kept: Sequence[int]) -> int:
+        with self._writing, translated("prune"):
+            return prune_records(self._open_writer(), end, kept)
+
+    def pruned_below(self) -> int:
+        with self._reader("read up to where prunes went") as reader:
+            rows = query(reader, "SELECT below FROM pruned")
+        return int(rows[0][0]) if rows else 0
+
+    def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        with self._reader("read leaf hashes") as reader:
+            rows = query(
+                reader, "SELECT position, hash FROM leaf WHERE position >= ? AND position < ? ORDER BY 1", (first, end)
+            )
+        if not all(type(leaf) is bytes for _, leaf in rows):
+            raise StoreError(f"the leaf hashes from {first} to {end - 1} are not hashes")
+        return [(position, leaf) for position, leaf in rows]
+
     def last_position(self) -> int | None:
         with self._reader("find the last record") as reader:
             ((last,),) = query(reader, "SELECT max(position) FROM record")
@@ -182,8 +201,9 @@ class SqliteStore:
                 raise StoreError(f"{self.path} was opened for reading only")
             if self.path.exists():
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
-            self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES)
+            self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
+            self._writer.pragma("secure_delete", True)  # a page that is left behind may hold what is pruned later
         return self._writer
 
     @contextmanager

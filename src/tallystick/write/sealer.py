@@ -16,13 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tallystick.clock import Clock
 from tallystick.core import timestamp
+from tallystick.core.content import Content
+from tallystick.core.custody import OwnEvent
 from tallystick.core.keys import LedgerKeys, epoch_key, tagger
 from tallystick.core.note import Signer
 from tallystick.core.record import KEY_ROTATED
-from tallystick.core.system import Genesis, KeyRotated, Purpose
-from tallystick.errors import BusyError, ConflictError, StoreError, TallystickError
-from tallystick.ids import IdMaker
-from tallystick.limits import BATCH_EVENTS_MAX, WAITING_EVENTS_MAX
+from tallystick.core.system import SYSTEM_ENTITY, Genesis, KeyRotated, Purpose
+from tallystick.errors import BusyError, ConflictError, RejectedError, StoreError, TallystickError
+from tallystick.ids import IdMaker, spell
+from tallystick.limits import BATCH_EVENTS_MAX, DRAFT_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_record
 from tallystick.write.accept import Draft, system_draft
@@ -81,6 +83,25 @@ class Sealer:
         Raises `ConflictError`, `BusyError`, or `StoreError` when the outcome may be unknown.
         """
         return self._group.run(Request(drafts))
+
+    def seal_own(self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None) -> Sequence[Sealed]:
+        """Seal events of the ledger's own, together, as `seal` does.
+
+        `guard` is asked right before, with the size that the ledger has then, and again after every lost race;
+        what it raises is raised, and nothing is sealed.
+        """
+        request = Request([_own_draft(event, self._ids) for event in events])
+
+        def prepare(planner: Planner) -> None:
+            if guard is not None:
+                assert self._state is not None, "planned from a state"
+                guard(self._state.tree.size)
+            _open_due_epoch(planner)
+
+        with self._turn:
+            self._commit_until_won([request], prepare=prepare)
+        assert request.sealed is not None, "drafts without conditions are never refused"
+        return request.sealed
 
     def change_epoch(self) -> None:
         """Close the present epoch and open the next (SPEC 5.2)."""
@@ -214,6 +235,15 @@ class Sealer:
             behind = (state.recorded_at - now) / timestamp.SECOND
             _log.warning("the clock stepped back %.6f s; recorded times are held until it has caught up", behind)
         self._clock_held = held
+
+
+def _own_draft(event: OwnEvent, ids: IdMaker) -> Draft:
+    made = ids.next_counter()
+    content = Content.of(event.members(spell(ids.prefix, made)))
+    size = sum(map(len, content))
+    if size > DRAFT_BYTES_MAX:
+        raise RejectedError(f"a {event.event_type} of {size} bytes; at most {DRAFT_BYTES_MAX} fit a record")
+    return Draft(*content, SYSTEM_ENTITY, made, "", ids.prefix)
 
 
 def _open_due_epoch(planner: Planner) -> None:

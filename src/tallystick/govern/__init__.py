@@ -1,0 +1,1 @@
+"""What is decided about a ledger, as events of its own: retention, legal holds, prunes."""

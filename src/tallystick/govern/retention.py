@@ -1,0 +1,396 @@
+"""Retention, legal holds and the lawful prune of one ledger (SPEC 9): ordered here, told by events of its own.
+
+A prune seals its record first and only then removes anything, both from the same selection; what a crash leaves
+between the two, the next prune finishes. It removes what the policy says has expired, never a record that is
+held, never one of the ledger's own. That the ledger is whole is for the verification; here its head must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+
+from tallystick.clock import Clock
+from tallystick.core.custody import (
+    CUSTODY_TYPES,
+    HOLD_PLACED,
+    HOLD_RELEASED,
+    RECORDS_PRUNED,
+    RETENTION_SET,
+    Hold,
+    HoldPlaced,
+    HoldReleased,
+    InForce,
+    OwnEvent,
+    RetentionPolicy,
+    RetentionSet,
+)
+from tallystick.core.event import RESERVED_PREFIX
+from tallystick.core.pruned import Absent, RecordsPruned
+from tallystick.core.record import Record
+from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.govern.head import check_head, checked_frontier, last_hash
+from tallystick.govern.selection import Selection, Terms, first_unexpired
+from tallystick.read.index import Progress, Questions
+from tallystick.read.query import Query
+from tallystick.read.search import Search
+from tallystick.store.contract import Head, Store
+from tallystick.store.reading import absent_ranges, read_lines, read_record
+
+_ATTEMPTS_MAX: Final = 100
+"""Orders by others that came first, in a row, before an order gives up."""
+
+
+class Receipt(Protocol):
+    """What says where an event was sealed."""
+
+    @property
+    def position(self) -> int: ...
+
+
+class SealOwn(Protocol):
+    """Seals events of the ledger's own as one, durable on return. `guard` is asked right before, with the size
+    that the ledger has then; what it raises is raised, and nothing is sealed."""
+
+    def __call__(
+        self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None
+    ) -> Sequence[Receipt]: ...
+
+
+BeforePrune = Callable[[int, Iterator[Record]], Sequence[tuple[str, dict[str, Any]]]]
+"""Asked with the end of a prune and the records that it is about to remove, in order; gives types and payloads of
+events of the ledger's own, which are sealed together with the record of the prune, right before it."""
+
+Actor = str | Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePlan:
+    """What a prune would do now. Nothing was done."""
+
+    end: int
+    """All positions below were considered; `first` is the first of those whose records go."""
+    first: int | None
+    count: int
+    bytes: int
+    """Of the records that go."""
+    kept: int
+    """Records below `end` that stay, of whatever reason."""
+    kept_own: int
+    kept_by_hold: Mapping[str, int]
+    kept_by_label: Mapping[str, int]
+    """By name; a record that several keep is counted for each."""
+    oldest_kept: str | None
+    """The recorded time of the oldest record that stays and is not one of the ledger's own."""
+    policy: str
+    """The policy in force, for people."""
+    policy_position: int
+    unfinished: int | None
+    """The position of an earlier prune that was cut short; it is finished first, and not counted here."""
+    size: int
+    """The size of the ledger that was looked at."""
+    terms: Terms
+    absent: Absent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What a prune did. `position` is that of its record; None when there was nothing to prune."""
+
+    position: int | None
+    end: int
+    count: int
+    bytes: int
+    finished: int | None
+    """The position of an earlier prune that had been cut short, and was finished first."""
+
+
+class Retention:
+    """Orders retention for one ledger. `catch_up` has the index answer for all there is, and says how much."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        search: Search,
+        questions: Questions,
+        catch_up: Callable[[], int],
+        seal_own: SealOwn,
+        clock: Clock,
+        before_prune: BeforePrune | None = None,
+        after_prune: Callable[[], object] | None = None,
+    ) -> None:
+        self._store: Final = store
+        self._search: Final = search
+        self._questions: Final = questions
+        self._catch_up: Final = catch_up
+        self._seal_own: Final = seal_own
+        self._clock: Final = clock
+        self._before_prune: Final = before_prune
+        self._after_prune: Final = after_prune
+
+    def policy(self) -> tuple[RetentionPolicy | None, int | None]:
+        """The policy in force, and the position of the record that set it; both None when none ever was."""
+        in_force = self._in_force(self._catch_up())
+        return in_force.policy, in_force.policy_position
+
+    def set(self, policy: RetentionPolicy, *, actor: Actor = None, reason: str | None = None) -> Receipt:
+        """Put a policy in force. It removes nothing by itself."""
+        return self._order(lambda _: OwnEvent(RETENTION_SET, RetentionSet(policy, reason).payload(), _actor_of(actor)))
+
+    def holds(self) -> list[Hold]:
+        """The holds in force, in the order of their placing."""
+        return [*self._in_force(self._catch_up()).holds.values()]
+
+    def hold(
+        self,
+        name: str,
+        *,
+        reason: str,
+        entity: str | None = None,
+        label: str | None = None,
+        first: int | None = None,
+        end: int | None = None,
+        actor: Actor = None,
+    ) -> Receipt:
+        """Hold what there is and will be of one entity, with one label, or at the positions [first, end).
+
+        `ConflictError` when a hold of that name is in force, `RejectedError` for a scope that is none or several.
+        """
+        placed = HoldPlaced(name=name, reason=reason, entity=entity, label=label, first=first, end=end)
+
+        def place(in_force: InForce) -> OwnEvent:
+            if name in in_force.holds:
+                raise ConflictError(f"the hold {name!r} is in force already: release it first, or choose another name")
+            in_force.check_room()
+            return OwnEvent(HOLD_PLACED, placed.payload(), _actor_of(actor))
+
+        return self._order(place)
+
+    def release(self, name: str, *, reason: str, actor: Actor = None) -> Receipt:
+        """Release a hold. `NotFoundError` when none of that name is in force."""
+        released = HoldReleased(name, reason)
+
+        def lift(in_force: InForce) -> OwnEvent:
+            if name not in in_force.holds:
+                raise NotFoundError(f"there is no hold {name!r} in force")
+            return OwnEvent(HOLD_RELEASED, released.payload(), _actor_of(actor))
+
+        return self._order(lift)
+
+    def plan(self, *, progress: Progress | None = None) -> PrunePlan:
+        """What a prune would do now: each record that would go is looked at, and none is touched.
+
+        `RejectedError` when no policy was ever set, `TamperError` when the ledger does not hold at its head.
+        """
+        size = self._catch_up()
+        in_force = self._in_force(size)
+        if in_force.policy is None or in_force.policy_position is None:
+            cure = "set how long records are kept first, such as 6y, or forever"
+            raise RejectedError("no retention policy was ever set", cure=cure)
+        check_head(self._store)
+        last = self._last_prune(size)
+        unfinished = last if last is not None and self._is_unfinished(last[1]) else None
+        moment = self._clock()
+        due = first_unexpired(self._questions, in_force.policy.period_days, moment, end=size)
+        end = max(due, last[1].end if last else 0)
+        terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()))
+        selection = Selection(self._questions, terms, self._absent(end, unfinished))
+        # Each record that goes is looked at once in the log itself, and not only through the index.
+        size_bytes = sum(len(record.line) for record in selection.doomed(self._store, progress=progress))
+        return PrunePlan(
+            end=end,
+            first=selection.first,
+            count=selection.count,
+            bytes=size_bytes,
+            kept=selection.stay,
+            kept_own=selection.own,
+            kept_by_hold=selection.held,
+            kept_by_label=selection.labelled,
+            oldest_kept=self._time_of_oldest(selection, size),
+            policy=in_force.policy.text,
+            policy_position=in_force.policy_position,
+            unfinished=unfinished[0] if unfinished else None,
+            size=size,
+            terms=terms,
+            absent=selection.absent_after(),
+        )
+
+    def prune(self, plan: PrunePlan | None = None, *, actor: Actor = None, progress: Progress | None = None) -> Pruned:
+        """Do what a plan says, by default one made now; first finish an earlier prune that was cut short.
+
+        Nothing to prune is no error, and seals nothing. `ConflictError` when the policy, a hold or a prune came
+        after the plan was made: plan again. After any other error it may be repeated.
+        """
+        finished = self._finish_last()
+        plan = plan or self.plan(progress=progress)
+        if plan.first is None:
+            return Pruned(position=None, end=plan.end, count=0, bytes=0, finished=finished)
+        size = self._catch_up()
+        self._check_nothing_ordered(plan.size, size)
+        head = check_head(self._store)
+        pruned = self._record_of(plan, head)
+        events = [OwnEvent(kind, payload) for kind, payload in self._say_before(plan)]
+        receipts = self._seal_own([*events, pruned.event(_actor_of(actor))], guard=self._nothing_ordered_since(size))
+        # A crash here leaves a ledger that says what it is about to remove, with all of it still there.
+        position = receipts[-1].position
+        self._finish(position, RecordsPruned.of(read_record(self._store, position)))
+        return Pruned(position=position, end=plan.end, count=plan.count, bytes=plan.bytes, finished=finished)
+
+    # ------------------------------------------------------------------------------ what is in force, orders
+
+    def _in_force(self, size: int) -> InForce:
+        in_force = InForce()
+        for record in self._own_records((RETENTION_SET, HOLD_PLACED, HOLD_RELEASED), size):
+            try:
+                in_force.take(record)
+            except RejectedError as error:
+                raise TamperError(f"the record at position {record.position} cannot be: {error}; verify") from error
+        return in_force
+
+    def _own_records(self, types: tuple[str, ...], size: int, *, newest_first: bool = False) -> Iterator[Record]:
+        return self._search.scan(Query(event_types=types), end=size, newest_first=newest_first)
+
+    def _order(self, make: Callable[[InForce], OwnEvent]) -> Receipt:
+        """Seal one event that depends on what is in force; anew when another order came first."""
+        for _ in range(_ATTEMPTS_MAX):
+            size = self._catch_up()
+            event = make(self._in_force(size))
+            try:
+                return self._seal_own([event], guard=self._nothing_ordered_since(size))[0]
+            except _OvertakenError:
+                continue
+        raise ConflictError(f"other orders were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
+
+    def _nothing_ordered_since(self, seen: int) -> Callable[[int], None]:
+        """A guard: that nothing was ordered since the ledger had `seen` records."""
+
+        def guard(size: int) -> None:
+            for stored in read_lines(self._store, seen, size):
+                if b'"tallystick.' in stored.line and orjson.loads(stored.line)["event_type"] in CUSTODY_TYPES:
+                    raise _OvertakenError(stored.position)
+
+        return guard
+
+    def _check_nothing_ordered(self, first: int, end: int) -> None:
+        for record in self._search.scan(Query(event_types=CUSTODY_TYPES), first=first, end=end):
+            raise _OvertakenError(record.position)
+
+    # ----------------------------------------------------------------------------------- planning a prune
+
+    def _last_prune(self, size: int) -> tuple[int, RecordsPruned] | None:
+        for record in self._own_records((RECORDS_PRUNED,), size, newest_first=True):
+            return record.position, _read_prune(record)
+        return None
+
+    def _is_unfinished(self, pruned: RecordsPruned) -> bool:
+        # All that a prune removes goes in one transaction: its first record tells of all of them.
+        return bool(self._store.fetch([pruned.first]))
+
+    def _absent(self, end: int, unfinished: tuple[int, RecordsPruned] | None) -> Iterator[tuple[int, int]]:
+        """The ranges below `end` without records, as they will be when the unfinished prune is finished."""
+        if unfinished is None:
+            return absent_ranges(self._store, 0, min(end, self._store.pruned_below()))
+        return self._selection_of(unfinished[1]).absent_ranges()
+
+    def _time_of_oldest(self, selection: Selection, size: int) -> str | None:
+        position = selection.oldest_kept
+        if position is not None:
+            return read_record(self._store, position).recorded_at
+        after = self._search.scan(Query(), first=selection.terms.end, end=size)
+        return next((one.recorded_at for one in after if not one.event_type.startswith(RESERVED_PREFIX)), None)
+
+    def _record_of(self, plan: PrunePlan, head: Head) -> RecordsPruned:
+        """The record of a prune, under a head that holds."""
+        assert plan.first is not None, "there is something to prune"
+        return RecordsPruned(
+            first=plan.first,
+            end=plan.end,
+            count=plan.count,
+            first_hash=read_record(self._store, plan.first).hash,
+            last_hash=last_hash(self._store, plan.end, head),
+            frontier_at_end=checked_frontier(self._store, plan.end, head),
+            checkpoint_at_prune=head.checkpoint,
+            policy_position=plan.policy_position,
+            holds_checked=tuple(sorted(hold.position for hold in plan.terms.holds)),
+            absent=plan.absent,
+            moment=plan.terms.moment,
+        )
+
+    def _say_before(self, plan: PrunePlan) -> Sequence[tuple[str, dict[str, Any]]]:
+        if self._before_prune is None:
+            return ()
+        selection = Selection(self._questions, plan.terms, self._absent(plan.end, None))
+        return self._before_prune(plan.end, selection.doomed(self._store))
+
+    # ---------------------------------------------------------------------------------------- removing
+
+    def _finish_last(self) -> int | None:
+        """Finish the newest prune if it was cut short; the position of its record then."""
+        last = self._last_prune(self._catch_up())
+        if last is None or not self._is_unfinished(last[1]):
+            return None
+        self._finish(*last)
+        return last[0]
+
+    def _finish(self, position: int, pruned: RecordsPruned) -> None:
+        """Remove what the record of a prune says, selected anew from what it names. The only way to remove."""
+        if not self._is_unfinished(pruned):
+            return  # another process did it
+        selection = self._selection_of(pruned)
+        if selection.absent_after() != pruned.absent:
+            raise StoreError(
+                f"the index does not select what the prune at position {position} names, and nothing was removed: "
+                "delete index.db, which is then made anew, and prune again"
+            )
+        for hold in self._in_force(self._catch_up()).holds.values():
+            touched = selection.touched_by(hold) if hold.position > position else 0
+            if touched:
+                raise ConflictError(
+                    f"the hold {hold.name!r} was placed before the prune at position {position} was finished, and "
+                    f"covers {touched} of its records: they stay until the hold is released"
+                )
+        # A crash before this returns leaves all of the records, or none of them.
+        self._store.prune(pruned.end, selection.kept())
+        # A crash here leaves an index that proposes what is gone; whoever opens it next has it forget that.
+        if self._after_prune is not None:
+            self._after_prune()
+
+    def _selection_of(self, pruned: RecordsPruned) -> Selection:
+        """What a prune selected, from its record."""
+        try:
+            policy = RetentionSet.of(read_record(self._store, pruned.policy_position)).policy
+            in_force = InForce()
+            for position in pruned.holds_checked:
+                in_force.take(read_record(self._store, position))
+        except RejectedError as error:
+            raise TamperError(f"a prune names what is no policy, or no hold: {error}; run a verification") from error
+        terms = Terms(end=pruned.end, moment=pruned.moment, policy=policy, holds=tuple(in_force.holds.values()))
+        absent = absent_ranges(self._store, 0, min(pruned.end, self._store.pruned_below()))
+        return Selection(self._questions, terms, absent)
+
+
+class _OvertakenError(ConflictError):
+    """Something was ordered in between."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            f"the policy, a hold or a prune was ordered at position {position}, after this was planned: plan again"
+        )
+
+
+def _read_prune(record: Record) -> RecordsPruned:
+    try:
+        pruned = RecordsPruned.of(record)
+    except RejectedError as error:
+        raise TamperError(f"the prune at position {record.position} was altered: {error}; verify") from error
+    if pruned.end > record.position:
+        raise TamperError(f"the prune at position {record.position} ends past itself: run a verification")
+    return pruned
+
+
+def _actor_of(actor: Actor) -> Mapping[str, str] | None:
+    return {"id": actor} if isinstance(actor, str) else actor

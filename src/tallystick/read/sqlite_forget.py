@@ -1,0 +1,45 @@
+"""What the index forgets when records are pruned: their rows, their words, and names that nothing else has.
+
+What was deleted is overwritten in the file, and its room given back. Until it is done, what the index still
+proposes is not in the log, so nothing pruned is ever answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from itertools import islice
+from typing import Any, Final
+
+import orjson
+
+_RANGES_AT_ONCE: Final = 10_000
+
+STEPS: Final = ("labels", "postings", "brought", "events", "entities", "actors", "unused labels", "snapshots", "merge")
+
+
+def forget(writer: Any, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
+    """Within a transaction: remove the rows at positions that have no records; how many those were.
+
+    `prune_at` is the position of the newest prune of which that is the outcome.
+    """
+    sql = _statements()
+    writer.execute(sql["gone"])
+    writer.execute(sql["clear"])
+    ranges = iter(absent)
+    while part := [*islice(ranges, _RANGES_AT_ONCE)]:
+        writer.execute(sql["find"], (orjson.dumps(part).decode(),))
+    [[count]] = writer.execute("SELECT count(*) FROM temp.gone").fetchall()
+    if count:
+        for step in STEPS:
+            writer.execute(sql[step])
+    writer.execute(sql["mark"], (prune_at,))
+    writer.execute(sql["clear"])
+    return int(count)
+
+
+@cache
+def _statements() -> dict[str, str]:
+    parts = files("tallystick.read").joinpath("index_forget.sql").read_text("utf-8").split("-- name: ")[1:]
+    return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}

@@ -1,0 +1,189 @@
+"""Retention by the front door: what goes is gone everywhere; what stays answers as before, and all of it verifies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import tallystick
+from tallystick.core.custody import RetentionPolicy
+from tallystick.core.record import Record
+from tallystick.errors import NotFoundError
+from tallystick.read.query import parse_terms
+from tests.read.test_search import check
+
+DAY: Final = 86_400_000_000
+BEGIN: Final = 1_772_323_200_000_000
+QUESTIONS: Final[tuple[list[str], ...]] = (
+    [],
+    ["entity_id=e-1"],
+    ["label=phi"],
+    ["event_type=t.x2", "actor=a1"],
+    ["text=secret*"],
+    ["payload.n>=30"],
+    ["event_type=tallystick.*"],
+)
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = BEGIN
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def fill(ledger: tallystick.Ledger, clock: Clock, *, days: int = 40) -> None:
+    """Three events a day; every fifth is labelled; `gone-N` is an entity of one day."""
+    for day in range(days):
+        clock.now = BEGIN + day * DAY
+        ledger.append_many(
+            [
+                {
+                    "event_type": f"t.x{n % 3}",
+                    "entity_id": f"e-{n % 4}" if n % 3 else f"gone-{day}",
+                    "actor": f"a{n % 2}",
+                    "labels": ["phi"] if n % 5 == 0 else [],
+                    "payload": {"n": n, "word": _word(n)},
+                    "id": f"id-{n}",
+                }
+                for n in range(day * 3, day * 3 + 3)
+            ]
+        )
+
+
+def _word(number: int) -> str:
+    if number == 7:
+        return "zanzibar"  # of a record that goes
+    return f"secret{number}" if number % 2 else "plain"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def hourly(ledger: tallystick.Ledger) -> list[Any]:
+    query = parse_terms(["event_type=t.*"])
+    return [(p.start, p.group, p.count) for p in ledger.series(query, width="day", group="type").buckets]
+
+
+def test_what_was_pruned_is_gone_and_the_rest_answers_verifies_and_is_counted_as_before(
+    tmp_path: Path, clock: Clock
+) -> None:
+    folder = tmp_path / "l"
+    with tallystick.open(folder, clock=clock) as ledger:
+        fill(ledger, clock)
+    assert all(b"zanzibar" in (folder / name).read_bytes() for name in ("index.db", "ledger.db"))
+    with tallystick.open(folder, clock=clock) as ledger:
+        ledger.downsample("sums", parse_terms(["event_type=t.*"]), width="day", measure="sum:payload.n")
+        before = hourly(ledger), _sums(ledger)
+        ledger.retention.set(RetentionPolicy.of("30d", {"phi": "35d"}), actor="cfo", reason="policy 7")
+        ledger.retention.hold("case-9", reason="litigation", entity="e-1", actor="counsel")
+
+        plan = ledger.retention.plan()
+        expected = _doomed(ledger, clock)
+        assert (plan.count, plan.bytes) == (len(expected), sum(len(record.line) for record in expected))
+        pruned = ledger.retention.prune(plan, actor="dpo")
+
+        assert pruned.count == len(expected) > 10
+        _check_gone(ledger, expected)
+        assert (hourly(ledger), _sums(ledger)) == before
+    assert [path.name for path in folder.glob("*.db*") if b"zanzibar" in path.read_bytes()] == []
+    report = tallystick.verify(folder, clock=clock)
+    assert report.holds, report.findings
+    assert [one.count for one in report.pruned] == [len(expected)]
+
+    # The index can be lost, and comes back to the same answers; appends go on, also to streams that are gone.
+    (folder / "index.db").unlink()
+    with tallystick.open(folder, clock=clock) as ledger:
+        _check_gone(ledger, expected)
+        assert (hourly(ledger), _sums(ledger)) == before
+        assert ledger.append(event_type="t.x0", entity_id="gone-0", id="id-0").entity_version == 1
+        assert ledger.append(event_type="t.x0", entity_id="e-1").entity_version > 10
+    assert tallystick.verify(folder, clock=clock).holds
+
+
+def _sums(ledger: tallystick.Ledger) -> list[Any]:
+    series = ledger.series(parse_terms(["event_type=t.*"]), width="day", measure="sum:payload.n")
+    assert series.source == "rollup:sums"
+    return [(point.start, point.value, point.count) for point in series.buckets]
+
+
+def _doomed(ledger: tallystick.Ledger, clock: Clock) -> list[Record]:
+    """What the policy of the test says must go, by a look at every record."""
+    out = []
+    for record in ledger.read():
+        age = (clock.now - BEGIN) // DAY - (record.payload.get("n", 0) // 3)
+        own = record.event_type.startswith("tallystick.")
+        if not own and record.entity_id != "e-1" and age >= (35 if "phi" in record.labels else 30):
+            out.append(record)
+    return out
+
+
+def _check_gone(ledger: tallystick.Ledger, gone: list[Record]) -> None:
+    positions = {record.position for record in gone}
+    assert positions.isdisjoint(record.position for record in ledger.read())
+    for terms in QUESTIONS:
+        check(ledger, terms)
+    for record in gone[::7]:
+        with pytest.raises(NotFoundError, match="pruned"):
+            ledger.get(record.position)
+        with pytest.raises(NotFoundError):
+            ledger.get(record.id)
+    with pytest.raises(NotFoundError):
+        ledger.state("gone-1")
+
+
+def test_a_prune_that_a_crash_cut_short_before_the_index_is_finished_at_the_next_opening(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "l"
+    with tallystick.open(folder, clock=clock) as ledger:
+        fill(ledger, clock)
+        ledger.retention.set(RetentionPolicy.of("20d"), actor="cfo")
+        gone = [record for record in ledger.read() if record.entity_id == "gone-3"]
+        retention = ledger.retention
+        monkeypatch.setattr(retention, "_after_prune", None)
+        retention.prune(actor="dpo")
+
+    with tallystick.open(folder, clock=clock) as ledger:
+        _check_gone(ledger, gone)
+        assert ledger.append(event_type="t", entity_id="gone-3").entity_version == 1
+    assert tallystick.verify(folder, clock=clock).holds
+
+
+def test_a_ledger_in_memory_is_pruned_too(clock: Clock) -> None:
+    with tallystick.open("memory:", clock=clock) as ledger:
+        fill(ledger, clock)
+        ledger.retention.set(RetentionPolicy.of("10d"))
+        count = ledger.retention.prune().count
+
+        assert count == 87 + 3
+        assert ledger.verify().holds
+        for terms in QUESTIONS:
+            check(ledger, terms)
+        assert ledger.retention.plan().count == 0
+
+
+def test_projections_subscriptions_and_states_pass_over_what_is_gone(clock: Clock) -> None:
+    with tallystick.open("memory:", clock=clock) as ledger:
+        fill(ledger, clock)
+        ledger.retention.set(RetentionPolicy.of("10d"))
+        ledger.retention.prune()
+        kept = [record.position for record in ledger.read()]
+
+        with ledger.subscribe() as subscription:
+            assert [record.position for record in iter(lambda: subscription.take(timeout=0), None)] == kept
+        running = ledger.project(
+            tallystick.Projection(name="all", evolve=lambda state, r: [*state, r.position], initial=[])
+        )
+        running.run()
+        assert running.state == kept
+        state = ledger.state("e-2")
+        assert state.begins_at_version > 1
+        assert state.version == max(record.entity_version for record in ledger.records(entity_id="e-2"))
