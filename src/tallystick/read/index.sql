@@ -57,12 +57,14 @@ CREATE VIRTUAL TABLE posting USING fts5 (
     tokenize = "unicode61 remove_diacritics 0 tokenchars '␁'"
 );
 
--- Records a quarter of an hour and type; quarter = recorded / 900,000,000.
+-- Records a quarter of an hour and type; quarter = recorded / 900,000,000, and hour = quarter / 4: in this order,
+-- hours are added up without sorting.
 CREATE TABLE tally (
-    quarter INTEGER NOT NULL,
+    hour    INTEGER NOT NULL,
     type    INTEGER NOT NULL,
+    quarter INTEGER NOT NULL,
     count   INTEGER NOT NULL,
-    PRIMARY KEY (quarter, type)
+    PRIMARY KEY (hour, type, quarter)
 ) STRICT, WITHOUT ROWID;
 
 -- Event ids that callers brought, by the first 8 bytes of their SHA-256; two ids may share a hash.

@@ -107,7 +107,7 @@ ORDER BY incoming.position;
 
 -- name: tallies
 INSERT INTO main.tally
-SELECT recorded / 900000000, type, count(*) FROM main.event WHERE position >= ?1 GROUP BY 1, 2
+SELECT recorded / 3600000000, type, recorded / 900000000, count(*) FROM main.event WHERE position >= ?1 GROUP BY 1, 2, 3
 ON CONFLICT DO UPDATE SET count = count + excluded.count;
 
 -- name: brought

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tallystick.core.custody import RECORDS_PRUNED
+from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import StoreError
@@ -23,7 +24,7 @@ from tallystick.read.search import Search
 from tallystick.read.state import States
 from tallystick.read.timeseries import TimeSeries
 from tallystick.store.contract import Store
-from tallystick.store.reading import absent_ranges, fetch_lines
+from tallystick.store.reading import absent_ranges, fetch_lines, read_record
 
 _SLICE_RECORDS: Final = 5_000
 """Records that are followed with the sealing turn held; then whoever seals may go first."""
@@ -75,7 +76,10 @@ class Reader:
             return
         size = self.catch_up()
         newest = self.questions.positions(_PRUNES, first=0, end=size, newest_first=True, limit=1)
-        if newest and newest[0] != self.follower.file.forgotten():
+        if not newest or newest[0] == self.follower.file.forgotten():
+            return
+        pruned = RecordsPruned.of(read_record(self._store, newest[0]))
+        if not self._store.fetch([pruned.first]):  # else it is sealed, and not done yet
             self.follower.file.forget(absent_ranges(self._store, 0, end), prune_at=newest[0])
             with self._turn:
                 self.follower.forget_versions()

@@ -264,7 +264,7 @@ class SqliteIndexFile:
             writer = connect(self.path, synchronous="normal", shrinks=True)
         writer.pragma("cache_size", -_CACHE_KB)
         writer.pragma("temp_store", "memory")
-        writer.create_scalar_function("searchable", _searchable, 1, deterministic=True)
+        writer.create_scalar_function("searchable", lambda *values: searchable(values[0]), 1, deterministic=True)
         return writer
 
     def _connect_reader(self) -> apsw.Connection:
@@ -339,10 +339,6 @@ def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int
         raise TamperError(f"records at positions {saved} to {end - 1} are damaged ({error}): verify") from error
     if staged and not saved <= first <= last < end:
         raise TamperError(f"records at positions {saved} to {end - 1} say that they stand elsewhere: verify")
-
-
-def _searchable(*values: Any) -> str:
-    return searchable(values[0])
 
 
 def _copy(source: Path, target: Path) -> None:

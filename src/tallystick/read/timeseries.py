@@ -162,7 +162,8 @@ class TimeSeries:
     ) -> Definition:
         """Define a stored roll-up of one measure, or of several of one member; its name may be used again.
 
-        It counts all records that are there, and outlives them. Raises `RejectedError`.
+        It counts all records that are there, and outlives them, with the names of its groups: who groups by actor or
+        entity keeps those names for good. Raises `RejectedError`.
         """
         definition = Definition(
             name=name,
