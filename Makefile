@@ -10,11 +10,11 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint fix clean
+.PHONY: help setup demo test bench bench-read lint fix clean
 
 help:  ## Print the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
-		printf 'make %-7s %s\n' "$$target" "$$sentence"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
+		printf 'make %-10s %s\n' "$$target" "$$sentence"; done
 
 setup: .venv/ready  ## Make .venv with everything at the versions of uv.lock
 
@@ -26,6 +26,9 @@ test: .venv/ready  ## Run the tests; ARGS="-k merkle" picks some
 
 bench: .venv/ready  ## Measure the speed, each figure beside a floor or a peer
 	@$(RUN) -m benchmarks.run $(ARGS)
+
+bench-read: .venv/ready  ## Measure the read side; ARGS="--records 10000000 --folder DIR" at full size
+	@$(RUN) -m benchmarks.read $(ARGS)
 
 lint: .venv/ready  ## Check format, lint and types
 	@.venv/bin/ruff format --check .

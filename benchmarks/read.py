@@ -19,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
+import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +33,7 @@ from benchmarks.ledgers import BATCH, BEGIN, DAYS, TYPES, batches, make
 from benchmarks.run import peak_memory_kb
 from tallystick.core import timestamp
 from tallystick.read.query import parse_terms
+from tallystick.store.sqlite import SqliteStore
 
 REPEATS = 60
 SUSTAINED = 1_000_000
@@ -85,7 +87,7 @@ def sustained(scratch: Path) -> list[Row]:
             began = time.perf_counter()
             ledger.catch_up()
             lags.append(time.perf_counter() - began)
-        canonical = sum(len(record.line) for record in _every(scratch / "sustained"))
+        canonical = sum(map(len, _every(scratch / "sustained")))
         disk = sum(path.stat().st_size for path in (scratch / "sustained").glob("*.db*"))
         began = time.perf_counter()
         _make_plain(scratch / "plain.db", scratch / "sustained")
@@ -232,9 +234,11 @@ def _verify(folder: Path) -> None:
 _ALONE: dict[str, Callable[[Path], None]] = {"ask": _ask, "rebuild": _rebuild, "verify": _verify}
 
 
-def _every(folder: Path) -> Any:
-    with tallystick.open(folder, readonly=True) as ledger:
-        yield from ledger.read()
+def _every(folder: Path) -> Iterator[bytes]:
+    """The records of a ledger, as they are."""
+    store = SqliteStore(folder, readonly=True)
+    yield from (stored.line for stored in store.read(0, 1 << 40))
+    store.close()
 
 
 def _make_plain(file: Path, ledger_folder: Path) -> None:
@@ -250,10 +254,11 @@ def _make_plain(file: Path, ledger_folder: Path) -> None:
     for column in ("entity", "type", "actor", "recorded"):
         connection.execute(f"CREATE INDEX event_{column} ON event ({column})").fetchall()
     rows: list[tuple[Any, ...]] = []
-    for record in _every(ledger_folder):
-        actor = record.actor["id"] if record.actor else None
-        payload = json.dumps(record.payload)
-        rows.append((record.position, record.entity_id, record.event_type, actor, record.recorded_at, payload))
+    for line in _every(ledger_folder):
+        record = orjson.loads(line)
+        actor = record["actor"] and record["actor"]["id"]
+        head = (record["position"], record["entity_id"], record["event_type"], actor, record["recorded_at"])
+        rows.append((*head, orjson.dumps(record["payload"]).decode()))
         if len(rows) == BATCH:
             with connection:
                 connection.executemany("INSERT INTO event VALUES (?,?,?,?,?,?)", rows)

@@ -271,7 +271,7 @@ class Ledger(Asking):
             catch_up=reader.catch_up,
             seal_own=sealer.seal_own,
             clock=self._clock,
-            before_prune=lambda end, doomed: reader.rollups.seal_removed(end, doomed, size=reader.catch_up()),
+            before_prune=reader.seal_removed,
             after_prune=reader.forget_pruned,
         )
 

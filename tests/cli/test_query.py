@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+import tallystick
 from tests.cli.conftest import CLOUDTRAIL, ROOT, Run
 
 
@@ -253,3 +254,22 @@ def test_the_state_of_one_entity_at_a_minute(run: Run, trail: list[dict[str, Any
 
     assert answer["version"] == max(record["entity_version"] for record in known)
     assert answer["state"]["eventID"] == known[-1]["payload"]["eventID"]
+
+
+@pytest.mark.cloudtrail
+def test_calls_per_minute_by_event_name(run: Run, trail: list[dict[str, Any]]) -> None:
+    with tallystick.open("audit") as ledger:
+        series = ledger.series(first=2, width="minute", group="type", time="occurred")
+        names = {record.event_type: record.payload["eventName"] for record in ledger.read(2)}
+
+    asked: dict[tuple[str, str], int] = {}
+    for point in series.buckets:
+        key = (point.label[:16], names[point.group or ""])
+        asked[key] = asked.get(key, 0) + point.count
+    scanned: dict[tuple[str, str], int] = {}
+    for record in trail:
+        key = (record["eventTime"][:16], record["eventName"])
+        scanned[key] = scanned.get(key, 0) + 1
+    assert asked == scanned
+    assert len(asked) > 100
+    assert run("query", "--count", "first=2").stdout == f"{len(trail):,} records\n"

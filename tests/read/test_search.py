@@ -212,7 +212,7 @@ def test_questions_beside_busy_writers_are_answered_for_a_size_of_the_ledger(tmp
 
         def ask(of: tallystick.Ledger) -> None:
             try:
-                for _ in range(25):
+                for _ in range(10):
                     page = of.query(entity_id="e-1", limit=1_000, newest_first=False)
                     records = [*of.read(0, page.size)]
                     expected = [record.position for record in records if record.entity_id == "e-1"]
