@@ -38,8 +38,14 @@ def tell() -> int:
     say("Who changed the permissions of user-456, and why?")
     tallystick("log --entity user-456 --oldest-first")
 
+    say("What could user-456 do on March 15th? The state on that day, and the events that made it:")
+    tallystick("state user-456 --as-of 2026-03-15 --occurred")
+
     say("As an administrator, for five days too many, user-456 took something along one night:")
-    tallystick("log --actor user-456 --type data.exported")
+    tallystick("query actor=user-456 event_type=data.exported 'payload.rows>1000'")
+
+    say("What else went on that night? Events by the hour:")
+    tallystick("series occurred_after=2026-03-16T22:00:00Z occurred_before=2026-03-17T08:00:00Z --per hour --occurred")
 
     say("Does everything hold? This checks every byte, link and signature, and the tree:")
     tallystick("verify")

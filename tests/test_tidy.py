@@ -50,10 +50,12 @@ STORED: Final = ("store.contract", "store.reading")
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "govern.retention", "read", *STORED, "write")
-ANSWERS: Final = tuple(f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state"))
+ANSWERS: Final = tuple(
+    f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state", "timeseries")
+)
 """The values that questions and answers are made of."""
 
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "ledger", *ANSWERS)
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "govern.retention", "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),
@@ -84,6 +86,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("serve", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
+    "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
 }

@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "state": ("tallystick.cli.state", "state"),
     "history": ("tallystick.cli.state", "history"),
     "diff": ("tallystick.cli.state", "diff"),
+    "series": ("tallystick.cli.series", "series"),
     "stats": ("tallystick.cli.index", "stats"),
     "index": ("tallystick.cli.index", "index"),
     "verify": ("tallystick.cli.verify", "verify"),
@@ -35,6 +36,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "prove": ("tallystick.cli.proofs", "prove"),
     "check-proof": ("tallystick.cli.proofs", "check_proof"),
     "tiles": ("tallystick.cli.proofs", "tiles"),
+    "projection": ("tallystick.cli.projection", "projection"),
+    "retention": ("tallystick.cli.custody", "retention"),
+    "hold": ("tallystick.cli.custody", "hold"),
+    "prune": ("tallystick.cli.custody", "prune"),
     "keys": ("tallystick.cli.keys", "keys"),
 }
 """Command → the module and the name in it, in the order of a ledger's life."""

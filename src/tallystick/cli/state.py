@@ -101,7 +101,9 @@ def diff(settings: Settings, *, entity: str, earlier: str, later: str | None, oc
     """Print what became of an entity from one point to another, by default until now.
 
     A point is a time (RFC 3339), a date (the end of that day, UTC), a version such as v3, or a position such as
-    @120. JSON: {entity_id, from, to, changes, records, size}.
+    @120.
+
+    JSON: {entity_id, from, to, changes, records, size}.
     """
     with settings.open(readonly=False) as ledger:
         found = ledger.diff(

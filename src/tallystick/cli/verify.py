@@ -51,7 +51,8 @@ def verify(
     Exits 0 when the ledger holds and 1 when anything was found.
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
-    unclosed, keys, proven, checkpoint, since, seconds.
+    unclosed, keys, proven, pruned (first, end, count, policy_position, position, finished), absent, checkpoint,
+    since, seconds.
     """
     held = None if since is None else read_text(since)
     trusted = None if trust is None else parse_vkey(trust)
@@ -104,13 +105,23 @@ def _say_findings(report: Report) -> None:
 def _facts(report: Report) -> Iterable[tuple[str, str]]:
     every = "all" if (report.first, report.end) == (0, report.size) else "only"
     checked = f"{every} {report.end - report.first:,} of {report.size:,}"
-    yield "records", f"{checked}, positions {_range(report.first, report.end)}"
+    gone = f"; {report.absent:,} of them lawfully pruned" if report.absent else ""
+    yield "records", f"{checked}, positions {_range(report.first, report.end)}{gone}"
+    yield from _prunes(report)
     yield "signatures", _signatures(report)
     yield from _tree(report)
     if not report.holds:
         yield "proven", "; ".join(_range(*pair) for pair in report.proven) or "nothing"
     yield "held against", _held_against(report)
     yield "time", f"{report.seconds:.2f} s"
+
+
+def _prunes(report: Report) -> Iterable[tuple[str, str]]:
+    listed = report.pruned[-LISTED_MAX:]
+    if len(report.pruned) > len(listed):
+        yield "pruned", f"{len(report.pruned) - len(listed):,} earlier times; --json lists them all"
+    for prune in listed:
+        yield "pruned", prune.text
 
 
 def _held_against(report: Report) -> str:
