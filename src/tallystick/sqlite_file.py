@@ -64,6 +64,12 @@ def query(connection: apsw.Connection, statement: str, values: Sequence[Any] = (
     return connection.execute(statement, values).fetchall()
 
 
+def named_statements(script: str) -> dict[str, str]:
+    """The statements of a script by the names that stand before them, as `-- name: …`."""
+    parts = script.split("-- name: ")[1:]
+    return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}
+
+
 def run_script(connection: apsw.Connection, script: str) -> None:
     """Run statements one after another, to their ends."""
     for _ in connection.execute(script):

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import orjson
 
+from tallystick.sqlite_file import named_statements
+
 _RANGES_AT_ONCE: Final = 10_000
 
 STEPS: Final = ("labels", "postings", "brought", "events", "entities", "actors", "unused labels", "snapshots", "merge")
@@ -41,5 +43,4 @@ def forget(writer: Any, absent: Iterable[tuple[int, int]], *, prune_at: int) -> 
 
 @cache
 def _statements() -> dict[str, str]:
-    parts = files("tallystick.read").joinpath("index_forget.sql").read_text("utf-8").split("-- name: ")[1:]
-    return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}
+    return named_statements(files("tallystick.read").joinpath("index_forget.sql").read_text("utf-8"))

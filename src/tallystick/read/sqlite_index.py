@@ -30,7 +30,7 @@ from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_rollups import SqliteRollups
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
-from tallystick.sqlite_file import connect, connect_readonly, run_script, transaction, translated
+from tallystick.sqlite_file import connect, connect_readonly, named_statements, run_script, transaction, translated
 from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
@@ -396,5 +396,4 @@ def _schema_parts() -> set[tuple[str, str]]:
 @cache
 def _save_statements() -> dict[str, str]:
     """The statements of `index_save.sql` by name."""
-    parts = _sql("index_save.sql").split("-- name: ")[1:]
-    return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}
+    return named_statements(_sql("index_save.sql"))
