@@ -186,4 +186,5 @@ def test_projections_subscriptions_and_states_pass_over_what_is_gone(clock: Cloc
         assert running.state == kept
         state = ledger.state("e-2")
         assert state.begins_at_version > 1
+        assert state.pruned == state.version - state.folded > 0
         assert state.version == max(record.entity_version for record in ledger.records(entity_id="e-2"))

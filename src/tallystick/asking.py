@@ -123,6 +123,9 @@ class Asking(ABC):
         `measure` is `count`, `distinct:actor`, `distinct:entity`, or sum, min, max or avg of a member, such as
         `sum:payload.rows`. `group` is type, actor, entity or label. `after` and `before` are of the `time` meant.
         """
+        for name, value in (("width", width), ("zone", zone), ("measure", measure)):
+            if not isinstance(value, str):
+                raise RejectedError(f"{value!r} is not a text", place=name)
         reader = self._open_reader()
         size = reader.catch_up()
         return reader.timeseries().query(

@@ -93,6 +93,7 @@ class Location:
         """The index file of this location. A private one is a copy in a temporary folder, for who may not write."""
         from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index
 
+        private = private or not self._is_writable()
         return open_private_index(self.folder, store) if private else SqliteIndexFile(self.folder, store)
 
     def delete_index(self) -> None:
@@ -106,7 +107,10 @@ class Location:
         """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
         from tallystick.read.sqlite_cursors import SqliteCursors
 
-        return SqliteCursors(None if private else self.folder, ledger_id)
+        return SqliteCursors(None if private or not self._is_writable() else self.folder, ledger_id)
+
+    def _is_writable(self) -> bool:
+        return self.folder is None or os.access(self.folder, os.W_OK)
 
 
 _KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https"))

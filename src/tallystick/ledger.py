@@ -263,13 +263,13 @@ class Ledger(Asking):
     @property
     def retention(self) -> Retention:
         """How long records are kept, who holds them, and the pruning of those whose time has come."""
-        reader, sealer = self._open_reader(), self._open_sealer()
+        reader = self._open_reader()
         return Retention(
             self._store,
             search=reader.search,
             questions=reader.questions,
             catch_up=reader.catch_up,
-            seal_own=sealer.seal_own,
+            seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
             clock=self._clock,
             before_prune=reader.seal_removed,
             after_prune=reader.forget_pruned,

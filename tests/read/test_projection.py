@@ -222,14 +222,15 @@ def test_tables_of_a_projection_change_with_its_cursor_or_not_at_all(
     assert cursors._rows("SELECT count(*), count(DISTINCT actor) FROM done") == [(20, 3)]
 
 
-@pytest.mark.parametrize("state", [object(), {1, 2}, {"a": b"bytes"}])
+@pytest.mark.parametrize("state", [object(), {1, 2}, {"a": b"bytes"}, {"x": float("nan")}, [None, float("inf")]])
 def test_a_state_that_is_no_json_is_refused_and_nothing_moves(ledger: tallystick.Ledger, state: Any) -> None:
     running = ledger.project(Projection(name="odd", evolve=lambda _, __: state))
 
     with pytest.raises(RejectedError, match="no JSON document"):
         running.run()
 
-    assert (running.state, running.cursor) == (None, 0)
+    assert (running.state, running.cursor, running.status) == (None, 0, "failed")
+    assert "no JSON document" in str(running.problem)
 
 
 @pytest.mark.parametrize("given", [None, 7, object(), "evolve"])
@@ -293,7 +294,12 @@ def test_what_was_projected_of_a_log_that_was_put_back_is_not_believed(tmp_path:
 def test_a_projection_ahead_of_the_ledger_says_so(ledger: tallystick.Ledger) -> None:
     fill(ledger, 3)
     running = ledger.project(by_actor)
-    running.rebuild(1_000)
+    wrong: Any
+    for wrong in (1_000, -1, "3", None, True):
+        with pytest.raises(RejectedError, match="is not a position"):
+            running.rebuild(wrong)
+    running.run()
+    ledger._open_readers().cursors.begin("by actor", version=1, cursor=1_000, state=None)
 
     with pytest.raises(TamperError, match="has seen 1000 records"):
         running.run()

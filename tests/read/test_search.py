@@ -166,6 +166,21 @@ def test_a_query_is_given_whole_or_as_members(ledger: tallystick.Ledger) -> None
         ledger.count(query, actor="jane")
 
 
+def test_an_empty_list_is_not_everything(ledger: tallystick.Ledger) -> None:
+    for name in ("entity_id", "event_type", "actor", "label", "where"):
+        with pytest.raises(RejectedError, match="nothing fits"):
+            ledger.count(**{name: []})
+
+
+def test_a_letter_whose_lower_case_is_two_is_found(ledger: tallystick.Ledger) -> None:
+    ledger.append(event_type="t", entity_id="e", payload={"city": "\u0130stanbul", "\u0130": 1})
+
+    for text in ("\u0130stanbul", "i\u0307stanbul", "\u0130*", "i*", "istanbul"):
+        query = Query.of(text=text)
+        assert positions([*ledger.records(query)]) == scan(ledger, query), text
+    assert ledger.count(text="\u0130STANBUL") == 1
+
+
 def test_an_answer_says_how_dates_were_taken(ledger: tallystick.Ledger) -> None:
     page = ledger.query(after="2026-03-15", before="2126-03-16T00:00:00Z")
 

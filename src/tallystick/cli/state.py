@@ -36,7 +36,7 @@ def occurred_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def state(settings: Settings, *, entity: str, as_of: str | None, occurred: bool) -> None:
     """Print what an entity was, now or at a point in time, and which events made it so.
 
-    JSON: {entity_id, as_of, state, version, position, made_by, events, size}.
+    JSON: {entity_id, as_of, state, version, position, made_by, pruned, events, size}.
     """
     with settings.open(readonly=False) as ledger:
         found = ledger.state(entity, point(as_of, place="--as-of", occurred=occurred))
@@ -58,6 +58,8 @@ def state(settings: Settings, *, entity: str, as_of: str | None, occurred: bool)
     ]
     if rows:
         screen.say_table(("member", "value", "since", "by", "event", "position"), rows)
+    if found.pruned:
+        screen.say(f"  {screen.counted(found.pruned, 'event')} of it were pruned, and are not in this state")
     screen.say(
         (f"version {found.version}, from {screen.counted(found.folded, 'event')}; of a ledger of "
          f"{screen.counted(found.size, 'record')}", "dim"), err=True,
@@ -196,6 +198,7 @@ def _state_json(found: State) -> dict[str, Any]:
         "version": found.version,
         "position": found.position,
         "made_by": found.made_by,
+        "pruned": found.pruned,
         "events": [_record_json(record) for record in found.events],
         "size": found.size,
     }

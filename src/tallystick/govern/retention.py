@@ -139,6 +139,9 @@ class Retention:
 
     def set(self, policy: RetentionPolicy, *, actor: Actor = None, reason: str | None = None) -> Receipt:
         """Put a policy in force. It removes nothing by itself."""
+        if type(policy) is not RetentionPolicy:
+            cure = 'make it with RetentionPolicy.of("90d", {"phi": "6y"})'
+            raise RejectedError(f"{policy!r} is no policy", place="policy", cure=cure)
         return self._order(lambda _: OwnEvent(RETENTION_SET, RetentionSet(policy, reason).payload(), _actor_of(actor)))
 
     def holds(self) -> list[Hold]:

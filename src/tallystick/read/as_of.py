@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias, TypedDict, Unpack
 
 from tallystick.core.moment import Moment
+from tallystick.core.strict import parse_decimal
 from tallystick.core.upcast import shown
 from tallystick.errors import RejectedError
 from tallystick.limits import SIZE_MAX
@@ -49,7 +50,8 @@ class AsOf:
 
     @classmethod
     def of(cls, as_of: When = None, **point: Unpack[Point]) -> AsOf:
-        """As people ask: a time in text (RFC 3339 with a zone, or a date), or as a `datetime` with a zone.
+        """As people ask: a time in text (RFC 3339 with a zone, or a date), or as a `datetime` with a zone; a version
+        such as `v3`, or a position such as `@120`, for which no clock counts.
 
         An `AsOf` comes back as it is. Raises `RejectedError` with the place.
         """
@@ -57,6 +59,9 @@ class AsOf:
             if point:
                 raise RejectedError("the point in time is given twice", place="as_of", cure="give only one")
             return as_of
+        if isinstance(as_of, str) and as_of[:1] in ("v", "@") and as_of[1:].isdecimal():
+            number = parse_decimal(as_of[1:], maximum=SIZE_MAX, place="as_of")
+            return cls(version=number) if as_of[0] == "v" else cls(position=number)
         time = as_of if as_of is None or isinstance(as_of, Moment) else Moment.of(as_of, place="as_of")
         return cls(time=time, **point)
 

@@ -175,6 +175,9 @@ class RunningProjection:
 
     def rebuild(self, first: int = 0) -> None:
         """Begin anew at a position: what is below it does not count."""
+        size = self._live.wait(-1, stop=threading.Event())
+        if type(first) is not int or not 0 <= first <= size:
+            raise RejectedError(f"{first!r} is not a position from 0 to {size}", place="first")
         running = self.status == "running"
         self.stop()
         with self._turn:
@@ -253,6 +256,10 @@ class RunningProjection:
             # state as it was saved: the one in memory may have been changed in place.
             self._fold(self._begin(), failed.position, stop, problem=f"at position {failed.position}: {failed.error!r}")
             raise failed.error from None
+        except RejectedError as error:
+            with self._cursors.advance(self._begin()) as step:  # the state came to what cannot be kept
+                step.cursor, step.state, step.problem = saved.cursor, self._begin().state, str(error)
+            raise
 
     def _fold(self, saved: Saved, end: int, stop: threading.Event, *, problem: str | None = None) -> int:
         """Fold up to a position, a batch at most unless a problem is to be noted there; the new cursor."""

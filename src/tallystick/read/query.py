@@ -83,6 +83,8 @@ class Query:
         """
         gathered = _Gathered()
         for name, given in members.items():
+            if isinstance(given, list | tuple | set | frozenset) and not given:
+                raise RejectedError("an empty list, which nothing fits", place=name, cure="leave it out to ask for all")
             for value in given if isinstance(given, list | tuple) else [given]:
                 if value is None:
                     continue

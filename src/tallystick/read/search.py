@@ -145,9 +145,11 @@ def _parsed(stored: StoredRecord) -> Record:
 
 
 def _parse_cursor(text: str, *, size: int, newest_first: bool) -> tuple[int, int]:
-    parts = _CURSOR.fullmatch(text)
+    parts = _CURSOR.fullmatch(str(text))
     if parts is None:
-        raise RejectedError(f"{text[:40]!r} is not a cursor", place="cursor", cure="send the one of the page before")
+        raise RejectedError(
+            f"{str(text)[:40]!r} is not a cursor", place="cursor", cure="send the one of the page before"
+        )
     if (parts["order"] == "-") != newest_first:
         raise RejectedError("the cursor is of pages in the other order", place="cursor", cure="keep the order")
     position = parse_decimal(parts["position"], maximum=SIZE_MAX, place="cursor")

@@ -5,6 +5,7 @@ A state and its cursor are saved in one transaction, which is what makes a proje
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -178,8 +179,11 @@ def _saved(row: Any) -> Saved:
 
 def _json(state: Any) -> str:
     try:
-        return orjson.dumps(state, option=orjson.OPT_SORT_KEYS).decode()
-    except TypeError as error:
+        text = orjson.dumps(state, option=orjson.OPT_SORT_KEYS).decode()
+        if "null" in text:
+            json.dumps(state, allow_nan=False)  # for orjson, what is no number is a null
+        return text
+    except (TypeError, ValueError) as error:
         raise RejectedError(
             f"the state is no JSON document: {error}", cure="keep objects, arrays, strings, numbers, true, false, null"
         ) from error

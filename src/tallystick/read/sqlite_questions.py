@@ -216,7 +216,9 @@ class SqliteQuestions:
         )
 
     def end_at(self, recorded: int) -> int:
-        [[low, high]] = self._query("SELECT min(position), max(position) + 1 FROM event", [])
+        # Each by itself: asked for both at once, SQLite looks at every row.
+        ends = "SELECT (SELECT min(position) FROM event), (SELECT max(position) + 1 FROM event)"
+        [[low, high]] = self._query(ends, [])
         if low is None:
             return 0
         while low < high:

@@ -81,6 +81,14 @@ class State:
     size: int
     moment: AsOf
 
+    @property
+    def pruned(self) -> int:
+        """How many events of the stream up to this version were not there to be folded, as they were pruned.
+
+        By occurred time that cannot be told apart from events that had not happened yet, and is 0.
+        """
+        return self.version - self.folded if self.moment.clock == "recorded" else 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:

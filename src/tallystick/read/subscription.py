@@ -54,6 +54,8 @@ class Subscription:
         self._ahead: Iterator[Record] = iter(())
         self._ahead_end = self._next
         size = live.wait(-1, stop=self._stop)
+        if kept is None and self._next > size:
+            raise RejectedError(f"there is no position {self._next} yet; the ledger has {size} records", place="cursor")
         if self._next > size:
             raise TamperError(
                 f"the subscription has seen {self._next} records, and the ledger now has {size}: an older copy was put "

@@ -67,6 +67,8 @@ def searchable(text: str) -> str:
     which none is part of a word. Whoever splits it by another table of characters now parts words at least here.
     """
     text = _ESCAPE.sub(" ", text)
+    if not text.isascii():
+        text = text.replace("\u0130", "i\u0307")  # the one letter whose lower case is two characters
     return text if text.isascii() else _BEYOND.sub(lambda found: found[0] if _is_of_word(found[0]) else " ", text)
 
 
