@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tallystick
-from benchmarks.ledgers import BATCH, BEGIN, DAYS, TYPES, batches, make
+from benchmarks.ledgers import BATCH, BEGIN, DAYS, TYPES, batches, event, make
 from benchmarks.run import peak_memory_kb
 from tallystick.core import timestamp
 from tallystick.read.query import parse_terms
@@ -132,7 +132,8 @@ def questions(folder: Path, count: int, *, tell: Callable[[str], None]) -> list[
             return {"query": {"entity_id": name}, "plain": (name,)}
 
         def type_and_actor() -> dict[str, Any]:
-            kind, actor = chance.choice(TYPES), f"admin-{chance.randrange(50)}"
+            made = orjson.loads(event(chance.randrange(count), count))  # of one record: they meet somewhere
+            kind, actor = made["event_type"], made["actor"]
             return {"query": {"event_type": kind, "actor": actor}, "plain": (kind, actor)}
 
         def in_an_hour() -> dict[str, Any]:

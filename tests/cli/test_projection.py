@@ -141,7 +141,6 @@ def test_following_ends_when_nothing_can_go_on(run: Run, file: Path) -> None:
         ("class X:\n    def __init__(self, n): pass\n    def evolve(self, s, r): pass\n", "X is no projection"),
         ("class X:\n    query = {'colour': 'red'}\n    def evolve(self, s, r): pass\n", "X is no projection"),
         (GOOD + GOOD.partition("\n")[2].replace("def roles", "def others"), "two projections are named 'roles'"),
-        (GOOD.replace("return state + 1", "return {1, 2}"), "projection Count: the state is no JSON document"),
     ],
 )
 @pytest.mark.usefixtures("ledger")
@@ -151,6 +150,16 @@ def test_a_file_that_cannot_be_run_is_one_clear_error(run: Run, file: Path, text
     result = run("projection", "run", "mine.py", code=2)
 
     assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_state_that_is_no_json_is_the_problem_of_its_projection(run: Run, file: Path) -> None:
+    file.write_text(GOOD.replace("return state + 1", "return {1, 2}"))
+
+    result = run("projection", "run", "mine.py", code=1)
+
+    assert "the state is no JSON document" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
 
 
