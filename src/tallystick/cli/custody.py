@@ -14,12 +14,11 @@ from tallystick.cli import screen
 from tallystick.cli.options import Settings, ledger_options, sealing_options
 from tallystick.cli.progress import Bar
 from tallystick.cli.records import actor_text, time_text
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
-    from tallystick.core.custody import Hold, InForce
+    from tallystick.core.custody import Hold
     from tallystick.govern.retention import Pruned, PrunePlan
-    from tallystick.ledger import Ledger
 
 
 def _actor_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,9 +42,8 @@ def show(settings: Settings) -> None:
     {period_days, labels}, in days, where null is for ever.
     """
     with settings.open(readonly=False) as ledger:
-        in_force = _in_force(ledger)
-        record = None if in_force.policy_position is None else ledger.get(in_force.policy_position)
-    policy = in_force.policy
+        policy, position = ledger.retention.policy()
+        record = None if position is None else ledger.get(position)
     if settings.json:
         found = policy and {"period_days": policy.period_days, "labels": dict(policy.labels)}
         screen.say_json(
@@ -123,7 +121,7 @@ def list_(settings: Settings) -> None:
     JSON: holds (name, reason, entity, label, first, end, position, since, actor).
     """
     with settings.open(readonly=False) as ledger:
-        holds = [*_in_force(ledger).holds.values()]
+        holds = ledger.retention.holds()
     if settings.json:
         screen.say_json({"holds": [_hold_json(one) for one in holds]})
         return
@@ -269,19 +267,6 @@ def _facts(plan: PrunePlan) -> Iterator[tuple[str, str]]:
 
 
 # --------------------------------------------------------------------------------------------------- together
-
-
-def _in_force(ledger: Ledger) -> InForce:
-    """The policy and the holds, as the ledger's own records tell."""
-    from tallystick.core.custody import HOLD_PLACED, HOLD_RELEASED, RETENTION_SET, InForce
-
-    in_force = InForce()
-    for record in ledger.records(event_type=[RETENTION_SET, HOLD_PLACED, HOLD_RELEASED]):
-        try:
-            in_force.take(record)
-        except RejectedError as error:
-            raise TamperError(f"the record at position {record.position} cannot be: {error}; verify") from error
-    return in_force
 
 
 def _hold_json(one: Hold) -> dict[str, Any]:

@@ -214,10 +214,7 @@ def _catch_up(handle: RunningProjection) -> None:
         handle.run()
     except (StoreError, TamperError):
         raise
-    except RejectedError as error:
-        if handle.problem is None:  # not from its function: the state that it made cannot be saved
-            raise RejectedError(error.problem, place=f"projection {handle.projection.name}", cure=error.cure) from error
-    except Exception:
+    except Exception:  # the user's function may raise anything; it is kept, and the others go on
         if handle.problem is None:
             raise
 

@@ -131,18 +131,12 @@ def diff(settings: Settings, *, entity: str, earlier: str, later: str | None, oc
 
 def point(text: str | None, *, place: str, occurred: bool) -> AsOf:
     """A point in an entity's history as it is typed. Raises `RejectedError` with the place."""
-    from tallystick.core.strict import parse_decimal
-    from tallystick.limits import SIZE_MAX
     from tallystick.read.as_of import AsOf
 
-    clock = "occurred" if occurred else "recorded"
-    if text is not None and text[:1] in ("v", "@"):
-        number = parse_decimal(text[1:], maximum=SIZE_MAX, place=place)
-        return AsOf(version=number) if text[0] == "v" else AsOf(position=number)
     if text is None:
         return AsOf()
     try:
-        return AsOf.of(text, clock="occurred" if clock == "occurred" else "recorded")
+        return AsOf.of(text, clock="occurred" if occurred else "recorded")
     except RejectedError as error:
         raise RejectedError(error.problem, place=place, cure=error.cure) from error
 
