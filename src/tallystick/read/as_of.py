@@ -60,6 +60,8 @@ class AsOf:
                 raise RejectedError("the point in time is given twice", place="as_of", cure="give only one")
             return as_of
         if isinstance(as_of, str) and as_of[:1] in ("v", "@") and as_of[1:].isdecimal():
+            if point.get("version") is not None or point.get("position") is not None:
+                raise RejectedError("the point in time is given twice", place="as_of", cure="give only one")
             number = parse_decimal(as_of[1:], maximum=SIZE_MAX, place="as_of")
             return cls(version=number) if as_of[0] == "v" else cls(position=number)
         time = as_of if as_of is None or isinstance(as_of, Moment) else Moment.of(as_of, place="as_of")
