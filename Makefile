@@ -49,5 +49,5 @@ clean:  ## Remove .venv, caches and build products
 	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute the first time"
 	@$(PYTHON) -m venv .venv || { echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
 	@$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@.venv/bin/uv sync --frozen --quiet
+	@.venv/bin/uv sync --frozen --quiet --all-extras
 	@touch $@

@@ -96,10 +96,19 @@ EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "apsw": ("sqlite_file", "store.sqlite", "store.sqlite_prune", "read.sqlite_index", "read.sqlite_cursors"),
     "click": ("cli",),
-    "cryptography": ("core", "keystore", "write"),
+    "cryptography": ("core", "evidence.authority", "evidence.witness", "keystore", "write"),
+    "httpx2": ("evidence.post",),
+    "jinja2": ("evidence.report",),
+    "markdown_it": ("evidence.report",),
     "msgspec": EVERYWHERE,
+    "nh3": ("evidence.report",),
     "orjson": EVERYWHERE,
+    "rfc3161_client": ("evidence.authority",),
     "rfc8785": ("core",),
+    "starlette": ("serve",),
+    "typst": ("evidence.report",),
+    "uvicorn": ("serve",),
+    "yaml": ("evidence.controls", "evidence.report"),
     "rich": ("cli",),
 }
 """Dependency → who may import it. One that stands nowhere here has no decision record either."""
