@@ -74,7 +74,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
     "asking": ("core", "read"),
-    "ledger": ("asking", *FRONT_DOOR),
+    "proving": FRONT_DOOR,
+    "ledger": ("asking", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("evidence", *BUILT_ON_READ),
@@ -96,7 +97,10 @@ EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "apsw": ("sqlite_file", "store.sqlite", "store.sqlite_prune", "read.sqlite_index", "read.sqlite_cursors"),
     "click": ("cli",),
-    "cryptography": ("core", "evidence.authority", "evidence.witness", "keystore", "write"),
+    "cryptography": (
+        *("core", "keystore", "write"),
+        *("evidence.authority", "evidence.delivery", "evidence.export", "evidence.witness"),
+    ),
     "httpx2": ("evidence.post",),
     "jinja2": ("evidence.report",),
     "markdown_it": ("evidence.report",),
