@@ -38,9 +38,14 @@ class Bundle:
     seal: bytes
     events: IO[bytes]
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines with their newlines; one that is longer than any record comes in parts."""
-        return iter(lambda: self.events.readline(RECORD_BYTES_MAX + 2), b"")
+    def lines(self, bytes_max: int) -> Iterator[bytes]:
+        """The lines with their newlines, up to so many bytes; one that is longer than any record comes in parts."""
+        while bytes_max > 0:
+            raw = self.events.readline(min(RECORD_BYTES_MAX + 2, bytes_max))
+            if not raw:
+                return
+            bytes_max -= len(raw)
+            yield raw
 
 
 @contextmanager
