@@ -79,6 +79,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("evidence", *BUILT_ON_READ),
+    "evidence.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
     "govern.selection": ("core", "read", *STORED),
@@ -87,6 +88,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("serve", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
+    "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
@@ -99,7 +101,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "click": ("cli",),
     "cryptography": (
         *("core", "keystore", "write"),
-        *("evidence.authority", "evidence.delivery", "evidence.export", "evidence.witness"),
+        *("evidence.authority", "evidence.delivery", "evidence.export"),
     ),
     "httpx2": ("evidence.post",),
     "jinja2": ("evidence.report",),
