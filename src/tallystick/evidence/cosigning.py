@@ -111,8 +111,10 @@ def _ask(witness: Witness, checkpoint: bytes, consistency: Consistency, old: int
             raise TamperError(
                 f"{witness.name} cosigned {told} records of this ledger, which now has {size}: it was rolled back"
             )
-        if told == old:
+        if told == old == size:
             raise TamperError(f"{witness.name} knows another tree of {size} records: one of the two was rewritten")
+        if told == old:
+            raise TamperError(f"{witness.name} refuses to go on from the {told} records that it says it knows")
         old = told
     raise _refusal(witness, answer)
 
