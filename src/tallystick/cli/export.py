@@ -11,7 +11,7 @@ from tallystick.cli import failures, screen
 from tallystick.cli.options import Settings, file_type, ledger_options, sealing_options
 from tallystick.cli.progress import Bar
 from tallystick.cli.query import TERMS_HELP
-from tallystick.cli.texts import read_text
+from tallystick.cli.texts import read_policy, read_text
 
 if TYPE_CHECKING:
     from tallystick.evidence.bundle_check import BundleFinding, BundleReport
@@ -101,7 +101,7 @@ def check_bundle(settings: Settings, *, bundles: tuple[str, ...], trust: str, kn
 
     if len(bundles) > 2:
         raise click.UsageError("give one bundle, or two to be held together")
-    policy = read_text(trust)
+    policy = read_policy(trust).render()
     known = None if known_checkpoint is None else read_text(known_checkpoint)
     reports: tuple[BundleReport, ...]
     if len(bundles) == 2:
@@ -134,7 +134,6 @@ def _pair_json(pair: PairReport) -> dict[str, object]:
 def _vouchers(witnesses: str | None, authorities: tuple[str, ...], roots: str | None) -> Vouchers | None:
     if witnesses is None and not authorities:
         return None
-    from tallystick.core.policy import Policy
     from tallystick.evidence.authority import Authority, load_roots
     from tallystick.evidence.vouching import Vouchers
 
@@ -142,7 +141,7 @@ def _vouchers(witnesses: str | None, authorities: tuple[str, ...], roots: str | 
     if pem:
         load_roots(pem)  # a wrong file is told before anybody is asked
     return Vouchers(
-        policy=None if witnesses is None else Policy.parse(read_text(witnesses)),
+        policy=None if witnesses is None else read_policy(witnesses),
         authorities=tuple(Authority(url, pem) for url in authorities),
     )
 

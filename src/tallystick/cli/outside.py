@@ -10,7 +10,7 @@ import click
 
 from tallystick.cli import failures, screen
 from tallystick.cli.options import Settings, file_type, ledger_options
-from tallystick.cli.texts import read_text, write_out
+from tallystick.cli.texts import read_policy, read_text, write_out
 from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -115,10 +115,9 @@ def ask(settings: Settings, *, trust: str, output: str | None, seconds: float) -
     JSON: size, cosigned (name, at), problems (name, problem), quorum, checkpoint.
     """
     from tallystick.core.note import Note
-    from tallystick.core.policy import Policy
     from tallystick.errors import TamperError
 
-    policy = Policy.parse(read_text(trust))
+    policy = read_policy(trust)
     with settings.open() as ledger:
         size = ledger.size
         asked = ledger.cosign(policy, seconds=seconds)
@@ -179,10 +178,9 @@ def serve(folder: str, *, trust: str, host: str, port: int) -> None:
 
     Put it behind a proxy that speaks TLS. Who asks needs no key: a checkpoint vouches for itself.
     """
-    from tallystick.core.policy import Policy
     from tallystick.evidence.witness import Witness
 
-    policy = Policy.parse(read_text(trust))
+    policy = read_policy(trust)
     try:
         from tallystick.serve.witness import serve_witness
     except ModuleNotFoundError as error:
