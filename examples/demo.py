@@ -1,4 +1,4 @@
-"""The product in a minute: record events, ask about them, change one byte, and see it found.
+"""The product in a minute: record events, ask about them, hand over evidence, change one byte, and see it found.
 
 Run by `make demo`. It types the same commands that you would, in a temporary folder, and says which.
 """
@@ -11,11 +11,13 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 EXAMPLES: Final = Path(__file__).resolve().parent
 SOURCE: Final = EXAMPLES.parent / "src"
+VERIFIER: Final = EXAMPLES.parent / "verifier" / "src"
 EVENTS: Final = EXAMPLES / "events.jsonl"
 
 
@@ -64,16 +66,55 @@ def tell() -> int:
         say("The change was NOT found. That must never be: please report it.")
         return 1
     say(f"Found, at position {position}. All other records are still proven to be the ones that were signed.")
+    shown("(The byte is put back.)")
+    restore(Path("audit/ledger.db"), old=old, new=new)
+    return hand_over()
+
+
+def hand_over() -> int:
+    """Evidence for an auditor, and what happens to whoever changes it on the way."""
+    say("An auditor asks for evidence, and need not believe us. She knows the ledger's key from elsewhere:")
+    tallystick("keys export --trust-file", into=Path("trust.policy"))
+
+    say("Which control asks who changed what in production?")
+    tallystick('controls search "who approved production changes" -n 3')
+
+    say("Three files with all records, and all that checks them:")
+    tallystick("export -o evidence --actor auditor-ann")
+
+    say("She checks them with a verifier that shares no code with what made them:")
+    verifier("evidence --trust trust.policy")
+
+    events = Path("evidence/events.jsonl")
+    old, new = '"rows":3912', '"rows":1912'
+    events.write_bytes(events.read_bytes().replace(old.encode(), new.encode(), 1))
+    say("Someone changes one byte of it on the way:")
+    shown(f"a line of evidence/events.jsonl:  {old}  becomes  {new}")
+    verifier("evidence --trust trust.policy", expect=1)
+    say("Found, with its line. Whoever holds a bundle can find out, and needs nobody's word for it.")
     say_next()
     return 0
 
 
-def tallystick(arguments: str, *, expect: int = 0) -> None:
-    """Run a command as a person would, its line first."""
-    shown(f"$ tallystick {arguments}")
-    result = subprocess.run(command(arguments), env=environment(), check=False)
-    if result.returncode != expect:
-        raise SystemExit(f"this was to exit with {expect}, not {result.returncode}")
+def tallystick(arguments: str, *, expect: int = 0, into: Path | None = None) -> None:
+    """Run a command as a person would, its line first; into a file, if one is named."""
+    shown(f"$ tallystick {arguments}{f' > {into}' if into else ''}")
+    with into.open("wb") if into else nullcontext() as file:
+        result = subprocess.run(command(arguments), env=environment(), stdout=file, check=False)
+    ended(result.returncode, expect)
+
+
+def verifier(arguments: str, *, expect: int = 0) -> None:
+    """Run the independent verifier as an auditor would."""
+    shown(f"$ tallystick-verify {arguments}")
+    command = [sys.executable, "-m", "tallystick_verify", *shlex.split(arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.fspath(VERIFIER)}
+    ended(subprocess.run(command, env=environment, check=False).returncode, expect)
+
+
+def ended(code: int, expect: int) -> None:
+    if code != expect:
+        raise SystemExit(f"this was to exit with {expect}, not {code}")
 
 
 def verify() -> tuple[int, dict[str, list[dict[str, object]]]]:
@@ -104,6 +145,14 @@ def tamper(file: Path) -> tuple[int, str, str]:
     return record["position"], old, new
 
 
+def restore(file: Path, *, old: str, new: str) -> None:
+    """Undo what `tamper` did."""
+    data = file.read_bytes()
+    file.write_bytes(
+        data.replace(f'"payload":{{"format":"csv",{new}}}'.encode(), f'"payload":{{"format":"csv",{old}}}'.encode())
+    )
+
+
 def command(arguments: str) -> list[str]:
     return [sys.executable, "-m", "tallystick", *shlex.split(arguments)]
 
@@ -132,6 +181,7 @@ def say_next() -> None:
         "tallystick log --follow                    # and append from another window",
         "tallystick show northwind-00159            # one record, all of it",
         "tallystick prove northwind-00159           # that it is in the ledger, for anyone to check",
+        "tallystick evidence --all --occurred --from 2026-02-01 --to 2026-04-15 -o pack    # for every control",
         "tallystick --help",
     ):
         shown(f"  {line}")

@@ -385,7 +385,7 @@ if step == "writing":
 elif step == "sealed":
     delivery.Delivery.hand_over = die
 elif step == "manifest":
-    delivery.Delivery.make_views = die
+    delivery.Delivery.finish = die
 with tallystick.open(sys.argv[1] + "/ledger") as ledger:
     ledger.export(sys.argv[1] + "/out", views=["csv"])
 """

@@ -26,6 +26,11 @@ _BYTES_MAX: Final = {
     EVENTS_FILE: BUNDLE_EVENTS_BYTES_MAX,
 }
 _READABLE: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_TAIL_BYTES: Final = 65_535 + 22 + 20 + 56
+"""Where the end of a zip's directory can stand: a comment, and the records of a large zip before it."""
+
+_END_BYTES: Final = 22
+_DIRECTORY_BYTES_MAX: Final = 4_096
 _ENTRIES_MAX: Final = 16
 """Names of strangers that are looked at; one is enough for a finding."""
 
@@ -59,8 +64,10 @@ def open_bundle(path: str | os.PathLike[str]) -> Iterator[Bundle]:
             yield bundle
         return
     try:
-        with zipfile.ZipFile(_regular(place)) as archive, _open_zip(archive) as bundle:
-            yield bundle
+        with _regular(place).open("rb") as file:
+            _check_directory(file)
+            with zipfile.ZipFile(file) as archive, _open_zip(archive) as bundle:
+                yield bundle
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise RejectedError(f"the zip is damaged: {error}", place=place.name) from error
 
@@ -73,6 +80,25 @@ def _open_folder(folder: Path) -> Iterator[Bundle]:
     read = {name: _regular(folder / name).read_bytes() for name in (MANIFEST_FILE, SEAL_FILE)}
     with _regular(folder / EVENTS_FILE).open("rb") as events:
         yield Bundle(read[MANIFEST_FILE], read[SEAL_FILE], events)
+
+
+def _check_directory(file: IO[bytes]) -> None:
+    """A zip's directory is read whole, so it must be small (APPNOTE.TXT 4.3.14 to 4.3.16), whatever it then says."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) - end < _END_BYTES:
+        raise zipfile.BadZipFile("it has no directory")
+    counts = [int.from_bytes(tail[end + 10 : end + 12], "little")]
+    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")]
+    larger = tail.rfind(b"PK\x06\x06", 0, end)
+    if larger >= 0:  # the record of a zip past 4 GB, which readers believe instead
+        counts.append(int.from_bytes(tail[larger + 32 : larger + 40], "little"))
+        sizes.append(int.from_bytes(tail[larger + 40 : larger + 48], "little"))
+    if {*counts} != {len(BUNDLE_FILES)} or max(sizes) > _DIRECTORY_BYTES_MAX:
+        raise RejectedError(f"a bundle is {', '.join(BUNDLE_FILES)} and nothing else", place="zip")
+    file.seek(0)
 
 
 @contextmanager

@@ -44,8 +44,7 @@ class Delivery:
         self._views: list[View] = []
 
     def __enter__(self) -> Delivery:
-        for target in filter(None, (self.target, self.views_target)):
-            _check_free(target)
+        self._check_free()
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             prefix = f".{self.target.name}-"
@@ -80,10 +79,33 @@ class Delivery:
         """One of the small files."""
         self._write(self._scratch / "bundle" / name, data)
 
-    def make_views(self, manifest: bytes, key: Ed25519PrivateKey) -> None:
-        """Finish the views, and sign a manifest of their own that names the bundle (SPEC 10.7)."""
-        if not self._views:
-            return
+    def finish(self, manifest: bytes, key: Ed25519PrivateKey) -> None:
+        """All was written: make ready what will be handed over, so that only names are left to give."""
+        if self._views:
+            self._finish_views(manifest, key)
+        if self._as_zip:
+            with _told(self.target):
+                self._zip()
+
+    def hand_over(self) -> None:
+        """Give everything its name. The bundle comes last: when it is there, all of it is."""
+        with _told(self.target):
+            self._check_free()
+            if self.views_target is not None:
+                (self._scratch / "views").rename(self.views_target)
+            (self._scratch / ("bundle.zip" if self._as_zip else "bundle")).rename(self.target)
+            _sync_folder(self.target.parent)
+
+    def _check_free(self) -> None:
+        """Raises `ConflictError` for a file that is there, or a folder with something in it."""
+        for target, is_folder in ((self.target, not self._as_zip), (self.views_target, True)):
+            if target is None or not (target.exists() or target.is_symlink()):
+                continue
+            if not (is_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+                raise ConflictError(f"{target} is there already, and evidence is never replaced: name another place")
+
+    def _finish_views(self, manifest: bytes, key: Ed25519PrivateKey) -> None:
+        """Sign a manifest of the views' own that names the bundle (SPEC 10.7)."""
         files = []
         with _told(self.target):
             for view in self._views:
@@ -96,41 +118,21 @@ class Delivery:
         self._write(self._scratch / "views" / MANIFEST_FILE, data)
         self._write(self._scratch / "views" / SEAL_FILE, sign_file(data, key, namespace=VIEWS_NAMESPACE))
 
-    def hand_over(self) -> None:
-        """Give everything its name. The bundle comes last: when it is there, all of it is."""
-        with _told(self.target):
-            made = self._scratch / "bundle"
-            if self._as_zip:
-                made = self._zipped(made)
-            if self.views_target is not None:
-                _check_free(self.views_target)
-                (self._scratch / "views").rename(self.views_target)
-            _check_free(self.target)
-            made.rename(self.target)
-            _sync_folder(self.target.parent)
-
-    def _zipped(self, folder: Path) -> Path:
-        made = self._scratch / "bundle.zip"
-        with made.open("wb") as file:
+    def _zip(self) -> None:
+        with (self._scratch / "bundle.zip").open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name in BUNDLE_FILES:
                     info = zipfile.ZipInfo(name, _ZIP_TIME)
                     info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                    with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
-                        shutil.copyfileobj(source, entry, 1 << 20)
+                    source = self._scratch / "bundle" / name
+                    with source.open("rb") as data, archive.open(info, "w", force_zip64=True) as entry:
+                        shutil.copyfileobj(data, entry, 1 << 20)
             _sync(file)
-        return made
 
     def _write(self, path: Path, data: bytes) -> None:
         with _told(self.target), path.open("wb") as file:
             file.write(data)
             _sync(file)
-
-
-def _check_free(target: Path) -> None:
-    """Raises `ConflictError` for a file that is there, or a folder with something in it."""
-    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-        raise ConflictError(f"{target} is there already, and evidence is never replaced: name another place")
 
 
 @contextmanager

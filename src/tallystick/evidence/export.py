@@ -7,7 +7,6 @@ the hash of the manifest. A crash leaves a hidden folder beside the target that 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,20 +26,19 @@ from tallystick.core.keys import LedgerKeys, epoch_key
 from tallystick.core.manifest import MANIFEST_FILE, SEAL_FILE, Manifest
 from tallystick.core.merkle import leaf_hash
 from tallystick.core.note import Note
-from tallystick.core.pruned import Absent, RecordsPruned
-from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
+from tallystick.core.record import Record
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
-from tallystick.core.system import EpochClosed, EpochOpened, Genesis
+from tallystick.core.system import Genesis
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.delivery import Delivery
 from tallystick.evidence.ranges import Ranges
-from tallystick.limits import BUNDLE_HASHES_MAX, BUNDLE_RECORDS_MAX, FILTERED_RECORDS_MAX, MANIFEST_BYTES_MAX
+from tallystick.limits import BUNDLE_HASHES_MAX, FILTERED_RECORDS_MAX
 from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store, StoredRecord
-from tallystick.store.reading import absent_ranges, evidence_key, fetch_lines, read_lines, read_record, tile_hashes
+from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, tile_hashes
 
 EXPORTED: Final = "tallystick.evidence.exported"
 TOOL: Final = "tallystick"
@@ -130,11 +128,10 @@ def export(
         work = _Export(source, selection, delivery, progress)
         manifest, warnings = work.manifest(vouch)
         data = manifest.render()
-        if len(data) > MANIFEST_BYTES_MAX:
-            raise RejectedError("the manifest would be too large", cure="export a smaller range, or fewer records")
+        _check_readable(data)
         delivery.write(MANIFEST_FILE, data)
         delivery.write(SEAL_FILE, sign_file(data, work.evidence_key, namespace=BUNDLE_NAMESPACE))
-        delivery.make_views(data, work.evidence_key)
+        delivery.finish(data, work.evidence_key)
         # A crash from here on leaves an export that is recorded, and was not handed over; never the other way.
         sealed = source.seal_own([OwnEvent(EXPORTED, _exported_payload(manifest, data), actor)])[0]
         delivery.hand_over()
@@ -151,6 +148,17 @@ def export(
         position=sealed.position,
         warnings=tuple(warnings),
     )
+
+
+def _check_readable(data: bytes) -> None:
+    """What nobody would take is not made: the manifest must be within the bounds that its readers have."""
+    try:
+        Manifest.parse(data)
+    except RejectedError as error:
+        cure = "export a smaller range, or fewer records, or ask less at once"
+        raise RejectedError(
+            f"no verifier would take the bundle: {error.problem}", place="manifest", cure=cure
+        ) from error
 
 
 def _exported_payload(manifest: Manifest, data: bytes) -> dict[str, object]:
@@ -180,14 +188,15 @@ class _Export:
 
     def manifest(self, vouch: Vouch) -> tuple[Manifest, Sequence[str]]:
         """Write the records; the manifest that goes with them, and warnings."""
-        absent, prune = self._lawfully_absent()
-        epochs, beside = self._beside(prune)
+        beside = Beside(self._store, self._source.search, size=self._size)
+        complete = self._positions is None
+        absent, prune = beside.absent(self._first, self._end) if complete else (Ranges(), None)
+        epochs, others = beside.of(range(self._first, self._end) if self._positions is None else self._positions, prune)
         hashes: list[bytes] = []
-        written = self._written(beside, hashes)
+        written = self._written(others, hashes)
         if written.root(self._size) != Checkpoint.parse(Note.parse(self._checkpoint).text).root:
             raise TamperError("the records do not lead to the signed root, and nothing is exported: run a verification")
-        if not written.count:
-            raise NotFoundError(_NOTHING)
+        self._check_count(written.count, absent)
         if len(hashes) > BUNDLE_HASHES_MAX:
             raise RejectedError("the records lie too far apart", cure="export the whole range, or fewer records")
         source, genesis = self._source, read_record(self._store, 0)
@@ -207,7 +216,7 @@ class _Export:
             start_checkpoint=self._selection.start_checkpoint,
             checkpoint=checkpoint,
             genesis=genesis.line,
-            records=tuple(record.line for record in beside if record.position),
+            records=tuple(record.line for record in others if record.position),
             hashes=tuple(hashes),
             mac_keys=tuple((epoch, epoch_key(event_mac, epoch)) for epoch in epochs),
             tokens=tuple(tokens),
@@ -217,6 +226,18 @@ class _Export:
             tool=TOOL,
         )
         return manifest, warnings
+
+    def _check_count(self, count: int, absent: Ranges) -> None:
+        """A prune may have come between the look at what is absent and the reading."""
+        if not count:
+            raise NotFoundError(_NOTHING)
+        if self._positions is None:
+            gone = absent.below(self._end) - absent.below(self._first)
+            expected = self._end - self._first - gone
+        else:
+            expected = len(self._positions)
+        if count != expected:
+            raise ConflictError("records were pruned while they were exported: export again")
 
     # ---------------------------------------------------------------------------- what, and under which head
 
@@ -268,56 +289,6 @@ class _Export:
         if head is None:
             raise StoreError("the ledger has lost its head: run a verification")
         return head
-
-    # ------------------------------------------------------------------------- what stands beside the records
-
-    def _lawfully_absent(self) -> tuple[Ranges, int | None]:
-        """What no record is at in a complete range, as the newest prune that fits says, and where that prune is."""
-        nothing, below = Ranges(), self._store.pruned_below()
-        if self._positions is not None or below <= self._first:
-            return nothing, None
-        every = Ranges()
-        every.extend(absent_ranges(self._store, 0, below))
-        if not any(True for _ in every.within(self._first, self._end)):
-            return nothing, None
-        for position in self._own_positions(Query(event_types=("tallystick.records.pruned",)), newest_first=True):
-            pruned = RecordsPruned.of(read_record(self._store, position))
-            if pruned.end <= below and Absent.over(every.within(0, pruned.end)) == pruned.absent:
-                return every, position
-        raise TamperError("records are absent for which no prune speaks, and nothing is exported: run a verification")
-
-    def _beside(self, prune: int | None) -> tuple[list[int], list[Record]]:
-        """The epochs of the records, and the records that verifying needs beside them, the genesis too, in order."""
-        wanted = {*self._own_positions(Query(event_types=(KEY_ROTATED,)))} | ({prune} if prune is not None else set())
-        opened, closed = {}, {}
-        for position in self._own_positions(Query(event_types=(EPOCH_OPENED, EPOCH_CLOSED))):
-            record = read_record(self._store, position)
-            if record.event_type == EPOCH_OPENED:
-                opened[EpochOpened.of(record).epoch] = position
-            else:
-                closed[EpochClosed.of(record).epoch] = position
-        epochs = [epoch for epoch, at in sorted(opened.items()) if self._has_any(at, closed.get(epoch, self._size - 1))]
-        if not epochs:  # the genesis alone stands before the opening of epoch 0
-            epochs = [0]
-        for epoch in epochs:
-            wanted |= {opened[epoch], closed[epoch]}
-        taken = frozenset(self._positions or ())
-        inside = range(self._first, self._end) if self._positions is None else taken
-        beside = sorted(position for position in {0, *wanted} if position not in inside)
-        if len(beside) > BUNDLE_RECORDS_MAX:
-            raise RejectedError("the records are of too many epochs", cure="export a smaller range")
-        return epochs, [read_record(self._store, position) for position in beside]
-
-    def _has_any(self, opened: int, closed: int) -> bool:
-        """Whether there are records of the export from an opening to its close."""
-        if self._positions is None:
-            return opened < self._end and closed >= self._first
-        at = bisect_left(self._positions, opened)
-        return at < len(self._positions) and self._positions[at] <= closed
-
-    def _own_positions(self, query: Query, *, newest_first: bool = False) -> Iterator[int]:
-        found = self._source.search.scan(query, end=self._size, newest_first=newest_first)
-        return _positions(found)
 
     # ------------------------------------------------------------------------------------------- the records
 
