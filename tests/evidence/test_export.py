@@ -107,6 +107,16 @@ def test_a_bundle_of_all_is_complete_and_holds(ledger: Ledger, tmp_path: Path, c
     assert check(ledger, tmp_path / "all", clock).findings == ()
 
 
+@pytest.mark.parametrize("end", [None, 1, 2])
+def test_a_ledger_without_events_is_a_bundle_too(tmp_path: Path, end: int | None) -> None:
+    with tallystick.open(tmp_path / "ledger") as ledger:
+        exported = ledger.export(tmp_path / "out", end=end)
+
+        assert exported.count == (end or 3)
+        assert verify_bundle(tmp_path / "out", trust=trust_of(ledger)).findings == ()
+        assert ledger.verify().holds
+
+
 def test_the_ledger_records_who_exported_what(ledger: Ledger, tmp_path: Path) -> None:
     exported = ledger.export(tmp_path / "out", [parse_terms(["actor=jane"])], first=5, end=50, actor="auditor-ann")
 

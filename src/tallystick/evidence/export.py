@@ -45,6 +45,9 @@ EXPORTED: Final = "tallystick.evidence.exported"
 TOOL: Final = "tallystick"
 
 _NOTHING: Final = "nothing fits, and a bundle proves nothing of what is not there"
+_FIRST_OPENING: Final = 1
+"""Where epoch 0 is opened: the genesis before it says that it is of that epoch, too."""
+
 _CHUNK_RECORDS: Final = 1_024
 _ATTEMPTS: Final = 10
 """Changes of keys by others, while an export begins, before it gives up."""
@@ -269,10 +272,10 @@ class _Export:
         if up_to_close and self._first >= head.epoch_at and head.size == head.epoch_at + 1:
             raise NotFoundError("there is nothing new to export")
         if up_to_close:
-            if head.size > head.epoch_at + 1:  # else the epoch was closed just now
+            if head.size > head.epoch_at + 1 or head.epoch_at == _FIRST_OPENING:  # else one was closed just now
                 self._source.change_epoch()
             self._end = self._head().epoch_at
-        elif last >= head.epoch_at:
+        elif max(last, _FIRST_OPENING) >= head.epoch_at:
             self._source.change_epoch()
 
     def _settle_head(self) -> tuple[int, bytes, Ed25519PrivateKey]:

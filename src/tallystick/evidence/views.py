@@ -66,13 +66,11 @@ class HtmlView:
         self.path: Final = path
         self._file: Final = path.open("w", encoding="utf-8")
         self._count = 0
-        self._file.write(_PAGE_HEAD + "".join(f"<th>{name.replace('_', ' ')}</th>" for name in _COLUMNS))
-        self._file.write("</tr></thead><tbody>\n")
+        self._file.write(_PAGE_HEAD)
 
     def add(self, lines: Sequence[bytes]) -> None:
         for line in lines[: max(0, HTML_RECORDS_MAX - self._count)]:
-            cells = "".join(f"<td><bdi>{escape(visible(cell))}</bdi></td>" for cell in _cells(line))
-            self._file.write(f"<tr>{cells}</tr>\n")
+            self._file.write(_row(line))
         self._count += len(lines)
 
     def finish(self) -> None:
@@ -94,6 +92,23 @@ VIEWS: Final[Mapping[str, Any]] = {"csv": CsvView, "html": HtmlView}
 def visible(text: str) -> str:
     """Text with what cannot be seen written out, so that nothing is hidden from whoever reads it."""
     return "".join(one if one.isprintable() or one == "\n" else f"\\u{ord(one):04x}" for one in text)
+
+
+def _row(line: bytes) -> str:
+    """One record as a row of the page: where, when, what, who, and what it says."""
+    cells = dict(zip(_COLUMNS, _cells(line), strict=True))
+    text = {name: f"<bdi>{escape(visible(cell))}</bdi>" for name, cell in cells.items()}
+    occurred = f"<small>occurred {text['occurred_at']}</small>" if cells["occurred_at"] else ""
+    labels = f"<small>{text['labels']}</small>" if cells["labels"] else ""
+    context = f"<small><code>{text['context']}</code></small>" if cells["context"] != "{}" else ""
+    return (
+        f"<tr><td>{text['position']}</td><td>{text['recorded_at']}{occurred}</td>"
+        f"<td><b>{text['event_type']}</b><small>{text['entity_id']}, version {text['entity_version']}</small>"
+        f"{labels}</td>"
+        f"<td>{text['actor']}</td>"
+        f"<td><code>{text['payload']}</code>{context}"
+        f"<small>id {text['id']}<br>SHA-256 {text['hash']}</small></td></tr>\n"
+    )
 
 
 def _cells(line: bytes) -> list[str]:
@@ -121,11 +136,17 @@ _PAGE_HEAD: Final = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem; color: #1d2430; background: #fff }
-table { border-collapse: collapse; width: 100% }
+h1 { font-size: 1.4rem }
+table { border-collapse: collapse; width: 100%; table-layout: fixed }
 th { position: sticky; top: 0; background: #eef1f5; text-align: left; font-weight: 600 }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid #dde2e9; vertical-align: top }
-td { overflow-wrap: anywhere; max-width: 26rem; font-variant-numeric: tabular-nums }
-td:nth-child(9), td:nth-child(10), td:nth-child(12) { font: 12px/1.4 ui-monospace, monospace }
-td:nth-child(-n+4) { white-space: nowrap }
+th, td { padding: .45rem .6rem; border-bottom: 1px solid #dde2e9; vertical-align: top; overflow-wrap: anywhere }
+th:nth-child(1) { width: 4.5rem } th:nth-child(2) { width: 15.5rem } th:nth-child(3) { width: 17rem }
+th:nth-child(4) { width: 9rem }
+td { font-variant-numeric: tabular-nums }
+code { font: 12.5px/1.5 ui-monospace, monospace }
+small { display: block; color: #5b6574; font-size: 12px }
+@media print { body { margin: 0 } th { position: static } }
 </style></head>
-<body><h1>Exported records</h1><table><thead><tr>"""
+<body><h1>Exported records</h1><table>
+<thead><tr><th>position</th><th>recorded</th><th>what</th><th>who</th><th>says</th></tr></thead><tbody>
+"""
