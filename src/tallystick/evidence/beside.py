@@ -50,7 +50,7 @@ class Beside:
         raise TamperError("records are absent for which no prune speaks, and nothing is exported: run a verification")
 
     def of(self, taken: Sequence[int], prune: int | None) -> tuple[list[int], list[Record]]:
-        """The epochs of the records at these positions, and what has to stand beside them, in order, the genesis too."""
+        """The epochs of the records at these positions, and what stands beside them, the genesis too, in order."""
         opened, closed = self._epochs()
         epochs = [
             epoch for epoch, at in sorted(opened.items()) if _any_within(taken, at, closed.get(epoch, self._size))
