@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-read bench-evidence lint fix clean
+.PHONY: help setup demo test bench bench-read bench-evidence lint fix verifier clean
 
 help:  ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
@@ -41,6 +41,13 @@ lint: .venv/ready  ## Check format, lint and types
 fix: .venv/ready  ## Format the code and mend what the linter can
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+verifier: .venv/ready  ## Pack the verifier into one file, dist/tallystick-verify.pyz
+	@rm -rf build/verifier && mkdir -p build/verifier dist
+	@cp -R verifier/src/tallystick_verify build/verifier/ && rm -rf build/verifier/tallystick_verify/__pycache__
+	@cp verifier/pyz_main.py build/verifier/__main__.py
+	@$(RUN) -m zipapp build/verifier -c -p "/usr/bin/env python3" -o dist/tallystick-verify.pyz
+	@$(RUN) dist/tallystick-verify.pyz --help >/dev/null && echo "dist/tallystick-verify.pyz"
 
 clean:  ## Remove .venv, caches and build products
 	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -27,7 +27,7 @@ FUNCTION_LINES_MAX: Final = 50
 POSITIONAL_MAX: Final = 5
 HEAD_LINES_MAX: Final = 10
 EXEMPTIONS_MAX: Final = 5
-VERIFIER_LINES_MAX: Final = 800
+VERIFIER_LINES_MAX: Final = 1400
 
 BUILTINS: Final = frozenset(dir(builtins))
 
