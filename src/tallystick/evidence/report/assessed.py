@@ -16,7 +16,7 @@ def overview(found: Assessed) -> tuple[Node, ...]:
     """All controls, those with gaps first."""
     return (
         Table(
-            title="Controls",
+            title="",
             columns=("Control", "What it asks for", "Evidence", "Events", "Who", "First", "Last"),
             rows=tuple(map(_row, found.controls)),
             source=_source(found),
@@ -40,7 +40,7 @@ def gaps(found: Assessed) -> tuple[Node, ...]:
     )
     remarks = dict.fromkeys(remark for each in found.controls for remark in each.remarks)
     table = Table(
-        title="Gaps",
+        title="",
         columns=("Control", "What it asks for", "Time", "What is missing"),
         rows=rows,
         source=_source(found),

@@ -169,7 +169,7 @@ def _ranking(chart: Chart) -> str:
         parts.append(
             f'<rect x="{_RANK_LABEL}" y="{y}" width="{width:.1f}" height="{_RANK_ROW - 8}" fill="{COLOURS[0]}"/>'
         )
-        shown = label if len(label) <= 44 else f"{label[:20]}…{label[-23:]}"
+        shown = label if len(label) <= 40 else f"{label[:17]}…{label[-22:]}"
         parts.append(_text(_RANK_LABEL - 8, y + 12.5, shown, anchor="end"))
         parts.append(_text(_RANK_LABEL + width + 6, y + 12.5, _number(value)))
     return _wrapped(chart, 12 + _RANK_ROW * len(values), parts)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
-from tallystick.core.member import MemberPath
 from tallystick.core.record import Record
-from tallystick.core.system import SYSTEM_ENTITY
-from tallystick.core.upcast import ABSENT
 from tallystick.errors import RejectedError
 from tallystick.evidence.assessment import Progress
 from tallystick.evidence.period import When, shown
 from tallystick.evidence.report.assessed import details, gaps, overview
 from tallystick.evidence.report.blocks import Cell, Chart, Counted, Entry, Node, Table, Timeline, visible
+from tallystick.evidence.report.telling import HEADS, actor_of, change_of, column_reader, details_of
 from tallystick.evidence.report.view import Assessed, Found, FoundSeries, FoundState, FoundTurns, View
 from tallystick.read.bucketed import moment_of
 
@@ -26,22 +25,6 @@ CALLS_MAX: Final = 300
 """Questions of one report."""
 
 Blocks = tuple[Node, ...]
-
-_HEADS: Final = {
-    "time": "When",
-    "actor": "Who",
-    "event_type": "What",
-    "entity_id": "About",
-    "position": "Record",
-    "recorded_at": "Recorded",
-    "occurred_at": "Occurred",
-    "labels": "Labels",
-    "id": "Id",
-    "details": "Details",
-}
-_PLAIN: Final = (*_HEADS, "entity_version", "event_version", "hash")
-_PASSED_OVER: Final = ("eventVersion", "userIdentity", "responseElements", "requestID", "eventID")
-"""Members of CloudTrail's that say in a line nothing that the record's own members do not."""
 
 
 class Functions:
@@ -130,9 +113,9 @@ class Functions:
         _check(found, Found, "table")
         columns = [*columns] or ["time", "actor", "event_type", "entity_id", "details"]
         paths = [column.partition("=")[0] for column in columns]
-        heads = [column.partition("=")[2] or _HEADS.get(path, path.rpartition(".")[2]) for column, path in
+        heads = [column.partition("=")[2] or HEADS.get(path, path.rpartition(".")[2]) for column, path in
                  zip(columns, paths, strict=True)]  # fmt: skip
-        readers = [_column(path, found.time) for path in paths]
+        readers = [column_reader(path, found.time) for path in paths]
         rows = tuple(tuple(Cell(reader(record)) for reader in readers) for record in found.records)
         numbers = tuple(index for index, path in enumerate(paths) if path in ("position", "entity_version"))
         return (
@@ -151,10 +134,7 @@ class Functions:
         _check(found, FoundSeries, "chart")
         if kind not in ("bars", "lines"):
             raise RejectedError(f"there is no chart {str(kind)[:20]!r}", cure="say bars or lines")
-        labels = [*dict.fromkeys(point.label for point in found.points)]
-        if len(labels) > CHART_LABELS_MAX:
-            cure = "ask for a wider one, or for less time"
-            raise RejectedError(f"{len(labels)} buckets in a chart; at most {CHART_LABELS_MAX}", cure=cure)
+        labels, note = _axis(found)
         groups = _largest(found)
         values: dict[str, dict[str, float]] = {name: {} for name in dict.fromkeys(groups.values())}
         for point in found.points:
@@ -173,7 +153,7 @@ class Functions:
                 ),
                 source=found.source,
                 unit=unit,
-                note="" if labels else "No record fits.",
+                note=note,
             ),
         )
 
@@ -207,10 +187,10 @@ class Functions:
         _check(found, (Found, FoundTurns), "timeline")
         moment = moment_of(found.time)
         if isinstance(found, Found):
-            entries = [(record, _details(record)) for record in found.records]
+            entries = [(record, details_of(record)) for record in found.records]
         else:
             entries = [
-                (turn.record, [(change.member, _change(change.old, change.new)) for change in turn.changes])
+                (turn.record, [(change.member, change_of(change.old, change.new)) for change in turn.changes])
                 for turn in found.turns
             ]
         count, total = len(entries), found.total
@@ -221,7 +201,7 @@ class Functions:
                     Entry(
                         when=shown(moment(record.members)),
                         what=f"{record.event_type} · {visible(record.entity_id, characters_max=200)}",
-                        who=_actor(record),
+                        who=actor_of(record),
                         details=tuple((visible(name, characters_max=60), text) for name, text in told[:12]),
                         position=record.position,
                     )
@@ -297,6 +277,21 @@ def _largest(found: FoundSeries) -> dict[str, str]:
     return {**kept, **dict.fromkeys(others, "others")}
 
 
+def _axis(found: FoundSeries) -> tuple[list[str], str]:
+    """The labels of a chart: every bucket from the first to the last, or only those with records, and a note."""
+    labels = [*dict.fromkeys(point.label for point in found.points)]
+    if not labels:
+        return [], "No record fits."
+    if len(labels) > CHART_LABELS_MAX:
+        cure = "ask for a wider one, or for less time"
+        raise RejectedError(f"{len(labels)} buckets in a chart; at most {CHART_LABELS_MAX}", place="width", cure=cure)
+    buckets = found.calendar.range(found.points[0].start, found.points[-1].end)
+    every = [found.calendar.label(start) for start, _ in islice(buckets, CHART_LABELS_MAX + 1)]
+    if len(every) > CHART_LABELS_MAX:
+        return labels, f"Only each {found.calendar.width} in which there is something."
+    return every, ""
+
+
 def _short_label(label: str) -> str:
     """`2026-03-15T10:00:00Z` as people read it on an axis."""
     date, _, rest = label.partition("T")
@@ -314,7 +309,7 @@ def _member_row(
 ) -> tuple[Cell, ...]:
     if record is None:
         return (Cell(visible(name)), Cell(visible(value)), Cell(""), Cell(""), Cell(""))
-    made = f"{_actor(record)}, {record.event_type}"
+    made = f"{actor_of(record)}, {record.event_type}"
     return (
         Cell(visible(name)),
         Cell(visible(value)),
@@ -322,52 +317,3 @@ def _member_row(
         Cell(made),
         Cell(str(record.position)),
     )
-
-
-def _actor(record: Record) -> str:
-    if record.actor is None:
-        return "the ledger itself" if record.entity_id == SYSTEM_ENTITY else "nobody named"
-    name = record.actor.get("name")
-    id_ = visible(record.actor["id"], characters_max=200)
-    return f"{visible(name, characters_max=100)} ({id_})" if name and name != record.actor["id"] else id_
-
-
-def _column(path: str, time: str) -> Callable[[Record], str]:
-    """How to read one column of a record."""
-    moment = moment_of(time)
-    special: dict[str, Callable[[Record], str]] = {
-        "time": lambda record: shown(moment(record.members)),
-        "actor": _actor,
-        "labels": lambda record: visible(", ".join(record.labels)),
-        "details": lambda record: "; ".join(f"{visible(name, characters_max=60)}: {text}" for name, text in
-                                            _details(record)[:6]),
-        "hash": lambda record: record.hash.hex(),
-    }  # fmt: skip
-    if path in special:
-        return special[path]
-    if path in _PLAIN:
-        return lambda record: visible(record.members[path] if record.members[path] is not None else "")
-    parsed, end = MemberPath.parse_start(path)
-    if parsed is None or end != len(path) or parsed.parts[0] not in ("payload", "context", "actor"):
-        cure = f"use {', '.join(_PLAIN)}, or a member such as payload.reason"
-        raise RejectedError(f"there is no column {path[:60]!r}", place="columns", cure=cure)
-    return lambda record: ", ".join(visible(value) for value in parsed.values(record.members))
-
-
-def _details(record: Record) -> list[tuple[str, str]]:
-    """What a payload says, in few words: a change as its old and new value."""
-    payload = record.payload
-    told: list[tuple[str, str]] = []
-    if {"field", "new_value"} <= payload.keys():
-        told.append((str(payload["field"]), _change(payload.get("old_value", ABSENT), payload["new_value"])))
-    passed = ("field", "old_value", "new_value", *_PASSED_OVER) if told else _PASSED_OVER
-    for name, value in payload.items():
-        if name not in passed and value is not None:
-            told.append((name, visible(value, characters_max=160)))
-    return told
-
-
-def _change(old: object, new: object) -> str:
-    before = "(none)" if old is ABSENT or old is None else visible(old, characters_max=120)
-    after = "(none)" if new is ABSENT or new is None else visible(new, characters_max=120)
-    return f"{before} → {after}"

@@ -51,7 +51,7 @@ class FoundSeries:
     """A series, by start and then by group."""
 
     points: tuple[Point, ...]
-    width: str
+    calendar: Calendar
     group: str | None
     measure: str
     source: Source
@@ -148,6 +148,7 @@ class View:
     ) -> FoundSeries:
         """Records by buckets of time. By a selector they can only be counted."""
         queries, source = self._asked(terms, selector, after, before)
+        calendar = Calendar(width, zone)
         how = f"{measure} per {width}{f' and {group}' if group else ''}, {zone}, by {self.window.time} time"
         if len(queries) == 1:
             found = self._ledger.series(
@@ -162,8 +163,10 @@ class View:
         elif measure != "count":
             raise RejectedError("a selector can only be counted", place="measure", cure="ask by terms")
         else:
-            points = tuple(self._bucketed(queries, Calendar(width, zone), group))
-        return FoundSeries(points=points, width=width, group=group, measure=measure, source=replace(source, how=how))
+            points = tuple(self._bucketed(queries, calendar, group))
+        return FoundSeries(
+            points=points, calendar=calendar, group=group, measure=measure, source=replace(source, how=how)
+        )
 
     def state(self, entity_id: str, as_of: When) -> FoundState:
         """What an entity was at a time, by default at the end of the report's, by the report's clock."""
@@ -270,4 +273,7 @@ class View:
 
 
 def _instant(moment: int) -> Moment:
-    return Moment.parse(timestamp.render(moment))
+    """The moment; the last one of a day is that day, so that people read a date."""
+    date = timestamp.render(moment)[:10]
+    day = Moment.parse(date)
+    return day if day.end == moment + 1 else Moment.parse(timestamp.render(moment))
