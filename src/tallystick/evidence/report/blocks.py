@@ -24,7 +24,12 @@ def visible(value: object, *, characters_max: int = CELL_CHARACTERS_MAX) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     if len(text) > characters_max:
         text = f"{text[: characters_max - 1]}…"
-    return text if text.isprintable() else "".join(map(_shown, text))
+    return printable(text)
+
+
+def printable(text: str, *, but: str = "") -> str:
+    """The text with everything unprintable as a JSON escape, but for these characters."""
+    return text if text.isprintable() else "".join(_shown(each) if each not in but else each for each in text)
 
 
 def _shown(character: str) -> str:

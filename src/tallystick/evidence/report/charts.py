@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape as escape_xml
+from xml.sax.saxutils import quoteattr
 
-from tallystick.evidence.report.blocks import Chart
+from tallystick.evidence.report.blocks import Chart, printable
 
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#595959", "#d55e00")
 _INK: Final = "#3a4149"
@@ -27,6 +28,11 @@ _RANK_ROW: Final = 24
 _RANK_LABEL: Final = 290
 _CHARACTER: Final = 6.4
 """The width of a character at 11 pixels, about."""
+
+
+def escape(text: str) -> str:
+    """Any text, as XML that shows it."""
+    return escape_xml(printable(text))
 
 
 def svg(chart: Chart) -> str:
@@ -181,7 +187,8 @@ def _wrapped(chart: Chart, height: float, parts: Iterable[str]) -> str:
     told = f"{len(chart.labels)} labels, {chart.labels[0]} to {chart.labels[-1]}. In all, {sums}."
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" '
-        f'height="{height:.0f}" role="img" aria-label={quoteattr(title)} font-family={quoteattr(_FONT)} font-size="11">'
+        f'height="{height:.0f}" role="img" aria-label={quoteattr(printable(title))} '
+        f'font-family={quoteattr(_FONT)} font-size="11">'
         f"<title>{escape(title)}</title><desc>{escape(told)}</desc>{''.join(parts)}</svg>"
     )
 

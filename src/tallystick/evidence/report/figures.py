@@ -99,7 +99,7 @@ class Functions:
         note = "" if rows else "Nothing was known of it then."
         return (
             Table(
-                title=title or f"State of {visible(found.entity_id)} {found.described}",
+                title=visible(title) if title else f"State of {visible(found.entity_id)} {found.described}",
                 columns=("Member", "Value", "Since", "Made so by", "Record"),
                 rows=rows,
                 source=found.source,
@@ -120,7 +120,7 @@ class Functions:
         numbers = tuple(index for index, path in enumerate(paths) if path in ("position", "entity_version"))
         return (
             Table(
-                title=title,
+                title=visible(title),
                 columns=tuple(visible(head) for head in heads),
                 rows=rows,
                 source=found.source,
@@ -144,7 +144,7 @@ class Functions:
         absent = 0 if found.measure == "count" else None
         return (
             Chart(
-                title=title,
+                title=visible(title),
                 kind="lines" if kind == "lines" else "bars",
                 labels=tuple(map(_short_label, labels)),
                 series=tuple(
@@ -173,7 +173,7 @@ class Functions:
         note = f"The first {len(first)} of {len(totals)}." if len(totals) > len(first) else ""
         return (
             Chart(
-                title=title,
+                title=visible(title),
                 kind="ranking",
                 labels=tuple(visible(name, characters_max=120) for name, _ in first),
                 series=(("records", tuple(count for _, count in first)),),
@@ -196,7 +196,7 @@ class Functions:
         count, total = len(entries), found.total
         return (
             Timeline(
-                title=title,
+                title=visible(title),
                 entries=tuple(
                     Entry(
                         when=shown(moment(record.members)),
@@ -300,7 +300,7 @@ def _short_label(label: str) -> str:
 
 def _cut_note(count: int, total: int, empty: str) -> str:
     if not total:
-        return empty or "No record fits."
+        return visible(empty) if empty else "No record fits."
     return f"{count:,} of {total:,} records." if total > count else ""
 
 

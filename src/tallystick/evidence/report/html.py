@@ -7,7 +7,7 @@ list of what may be there, as a second lock; charts are drawn by `charts` alone 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from html import escape
+from html import escape as escape_html
 from importlib.resources import files
 from typing import Final
 
@@ -30,6 +30,7 @@ from tallystick.evidence.report.blocks import (
     Table,
     Timeline,
     Words,
+    printable,
 )
 from tallystick.evidence.report.charts import svg
 
@@ -44,6 +45,11 @@ _ATTRIBUTES: Final = {"*": {"class"}, "a": {"href"}, "th": {"scope"}}
 
 _SHORT: Final = 24
 """Characters of a cell that is not broken over lines."""
+
+
+def escape(text: str) -> str:
+    """Any text, as HTML that shows it: the one way in which text gets into the file."""
+    return escape_html(printable(text))
 
 
 def render(page: Page) -> str:
@@ -115,7 +121,8 @@ def _node(node: Node, page: Page) -> Iterator[str]:
         case Quote():
             yield f"<blockquote>{''.join(part for inner in node.nodes for part in _node(inner, page))}</blockquote>"
         case Code():
-            yield f"<pre><code>{escape(node.text)}</code></pre>"
+            lines = "\n".join(map(escape, node.text.split("\n")))
+            yield f"<pre><code>{lines}</code></pre>"
         case Rule():
             yield "<hr>"
         case Grid():

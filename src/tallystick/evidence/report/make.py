@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from tallystick.core.checkpoint import Checkpoint
 from tallystick.errors import RejectedError
 from tallystick.evidence.assessment import Progress
 from tallystick.evidence.controls import Catalogue
@@ -51,18 +52,20 @@ def make(
     period: Period,
     catalogue: Catalogue,
     given: Mapping[str, str] | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Made:
-    """Fill in a document from the ledger as it is now. Raises `RejectedError` with the document's line.
+    """Fill in a document from the ledger as it is now, or as it was at a checkpoint of it.
 
     `given` are the document's parameters as on a command line. `progress` is told how many questions were asked.
+    Raises `RejectedError` with the document's line.
     """
     values = document.values(given or {})
-    for name in values:
-        if name in _OURS:
-            raise RejectedError(f"the parameter {name!r} is ours", place=document.name, cure="call it something else")
-    view = View(ledger, period, catalogue, window_days=document.window_days)
+    view = View(ledger, period, catalogue, window_days=document.window_days, checkpoint=checkpoint)
     functions = Functions(view, progress=progress).by_name()
+    for name in values:
+        if name in _OURS or name in functions:
+            raise RejectedError(f"the parameter {name!r} is ours", place=document.name, cure="call it something else")
     facts = {
         "period": view.window.described,
         "clock": view.window.time,

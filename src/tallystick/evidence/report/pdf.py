@@ -7,7 +7,8 @@ So no text of an event can be Typst, whatever it says. Typst comes with the extr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -28,13 +29,18 @@ from tallystick.evidence.report.blocks import (
     Table,
     Timeline,
     Words,
+    printable,
 )
 from tallystick.evidence.report.charts import svg
 
 _WORD_CHARACTERS: Final = 18
 """After so many characters a long word may be broken, so that a column of hashes fits."""
 
+_LINE_CHARACTERS: Final = 80
+"""What fits on a line of the head: a hash is not broken there."""
+
 _BREAK: Final = "\u200b"
+_PIECE: Final = re.compile(r"[^:/,.=&_-]*[:/,.=&_-]?")
 
 
 def check() -> None:
@@ -49,10 +55,23 @@ def render(page: Page) -> bytes:
     compiled: bytes = typst.compile(
         layout,
         format="pdf",
-        sys_inputs={"page": json.dumps(_page(page), ensure_ascii=False)},
+        sys_inputs=inputs(page),
         timestamp=page.made_at // SECOND,
     )
     return compiled
+
+
+def inputs(page: Page) -> dict[str, str]:
+    """What `page.typ` is given: the report as JSON, in which no text has anything unprintable."""
+    return {"page": json.dumps(_cleaned(_page(page)), ensure_ascii=False)}
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value, but=f"\n{_BREAK}")
+    if isinstance(value, dict):
+        return {name: _cleaned(member) for name, member in value.items()}
+    return [_cleaned(member) for member in value] if isinstance(value, list) else value
 
 
 def _typst() -> Any:
@@ -68,7 +87,7 @@ def _page(page: Page) -> dict[str, Any]:
     return {
         "title": page.title,
         "description": page.description,
-        "facts": [[name, _breakable(value)] for name, value in page.facts],
+        "facts": [[name, _breakable(value, characters=_LINE_CHARACTERS)] for name, value in page.facts],
         "checkpoint": page.checkpoint,
         "nodes": [_node(node, page) for node in page.nodes],
     }
@@ -138,18 +157,22 @@ def _source(sources: Iterable[Source], page: Page) -> list[str]:
 
 
 def _widths(table: Table) -> list[int]:
-    """The share of each column: what its longest text wants, within reason."""
-    texts: list[Sequence[str]] = [
-        [name, *(row[index].text for row in table.rows)] for index, name in enumerate(table.columns)
-    ]
-    return [min(max(5, *map(len, column)) + 2, 44) for column in texts]
+    """The share of each column: what its texts want on average, but room for a long word."""
+    shares = []
+    for index, name in enumerate(table.columns):
+        texts = [name, *(row[index].text for row in table.rows)]
+        word = max(len(word) for text in texts for word in text.split(" "))
+        shares.append(round(min(max(sum(map(len, texts)) / len(texts), min(word, 18), 5), 70)) + 3)
+    return shares
 
 
-def _breakable(text: str) -> str:
+def _breakable(text: str, *, characters: int = _WORD_CHARACTERS) -> str:
     """The text with places to break in its long words. They are seen by nobody, and only in the PDF."""
-    return " ".join(
-        word
-        if len(word) <= _WORD_CHARACTERS
-        else _BREAK.join(word[start : start + _WORD_CHARACTERS] for start in range(0, len(word), _WORD_CHARACTERS))
-        for word in text.split(" ")
-    )
+    return " ".join(word if len(word) <= characters else _broken(word, characters) for word in text.split(" "))
+
+
+def _broken(word: str, characters: int) -> str:
+    """Breaks after punctuation where there is any, else after so many characters."""
+    parts = (part for part in _PIECE.findall(word) if part)
+    cut = (part[start : start + characters] for part in parts for start in range(0, len(part), characters))
+    return _BREAK.join(cut)

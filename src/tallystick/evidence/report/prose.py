@@ -134,7 +134,8 @@ class _Reading:
                 raise RejectedError("a figure inside a line", place=where, cure="give it a paragraph of its own")
             if isinstance(part, Counted):
                 sources.append(part.source)
-            yield replace(style, text=f"{part:,}" if isinstance(part, Counted) else part)
+            if part != "":
+                yield replace(style, text=f"{part:,}" if isinstance(part, Counted) else part)
 
     def _where(self, node: SyntaxTreeNode) -> str:
         try:

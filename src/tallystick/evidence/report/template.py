@@ -60,8 +60,8 @@ _READABLE: Final = (
 )
 """Values whose members an expression may read. Those of mappings are read as well."""
 
-_COUNTED: Final = "counted loop"
-"""The name of the function that counts the turns of loops: no name that a document could write."""
+_COUNTED: Final = "_counted"
+"""The name of the function that counts the turns of loops; documents may write no name with an underscore first."""
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "+": operators.add,
@@ -173,12 +173,14 @@ def _finalized(value: Any, kept: Placeholders) -> str:
 
 def _check(tree: nodes.Template, place: str) -> None:
     """Whether the document uses only what is read, and its loops counted."""
-    for node in tree.find_all(nodes.Node):
+    for node in [*tree.find_all(nodes.Node)]:  # a list, as counters are put in on the way
         if isinstance(node, nodes.EvalContextModifier | nodes.Helper | nodes.Stmt | nodes.Expr) and not isinstance(
             node, (*_STATEMENTS, *_EXPRESSIONS)
         ):
             name = type(node).__name__
             raise RejectedError(f"{name} is not read", place=f"{place}, line {node.lineno}", cure="use if, for and set")
+        if isinstance(node, nodes.Name) and node.name.startswith("_"):
+            raise RejectedError(f"the name {node.name[:40]}", place=f"{place}, line {node.lineno}")
         if isinstance(node, nodes.Assign) and not isinstance(node.target, nodes.Name):
             raise RejectedError("set names one value", place=f"{place}, line {node.lineno}")
         if isinstance(node, nodes.For):

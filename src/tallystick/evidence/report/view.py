@@ -94,16 +94,27 @@ class Assessed:
         return len(self.controls) - self.gaps
 
 
+def checkpoint_of(ledger: Ledger) -> Checkpoint:
+    """The newest checkpoint, its signature checked."""
+    return open_checkpoint(ledger.checkpoint(), [ledger.verifier_key], origin=ledger.origin)
+
+
 class View:
     """Answers for one report. `window` is the time that its questions are held to, if they do not say otherwise."""
 
-    def __init__(self, ledger: Ledger, period: Period, catalogue: Catalogue, *, window_days: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        period: Period,
+        catalogue: Catalogue,
+        *,
+        window_days: int,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         self._ledger: Final = ledger
         self._period: Final = period
         self._catalogue: Final = catalogue
-        self.checkpoint: Final[Checkpoint] = open_checkpoint(
-            ledger.checkpoint(), [ledger.verifier_key], origin=ledger.origin
-        )
+        self.checkpoint: Final = checkpoint_of(ledger) if checkpoint is None else checkpoint
         self.size: Final = self.checkpoint.size
         self.window: Final = period.window(window_days)
         self._selectors: Final = {
