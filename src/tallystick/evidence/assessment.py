@@ -8,9 +8,8 @@ more often. All that is counted lies below one size of the ledger, which the ass
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import merge
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
@@ -153,7 +152,8 @@ class Assessor:
         """The assessment of one control."""
         window = self.period.window(control.window_days)
         found = [(selector, self._look(selector, window)) for selector in control.selectors]
-        positions, moments = _once(each for _, each in found)
+        positions = sorted(set[int]().union(*(each.positions for _, each in found)))
+        seen = tuple(_seen(selector, each) for selector, each in found)
         actors = sorted(set[str]().union(*(each.actors for _, each in found)))
         return Assessment(
             control=control,
@@ -162,10 +162,10 @@ class Assessor:
             count=len(positions),
             actor_count=len(actors),
             actors=tuple(actors[:ACTORS_SHOWN]),
-            first=min(moments, default=None),
-            last=max(moments, default=None),
+            first=min((each.first for each in seen if each.first is not None), default=None),
+            last=max((each.last for each in seen if each.last is not None), default=None),
             samples=_samples(positions),
-            seen=tuple(_seen(selector, each) for selector, each in found),
+            seen=seen,
             gaps=tuple(self._gaps(control, window, dict(found), any_at_all=bool(positions))),
             remarks=tuple(self._remarks(control, window)),
         )
@@ -174,16 +174,15 @@ class Assessor:
         key = (selector.name, window)
         if key not in self._found:
             moment = moment_of(window.time)
-            parts, actors = [], set[str]()
+            moments, actors = dict[int, int](), set[str]()
             for query in selector.queries:
-                part = _Found(array("q"), array("q"), actors)
                 for record in self._ledger.records(window.of(query, size=self.size)):
-                    part.positions.append(record.position)
-                    part.moments.append(moment(record.members))
-                    if record.actor is not None:
-                        actors.add(record.actor["id"])
-                parts.append(part)
-            self._found[key] = _Found(*_once(parts), actors)
+                    members = record.members
+                    moments[members["position"]] = moment(members)
+                    if members["actor"] is not None:
+                        actors.add(members["actor"]["id"])
+            positions = array("q", sorted(moments))
+            self._found[key] = _Found(positions, array("q", map(moments.__getitem__, positions)), actors)
         return self._found[key]
 
     def _gaps(
@@ -226,16 +225,6 @@ class _Found:
     positions: array[int]
     moments: array[int]
     actors: set[str]
-
-
-def _once(parts: Iterable[_Found]) -> tuple[array[int], array[int]]:
-    """The records of several, each once."""
-    positions, moments = array("q"), array("q")
-    for position, moment in merge(*(zip(part.positions, part.moments, strict=True) for part in parts)):
-        if not positions or positions[-1] != position:
-            positions.append(position)
-            moments.append(moment)
-    return positions, moments
 
 
 def _seen(selector: Selector, found: _Found) -> Seen:
