@@ -10,11 +10,11 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-read lint fix clean
+.PHONY: help setup demo test bench bench-read bench-evidence lint fix clean
 
 help:  ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
-		printf 'make %-10s %s\n' "$$target" "$$sentence"; done
+		printf 'make %-15s %s\n' "$$target" "$$sentence"; done
 
 setup: .venv/ready  ## Make .venv with everything at the versions of uv.lock
 
@@ -29,6 +29,9 @@ bench: .venv/ready  ## Measure the speed, each figure beside a floor or a peer
 
 bench-read: .venv/ready  ## Measure the read side; ARGS="--records 10000000 --folder DIR" at full size
 	@$(RUN) -m benchmarks.read $(ARGS)
+
+bench-evidence: .venv/ready  ## Measure bundles: export and verify a million records
+	@$(RUN) -m benchmarks.evidence $(ARGS)
 
 lint: .venv/ready  ## Check format, lint and types
 	@.venv/bin/ruff format --check .

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -33,11 +33,18 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind, body) for _, kind, body in _BLOCK.findall(page.read_text("utf-8"))]
 
 
-def runnable() -> list[Path]:
-    return [page for page in PAGES if any(kind in ("sh", "python", "json") for kind, _ in blocks(page))]
+def runnable() -> list[Any]:
+    """The pages with code, each marked by the tools that its code needs."""
+    found = []
+    for page in PAGES:
+        codes = [body for kind, body in blocks(page) if kind in ("sh", "python", "json")]
+        if codes:
+            marks = [pytest.mark.ssh_keygen] if any("ssh-keygen" in body for body in codes) else []
+            found.append(pytest.param(page, marks=marks, id=page.relative_to(ROOT).as_posix()))
+    return found
 
 
-@pytest.mark.parametrize("page", runnable(), ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", runnable())
 def test_every_block_of_code_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
     _prepare(tmp_path)
     for kind, body in blocks(page):
@@ -57,10 +64,11 @@ def test_every_block_of_code_runs_as_it_stands(page: Path, tmp_path: Path) -> No
 
 def _prepare(folder: Path) -> None:
     """What pages take for granted: the command, and some files of other systems."""
-    command = folder / "bin" / "tallystick"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m tallystick "$@"\n')
-    command.chmod(0o755)
+    (folder / "bin").mkdir()
+    for name, module in (("tallystick", "tallystick"), ("tallystick-verify", "tallystick_verify")):
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        command.chmod(0o755)
     record = {
         "eventVersion": "1.08",
         "userIdentity": {"type": "IAMUser", "arn": "arn:aws:iam::1:user/jane", "userName": "jane"},
@@ -83,7 +91,7 @@ def _run(command: list[str], folder: Path, shown: str) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")},
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'verifier' / 'src'}",
     }
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{shown}\n{done.stdout}\n{done.stderr}"

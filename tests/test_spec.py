@@ -29,17 +29,22 @@ INPUT = (
 MOMENT = timestamp.parse("2026-03-03T09:30:00.000000Z")
 
 
-def worked_example() -> MemoryStore:
-    """The ledger of SPEC 1: master secret 00..1f, signing keys from seeds 01…, 02…, 03…, a nonce of zeros."""
+def example_keys() -> LedgerKeys:
+    """The keys of SPEC 1: master secret 00..1f, signing keys from seeds 01…, 02…, 03…"""
     root, checkpoint, evidence = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
-    keys = LedgerKeys.derive(bytes(range(32)), "acme", root=root, checkpoint=checkpoint, evidence=evidence)
+    return LedgerKeys.derive(bytes(range(32)), "acme", root=root, checkpoint=checkpoint, evidence=evidence)
+
+
+def worked_example() -> MemoryStore:
+    """The ledger of SPEC 1, with a nonce of zeros."""
+    keys = example_keys()
     genesis = Genesis(
         ledger="acme",
         origin="audit.example/acme",
         nonce=bytes(32),
-        root_key=root.public_key().public_bytes_raw(),
-        checkpoint_key=checkpoint.public_key().public_bytes_raw(),
-        evidence_key=evidence.public_key().public_bytes_raw(),
+        root_key=keys.root.public_key().public_bytes_raw(),
+        checkpoint_key=keys.checkpoint.public_key().public_bytes_raw(),
+        evidence_key=keys.evidence.public_key().public_bytes_raw(),
         epoch_records_max=1_000_000,
         epoch_seconds_max=86_400,
     )

@@ -74,10 +74,12 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
     "asking": ("core", "read"),
-    "ledger": ("asking", *FRONT_DOOR),
+    "proving": FRONT_DOOR,
+    "ledger": ("asking", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("evidence", *BUILT_ON_READ),
+    "evidence.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
     "govern.selection": ("core", "read", *STORED),
@@ -86,6 +88,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("serve", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
+    "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
@@ -103,7 +106,10 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "evidence.control_search",
     ),
     "click": ("cli",),
-    "cryptography": ("core", "evidence.authority", "evidence.witness", "keystore", "write"),
+    "cryptography": (
+        *("core", "keystore", "write"),
+        *("evidence.authority", "evidence.delivery", "evidence.export"),
+    ),
     "httpx2": ("evidence.post",),
     "jinja2": ("evidence.report",),
     "markdown_it": ("evidence.report",),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         TallystickError,
         TamperError,
     )
+    from tallystick.evidence.bundle_check import BundleFinding, BundleReport, verify_bundle
+    from tallystick.evidence.bundle_pair import PairReport, verify_pair
+    from tallystick.evidence.export import Exported
     from tallystick.evidence.findings import Finding, Report
     from tallystick.evidence.verify import verify
     from tallystick.ledger import Ledger
@@ -36,15 +39,19 @@ if TYPE_CHECKING:
     from tallystick.write.request import Sealed
 
 __all__ = [
+    "BundleFinding",
+    "BundleReport",
     "BusyError",
     "ConflictError",
     "DeniedError",
     "Difference",
     "Event",
+    "Exported",
     "Finding",
     "Ledger",
     "NotFoundError",
     "Page",
+    "PairReport",
     "Projection",
     "Proof",
     "Query",
@@ -61,9 +68,17 @@ __all__ = [
     "projection",
     "rebuild_index",
     "verify",
+    "verify_bundle",
+    "verify_pair",
 ]
 
 _HOMES: Final = {
+    "BundleFinding": "evidence.bundle_check",
+    "BundleReport": "evidence.bundle_check",
+    "Exported": "evidence.export",
+    "PairReport": "evidence.bundle_pair",
+    "verify_bundle": "evidence.bundle_check",
+    "verify_pair": "evidence.bundle_pair",
     "Difference": "read.state",
     "Page": "read.search",
     "Projection": "read.projection",

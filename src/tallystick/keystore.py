@@ -69,6 +69,20 @@ class Keystore:
             if not self.exists():
                 raise StoreError(f"could not make the keys in {self.folder}: {error}") from error
 
+    def make_key(self, name: str) -> None:
+        """Make one Ed25519 key of another purpose, in a folder that may hold nothing else, unless it is there."""
+        if self.folder is None:
+            self._secrets.setdefault(name, _pem(Ed25519PrivateKey.generate()))
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / f"{name}.key", _pem(Ed25519PrivateKey.generate()))
+            _sync_folder(self.folder)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise StoreError(f"could not make the key {name} in {self.folder}: {error}") from error
+
     def ledger_keys(self, ledger: str) -> LedgerKeys:
         """The keys for sealing one ledger. Raises `NotFoundError`, `DeniedError` or `RejectedError`."""
         return LedgerKeys.derive(

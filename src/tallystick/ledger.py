@@ -19,19 +19,18 @@ from tallystick.core.canonical import SURROGATE
 from tallystick.core.custody import OwnEvent
 from tallystick.core.event import Event
 from tallystick.core.keys import LedgerKeys
-from tallystick.core.merkle import consistency_path, inclusion_path
 from tallystick.core.note import VerifierKey
-from tallystick.core.proof import Proof
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
-from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.evidence.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
 from tallystick.govern.retention import Retention
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.limits import BATCH_EVENTS_MAX
+from tallystick.proving import Proving
 from tallystick.read.follower import Follower
 from tallystick.read.index import GroupKind, Progress, TimeKind, has_id
 from tallystick.read.live import Live
@@ -39,7 +38,7 @@ from tallystick.read.query import Query
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
-from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records, tile_hashes
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.write.accept import Acceptor
 from tallystick.write.request import Sealed
 from tallystick.write.sealer import Sealer
@@ -48,7 +47,7 @@ EventLike = Event | Mapping[str, Any] | bytes
 """An `Event`, a mapping of its members, or one JSON document in UTF-8."""
 
 
-class Ledger(Asking):
+class Ledger(Asking, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -65,9 +64,9 @@ class Ledger(Asking):
         progress: Progress | None = None,
         readonly: bool = False,
     ) -> None:
-        self._store: Final = store
+        self._store = store
         self._readonly: Final = readonly
-        self._location: Final = location
+        self._location = location
         self._keystore: Final = keystore
         self._clock: Final = clock
         self._progress: Final = progress
@@ -172,27 +171,6 @@ class Ledger(Asking):
             if not 0 <= position < size:
                 raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
         return read_record(self._store, position)
-
-    def checkpoint(self) -> bytes:
-        """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep."""
-        return self._head().checkpoint
-
-    def prove(self, position: int) -> Proof:
-        """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
-        head = self._head()
-        if not 0 <= position < head.size:
-            raise NotFoundError(f"there is no position {position} in {self.name}, which has {head.size} records")
-        path = inclusion_path(position, head.size, node=self._nodes(head))
-        return Proof(position, tuple(path), head.checkpoint)
-
-    def prove_consistency(self, old_size: int) -> list[bytes]:
-        """The proof that the newest checkpoint's tree begins with the tree of `old_size` (RFC 9162 2.1.4)."""
-        head = self._head()
-        return consistency_path(old_size, head.size, node=self._nodes(head))
-
-    def tile(self, level: int, index: int, width: int) -> bytes:
-        """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
-        return tile_hashes(self._store, level, index, width)
 
     def verify(
         self,
@@ -304,8 +282,19 @@ class Ledger(Asking):
             raise StoreError("the ledger has lost its head: run a verification")
         return head
 
-    def _nodes(self, head: Head) -> TileNodes:
-        return TileNodes(head.size, lambda level, index, width: tile_hashes(self._store, level, index, width))
+    def _export_source(self) -> Source:
+        reader = self._open_reader()
+        return Source(
+            store=self._store,
+            genesis=self.genesis,
+            search=reader.search,
+            questions=reader.questions,
+            catch_up=reader.catch_up,
+            change_epoch=self.change_epoch,
+            load_keys=self._load_keys,
+            seal_own=lambda events: self._open_sealer().seal_own(events),
+            clock=self._clock,
+        )
 
     def _find(self, event_id: str) -> int | None:
         if self._readonly and self._reader is None:  # too much to make an index for

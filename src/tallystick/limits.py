@@ -100,3 +100,33 @@ HOLDS_MAX: Final = 1_000
 HOLD_NAME_CHARACTERS_MAX: Final = 100
 REASON_CHARACTERS_MAX: Final = 1_000
 """Why something was ordered; a document belongs elsewhere, and its name and hash here."""
+
+MANIFEST_BYTES_MAX: Final = 67_108_864
+SEAL_BYTES_MAX: Final = 4_096
+"""A bundle's manifest and its signature: they are read whole."""
+
+BUNDLE_EVENTS_BYTES_MAX: Final = 2**40
+BUNDLE_LINES_MAX: Final = 2**31
+"""The records of a bundle: a stream, so that only its reading takes time."""
+
+BUNDLE_RECORDS_MAX: Final = 100_000
+"""Records and MAC keys beside the stream: two records and a key for each day of 130 years."""
+
+BUNDLE_HASHES_MAX: Final = 1_000_000
+"""Hashes of a bundle, and ranges of absent positions: both are held in memory."""
+
+FILTERED_RECORDS_MAX: Final = 100_000
+"""Records of a filtered bundle: each may need twenty hashes in the manifest."""
+
+FILTER_QUERIES_MAX: Final = 256
+FILTER_TERMS_MAX: Final = 256
+FILTER_TERM_CHARACTERS_MAX: Final = 4_096
+"""What a bundle says it was filtered by; for people."""
+
+TIMESTAMPS_MAX: Final = 16
+TIMESTAMP_BYTES_MAX: Final = 65_536
+"""Timestamps of a bundle, and one of them with its authority's chain of certificates."""
+
+POLICY_BYTES_MAX: Final = 65_536
+POLICY_LINES_MAX: Final = 256
+"""A trust file; C2SP asks for at least 32 logs, witnesses and groups."""

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tallystick import Ledger
 from tests.cli.conftest import ROOT, Run
-from tests.evidence.test_pack import export
 
 SPRING = ("--from", "2026-02-23", "--to", "2026-04-05", "--occurred")
 
 
 @pytest.fixture(autouse=True)
-def _clinic(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def _clinic(run: Run) -> None:
     """The ledger of the examples at ./audit."""
-    monkeypatch.setattr(Ledger, "export", export, raising=False)
     run("init")
     run("append", str(ROOT / "examples" / "events.jsonl"))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,52 +12,16 @@ import pytest
 import tallystick
 from tallystick import Ledger
 from tallystick.core import timestamp
+from tallystick.core.policy import Policy
 from tallystick.errors import RejectedError
 from tallystick.evidence.controls import load
 from tallystick.evidence.pack import Pack, make_pack
 from tallystick.evidence.period import Period
-from tallystick.read.query import Query
 from tests.evidence.reports import Seen
 
 ROOT: Final = Path(__file__).parents[2]
 NOW: Final = timestamp.parse("2026-04-06T00:00:00.000000Z")
 SPRING: Final = Period.between("2026-02-23", "2026-04-05", occurred=True, now=NOW)
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    path: Path
-    manifest_sha256: str
-    events_sha256: str
-    count: int
-    position: int
-
-
-def export(
-    ledger: Ledger,
-    folder: str | Path,
-    queries: Sequence[Query] = (),
-    /,
-    *,
-    end: int | None = None,
-    actor: str | Mapping[str, str] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Exported:
-    """Writes what fits, as the ledger's own export does, so that the pack can be tested without it."""
-    lines = [record.line for record in ledger.read(0, end) if any(query.takes(record) for query in queries)]
-    path = Path(folder)
-    path.mkdir()
-    (path / "events.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    sealed = ledger.append(event_type="evidence.exported", entity_id="bundle", actor=actor)
-    if progress is not None:
-        progress(len(lines), len(lines))
-    digest = hashlib.sha256(b"".join(lines)).hexdigest()
-    return Exported(path, digest, digest, len(lines), sealed.position)
-
-
-@pytest.fixture(autouse=True)
-def _export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ledger, "export", export, raising=False)
 
 
 @pytest.fixture
@@ -88,6 +50,9 @@ def test_a_pack_has_the_matching_records_and_a_report_that_names_them(clinic: Le
     text = Seen((tmp_path / "pack/report.html").read_text("utf-8")).text
     for told in (pack.exported.manifest_sha256, "SOC2/CC9.2", f"{size} records", "does not prove that the selection"):
         assert told in " ".join(text.split()), told
+    trust = Policy(logs=(clinic.verifier_key,)).render()
+    assert tallystick.verify_bundle(tmp_path / "pack/bundle", trust=trust).findings == ()
+    assert (clinic.get(pack.exported.position).actor or {})["id"] == "grace"
     found = json.loads((tmp_path / "pack/assessment.json").read_text("utf-8"))
     assert found == json.loads(json.dumps(pack.to_json()))
     assert found["bundle"]["records"] == 55

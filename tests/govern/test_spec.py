@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tallystick.core.custody import RetentionPolicy
-from tallystick.core.keys import LedgerKeys
 from tallystick.core.moment import DAY
 from tallystick.core.system import Genesis
 from tallystick.evidence.verify import verify_store
@@ -17,13 +14,12 @@ from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.memory import MemoryStore
 from tallystick.store.reading import read_record
 from tallystick.write.sealer import Sealer
-from tests.test_spec import MOMENT, SPEC, worked_example
+from tests.test_spec import MOMENT, SPEC, example_keys, worked_example
 
 
 def pruned_example() -> MemoryStore:
     """A policy of ninety days is set at once, and a prune ordered a day after they are over."""
-    root, checkpoint, evidence = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
-    keys = LedgerKeys.derive(bytes(range(32)), "acme", root=root, checkpoint=checkpoint, evidence=evidence)
+    keys = example_keys()
     store, ids, now = worked_example(), IdMaker(random=bytes), [MOMENT]
     for _ in range(3):
         ids.next_counter()  # those of the worked example

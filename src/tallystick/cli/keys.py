@@ -11,6 +11,7 @@ from tallystick.cli import screen
 from tallystick.cli.init import keys_folder
 from tallystick.cli.options import Settings, ledger_options, sealing_options
 from tallystick.cli.records import newest_first
+from tallystick.cli.texts import write_out
 
 if TYPE_CHECKING:
     from tallystick.ledger import Ledger
@@ -80,24 +81,40 @@ def rotate(settings: Settings, purpose: Literal["checkpoint", "evidence", "epoch
 
 
 @keys.command()
+@click.option("--trust-file", is_flag=True, help="Print a trust file (C2SP tlog-policy), and nothing else.")
+@click.option("--allowed-signers", is_flag=True, help="Print a file for ssh-keygen, and nothing else.")
 @ledger_options
-def export(settings: Settings) -> None:
+def export(settings: Settings, *, trust_file: bool, allowed_signers: bool) -> None:
     """Print the public keys, for an auditor.
 
-    That is the ledger's id and everything by which its evidence can be checked.
+    That is the ledger's id and everything by which its evidence can be checked. Give it to the auditor by another
+    way than the evidence.
 
-    The last line is for the file that `ssh-keygen -Y verify` calls allowed_signers.
+    With --trust-file it is what `tallystick-verify --trust` takes, and with --allowed-signers what `ssh-keygen -Y
+    verify` takes with -f.
 
     JSON: ledger_id, origin, verifier_key, root_key, evidence_key, allowed_signers.
     """
+    from tallystick.core.policy import Policy
+    from tallystick.core.sshsig import public_key_line
+
+    if trust_file and allowed_signers:
+        raise click.UsageError("--trust-file and --allowed-signers are two files")
     with settings.open() as ledger:
+        if trust_file:
+            write_out(None, Policy(logs=(ledger.verifier_key,)).render())
+            return
+        signer = f"{ledger.origin} {public_key_line(ledger.evidence_key)}"
+        if allowed_signers:
+            write_out(None, f"{signer}\n".encode())
+            return
         facts = {
             "ledger_id": ledger.id.hex(),
             "origin": ledger.origin,
             "verifier_key": ledger.verifier_key.render(),
             "root_key": _base64(ledger.genesis.root_key),
             "evidence_key": _base64(ledger.evidence_key),
-            "allowed_signers": f"{ledger.origin} {_openssh(ledger.evidence_key)}",
+            "allowed_signers": signer,
         }
     if settings.json:
         screen.say_json(facts)
@@ -131,9 +148,3 @@ def _since(ledger: Ledger, key: bytes, *, first: bytes) -> int:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _openssh(public_key: bytes) -> str:
-    """An Ed25519 key as OpenSSH writes it (RFC 8709, section 4)."""
-    parts = (b"ssh-ed25519", public_key)
-    return f"ssh-ed25519 {_base64(b''.join(len(part).to_bytes(4, 'big') + part for part in parts))}"

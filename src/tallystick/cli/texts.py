@@ -12,6 +12,7 @@ from tallystick.limits import NOTE_BYTES_MAX
 
 if TYPE_CHECKING:
     from tallystick.core.note import VerifierKey
+    from tallystick.core.policy import Policy
 
 _BYTES_MAX: Final = 4 * NOTE_BYTES_MAX
 """More than any checkpoint, proof, record or key has."""
@@ -50,3 +51,15 @@ def parse_vkey(text: str) -> VerifierKey:
     if text.startswith("@"):
         text = read_text(text[1:]).decode("utf-8", "replace").strip()
     return VerifierKey.parse(text)
+
+
+def read_policy(file: str) -> Policy:
+    """A trust file (C2SP tlog-policy). Raises `RejectedError` with the file and the line."""
+    from tallystick.core.policy import Policy
+
+    data = read_text(file)
+    try:
+        return Policy.parse(data)
+    except RejectedError as error:
+        place = ", ".join(filter(None, (file, error.place)))
+        raise RejectedError(error.problem, place=place, cure=error.cure) from error

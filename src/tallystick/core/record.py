@@ -94,6 +94,7 @@ def check_members(members: Any) -> None:
     for name in _TEXTS:
         if type(members[name]) is not str:
             raise RejectedError("not a string", place=f"/{name}")
+    _check_ledger(members["ledger"])
     _check_recorded_at(members["recorded_at"])
 
 
@@ -103,6 +104,11 @@ def check_hashes(members: dict[str, Any]) -> None:
         raise RejectedError("not 64 lower-case hex digits", place="/prev_hash")
     if not (_HEX_GENESIS_SIGNATURE if members["position"] == 0 else _HEX_HASH)(members["signature"]):
         raise RejectedError("not 64 lower-case hex digits (128 in the genesis)", place="/signature")
+
+
+@lru_cache(maxsize=64)
+def _check_ledger(name: str) -> None:
+    check_ledger_name(name, place="/ledger")
 
 
 @lru_cache(maxsize=1024)

@@ -38,6 +38,12 @@ class Kind(StrEnum):
     FORK = "fork"
     PRUNE = "prune"
     STORE = "store"
+    BUNDLE = "bundle"
+    MANIFEST = "manifest"
+    EVENTS = "events"
+    SEAL = "seal"
+    WITNESS = "witness"
+    REACH = "reach"
 
 
 MEANING: Final = {
@@ -65,6 +71,12 @@ MEANING: Final = {
     Kind.FORK: "The ledger is not the one that the held checkpoint is of: history was rewritten, or split.",
     Kind.PRUNE: "What a prune or an order behind it says is not so: nothing vouches for what was removed in its name.",
     Kind.STORE: "The storage is not arranged as it was made: its protections may have been taken down.",
+    Kind.BUNDLE: "A bundle is exactly three files. This is something else, or more, or less.",
+    Kind.MANIFEST: "No exporter of this format writes such a manifest: it was altered or damaged.",
+    Kind.EVENTS: "The file of records is not the one that the manifest was made for.",
+    Kind.SEAL: "The manifest was not signed by this ledger's evidence key: it was altered, or made by someone else.",
+    Kind.WITNESS: "Those who are trusted to have watched this ledger do not vouch for this checkpoint.",
+    Kind.REACH: "The bundle cannot be held against the checkpoint that is known: have it exported with that one.",
 }
 
 

@@ -12,11 +12,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 from tallystick.errors import RejectedError
 from tallystick.evidence.assessment import Assessment, Assessor
 from tallystick.evidence.controls import Catalogue, Control
+from tallystick.evidence.export import Exported
 from tallystick.evidence.period import Period
 from tallystick.evidence.report import load, make, pdf, write
 from tallystick.evidence.report.view import checkpoint_of
@@ -25,37 +26,6 @@ from tallystick.read.query import Query
 
 BUNDLE: Final = "bundle"
 DOCUMENT: Final = "evidence-pack"
-
-
-class Exported(Protocol):
-    """What an export says of itself."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def manifest_sha256(self) -> str: ...
-    @property
-    def events_sha256(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def position(self) -> int:
-        """That of the record of the export itself."""
-
-
-class Exporter(Protocol):
-    """The part of the front door that writes bundles."""
-
-    def export(
-        self,
-        folder: str | os.PathLike[str],
-        queries: Sequence[Query] = (),
-        /,
-        *,
-        end: int | None = None,
-        actor: str | Mapping[str, str] | None = None,
-        progress: Callable[[int, int | None], None] | None = None,
-    ) -> Exported: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +51,7 @@ class Pack:
             "records": exported.count,
             "manifest_sha256": exported.manifest_sha256,
             "events_sha256": exported.events_sha256,
+            "size": exported.size,
             "export_position": exported.position,
             "proves": "that each record in it was in the ledger, unchanged; not that the selection is complete",
         }
@@ -124,8 +95,7 @@ def make_pack(
     exported: Exported | None = None
     # A crash from here on leaves a folder that is not empty, which the next run refuses; each file in it is whole.
     if queries:
-        exporter = cast("Exporter", ledger)
-        exported = exporter.export(place / BUNDLE, queries, end=assessor.size, actor=actor, progress=progress)
+        exported = ledger.export(place / BUNDLE, queries, end=assessor.size, actor=actor, progress=progress)
     made = make(
         ledger,
         document,
@@ -174,6 +144,7 @@ def _told(controls: Sequence[Control], exported: Exported | None) -> dict[str, s
             "bundle_records": str(exported.count),
             "manifest_sha256": exported.manifest_sha256,
             "events_sha256": exported.events_sha256,
+            "bundle_size": str(exported.size),
             "export_position": str(exported.position),
         }
     return given

@@ -57,6 +57,10 @@ class Ranges:
         """Where the range begins that has this position."""
         return self._firsts[bisect_right(self._firsts, position) - 1]
 
+    def end_of(self, position: int) -> int:
+        """Where the range ends that has this position."""
+        return self._ends[bisect_right(self._firsts, position) - 1]
+
     def within(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         """The parts of the ranges that lie in [first, end)."""
         for index in range(max(bisect_right(self._firsts, first) - 1, 0), len(self)):

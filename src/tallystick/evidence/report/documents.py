@@ -36,6 +36,8 @@ class Parameter:
     about: str
     default: str | int | bool | None
     """None when it must be given."""
+    in_head: bool = True
+    """Whether a value that is given stands at the head of the report."""
 
     def read(self, text: str) -> str | int | bool:
         """A value as it is given on a command line. Raises `RejectedError`."""
@@ -145,6 +147,9 @@ def _parameter(name: str, value: object, place: str) -> Parameter:
     fits: Any = {"text": str, "date": str, "integer": int, "flag": bool}[kind]
     if default is not None and type(default) is not fits:
         raise RejectedError(f"the default {str(default)[:40]!r} is no {kind}", place=place)
-    parameter = Parameter(name, kind, members.text("about", default=""), default)
+    in_head = members.take("in_head", optional=True)
+    if in_head not in (None, True, False):
+        raise RejectedError("in_head is true or false", place=place)
+    parameter = Parameter(name, kind, members.text("about", default=""), default, in_head is not False)
     members.done()
     return parameter

@@ -82,7 +82,7 @@ def make(
         facts=(
             ("Ledger", visible(ledger.origin)),
             ("Period", f"{view.window.described}, by {view.window.time} time"),
-            *((name.replace("_", " ").capitalize(), visible(value)) for name, value in (given or {}).items()),
+            *((name.replace("_", " ").capitalize(), visible(value)) for name, value in _shown_values(document, given or {})),
             ("Made", shown(period.now)),
             ("Checkpoint", f"{view.size:,} records, root {root}"),
         ),
@@ -91,6 +91,14 @@ def make(
         made_at=period.now,
     )
     return Made(page, view.size)
+
+
+def _shown_values(document: Document, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [
+        (parameter.name, given[parameter.name])
+        for parameter in document.parameters
+        if parameter.in_head and given.get(parameter.name)
+    ]
 
 
 def _appendix(nodes: Iterable[Node]) -> Iterator[Node]:

@@ -1,0 +1,108 @@
+"""Cosignatures of witnesses (C2SP tlog-cosignature, the Ed25519 kind): someone else saw the ledger grow.
+
+    — witness.example/w1 jWbPPwAAAABkGFDL...   under a checkpoint: key id, POSIX seconds, signature
+
+A witness says that at that time this was the largest consistent tree it knew of the ledger. Its keys are of type 4,
+so that none passes for a ledger's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from tallystick.core.note import KEY_ID_BYTES, PUBLIC_KEY_BYTES, Note, SignatureLine, VerifierKey
+from tallystick.core.strict import parse_base64, render_base64
+from tallystick.errors import RejectedError, TamperError
+from tallystick.limits import SIZE_MAX
+
+_COSIGNATURE: Final = b"\x04"
+_TIME_BYTES: Final = 8
+_PLACE: Final = "witness key"
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessKey:
+    """The public half of a witness' key: a name, without spaces or plus signs, and 32 bytes."""
+
+    name: str
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        VerifierKey(self.name, self.public_key)  # the same rules
+
+    @property
+    def key_id(self) -> bytes:
+        named = self.name.encode() + b"\n" + _COSIGNATURE + self.public_key
+        return sha256(named).digest()[:KEY_ID_BYTES]
+
+    @classmethod
+    def parse(cls, text: str) -> WitnessKey:
+        """Read `<name>+<key id, 8 hex>+<base64 of 0x04 and the key>`; `RejectedError` for anything else."""
+        name, *written = text.split("+", maxsplit=2)
+        if len(written) != 2:
+            cure = "a witness key reads <name>+<8 hex digits>+<base64>"
+            raise RejectedError("this is not a witness key", place=_PLACE, cure=cure)
+        encoded = parse_base64(written[1], place=_PLACE)
+        if encoded[:1] != _COSIGNATURE or len(encoded) != 1 + PUBLIC_KEY_BYTES:
+            raise RejectedError("the key is not an Ed25519 key for cosignatures (type 4)", place=_PLACE)
+        key = cls(name, encoded[1:])
+        if key.key_id.hex() != written[0]:
+            problem = f"the key id {written[0][:60]!a} does not belong to this name and key"
+            raise RejectedError(problem, place=_PLACE, cure="copy the whole line again")
+        return key
+
+    def render(self) -> str:
+        """Write what `parse` reads."""
+        return f"{self.name}+{self.key_id.hex()}+{render_base64(_COSIGNATURE + self.public_key)}"
+
+    def verify(self, text: str, line: SignatureLine) -> int | None:
+        """The POSIX seconds at which this witness cosigned the checkpoint of that text; None for another's line.
+
+        Raises `TamperError` for a line that bears its name and key id, and does not hold.
+        """
+        if (line.name, line.key_id) != (self.name, self.key_id):
+            return None
+        seconds = int.from_bytes(line.signature[:_TIME_BYTES], "big")
+        try:
+            if len(line.signature) != _TIME_BYTES + 64 or seconds > SIZE_MAX:
+                raise InvalidSignature
+            key = Ed25519PublicKey.from_public_bytes(self.public_key)
+            key.verify(line.signature[_TIME_BYTES:], _message(text, seconds))
+        except (InvalidSignature, ValueError) as error:
+            raise TamperError(f"The cosignature by {self.name} does not fit the checkpoint.") from error
+        return seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WitnessSigner:
+    """A witness' private key, and its name."""
+
+    name: str
+    private_key: Ed25519PrivateKey = field(repr=False)
+    witness_key: WitnessKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        public_key = self.private_key.public_key().public_bytes_raw()
+        object.__setattr__(self, "witness_key", WitnessKey(self.name, public_key))
+
+    def cosign(self, text: str, *, seconds: int) -> SignatureLine:
+        """State that at that POSIX time this was the largest consistent tree known. The caller made sure of it."""
+        signature = seconds.to_bytes(_TIME_BYTES, "big") + self.private_key.sign(_message(text, seconds))
+        return SignatureLine(self.name, self.witness_key.key_id, signature)
+
+
+def with_cosignatures(checkpoint: bytes, lines: tuple[SignatureLine, ...]) -> bytes:
+    """The checkpoint with more lines under it; a witness' older line gives way to its newer one."""
+    note = Note.parse(checkpoint)
+    new = {(line.name, line.key_id) for line in lines}
+    kept = tuple(line for line in note.signatures if (line.name, line.key_id) not in new)
+    return Note(note.text, (*kept, *lines)).render()
+
+
+def _message(text: str, seconds: int) -> bytes:
+    return f"cosignature/v1\ntime {seconds}\n{text}".encode()

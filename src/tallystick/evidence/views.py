@@ -1,0 +1,131 @@
+"""Views of exported records for people: a table in CSV, and a page in HTML. They prove nothing; the bundle does.
+
+Written as the records stream by. What events say is text and never markup: HTML is escaped, and a cell that a
+spreadsheet would take for a formula begins with an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from tallystick.core.canonical import encode
+from tallystick.core.record import Record, record_hash
+
+HTML_RECORDS_MAX: Final = 20_000
+"""Records on one page: more than a browser shows with ease. The page says when there are more."""
+
+_COLUMNS: Final = (
+    *("position", "recorded_at", "occurred_at", "event_type", "entity_id", "entity_version"),
+    *("actor", "labels", "payload", "context", "id", "hash"),
+)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+class View(Protocol):
+    """One view on its way to a file."""
+
+    path: Path
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        """The next records."""
+
+    def finish(self) -> None:
+        """There are no more."""
+
+    def close(self) -> None:
+        """Let go of the file. Harmless when that is done."""
+
+
+class CsvView:
+    """All records, a row each, for a spreadsheet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self._file: Final = path.open("w", encoding="utf-8", newline="")
+        self._rows: Final = csv.writer(self._file, lineterminator="\r\n")
+        self._rows.writerow(_COLUMNS)
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        self._rows.writerows([_no_formula(cell) for cell in _cells(line)] for line in lines)
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class HtmlView:
+    """The first records, a row each, to be read in a browser or printed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self._file: Final = path.open("w", encoding="utf-8")
+        self._count = 0
+        self._file.write(_PAGE_HEAD + "".join(f"<th>{name.replace('_', ' ')}</th>" for name in _COLUMNS))
+        self._file.write("</tr></thead><tbody>\n")
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        for line in lines[: max(0, HTML_RECORDS_MAX - self._count)]:
+            cells = "".join(f"<td><bdi>{escape(visible(cell))}</bdi></td>" for cell in _cells(line))
+            self._file.write(f"<tr>{cells}</tr>\n")
+        self._count += len(lines)
+
+    def finish(self) -> None:
+        if not self._file.closed:
+            shown = min(self._count, HTML_RECORDS_MAX)
+            more = "" if shown == self._count else f" Only the first {shown:,} are shown; the bundle has all of them."
+            self._file.write(f"</tbody></table><p>{self._count:,} records.{more} This page proves nothing.")
+            self._file.write(" The bundle that its signed manifest names does.</p></body></html>\n")
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+VIEWS: Final[Mapping[str, Any]] = {"csv": CsvView, "html": HtmlView}
+"""Name, and ending of the file → the view."""
+
+
+def visible(text: str) -> str:
+    """Text with what cannot be seen written out, so that nothing is hidden from whoever reads it."""
+    return "".join(one if one.isprintable() or one == "\n" else f"\\u{ord(one):04x}" for one in text)
+
+
+def _cells(line: bytes) -> list[str]:
+    members = Record.parse(line).members
+    actor = members["actor"]
+    texts = {
+        **{name: "" if value is None else str(value) for name, value in members.items()},
+        "actor": "" if actor is None else str(actor["id"]),
+        "labels": " ".join(members["labels"]),
+        "payload": encode(members["payload"]).decode(),
+        "context": encode(members["context"]).decode(),
+        "hash": record_hash(line).hex(),
+    }
+    return [texts[name] for name in _COLUMNS]
+
+
+def _no_formula(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+_PAGE_HEAD: Final = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Exported records</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem; color: #1d2430; background: #fff }
+table { border-collapse: collapse; width: 100% }
+th { position: sticky; top: 0; background: #eef1f5; text-align: left; font-weight: 600 }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #dde2e9; vertical-align: top }
+td { overflow-wrap: anywhere; max-width: 26rem; font-variant-numeric: tabular-nums }
+td:nth-child(9), td:nth-child(10), td:nth-child(12) { font: 12px/1.4 ui-monospace, monospace }
+td:nth-child(-n+4) { white-space: nowrap }
+</style></head>
+<body><h1>Exported records</h1><table><thead><tr>"""

@@ -1,0 +1,143 @@
+"""The proving half of the front door: what one ledger gives to others so that they need not believe it.
+
+Checkpoints, proofs and tiles are for whoever keeps watch; bundles are for an auditor. What makes them is in `evidence`.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from tallystick.config import Location
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.merkle import consistency_path, inclusion_path
+from tallystick.core.moment import Moment
+from tallystick.core.note import Note
+from tallystick.core.policy import Policy
+from tallystick.core.proof import Proof
+from tallystick.core.tiles import TileNodes
+from tallystick.errors import NotFoundError, RejectedError
+from tallystick.evidence.cosigning import Cosigned, cosign, keep, read_kept
+from tallystick.evidence.delivery import Delivery
+from tallystick.evidence.export import Exported, Selection, Source, export
+from tallystick.evidence.post import SECONDS
+from tallystick.evidence.vouching import Vouchers
+from tallystick.read.index import Progress
+from tallystick.read.query import Query
+from tallystick.store.contract import Head, Store
+from tallystick.store.reading import tile_hashes
+
+
+class Proving(ABC):
+    """What a ledger hands out. Safe for many threads."""
+
+    _store: Store
+    _location: Location
+
+    @abstractmethod
+    def _head(self) -> Head:
+        """The newest commit."""
+
+    @abstractmethod
+    def _export_source(self) -> Source:
+        """The ledger, as an export needs it."""
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep."""
+        return self._head().checkpoint
+
+    def prove(self, position: int) -> Proof:
+        """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
+        head = self._head()
+        if not 0 <= position < head.size:
+            raise NotFoundError(f"there is no position {position} in this ledger, which has {head.size} records")
+        path = inclusion_path(position, head.size, node=self._nodes(head.size))
+        return Proof(position, tuple(path), head.checkpoint)
+
+    def prove_consistency(self, old_size: int, size: int | None = None) -> list[bytes]:
+        """The proof that the tree of `size`, by default the newest, begins with that of `old_size` (RFC 9162 2.1.4)."""
+        size = self._head().size if size is None else size
+        return consistency_path(old_size, size, node=self._nodes(size))
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
+        return tile_hashes(self._store, level, index, width)
+
+    def cosign(self, policy: Policy, *, seconds: float = SECONDS) -> Cosigned:
+        """Have the witnesses of a policy cosign the newest checkpoint, and keep what they gave beside the ledger.
+
+        Nothing waits for them longer than `seconds`; what went wrong is in `problems`.
+        """
+        cosigned = cosign(
+            self.checkpoint(), policy, consistency=self.prove_consistency, kept=self._kept(), seconds=seconds
+        )
+        if cosigned.checkpoint != self.checkpoint() and self._location.folder is not None:
+            keep(self._location.folder, cosigned.checkpoint)
+        return cosigned
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        queries: Sequence[Query] = (),
+        /,
+        *,
+        first: int | None = None,
+        end: int | None = None,
+        after: datetime | str | None = None,
+        before: datetime | str | None = None,
+        since: bytes | None = None,
+        actor: str | Mapping[str, str] | None = None,
+        as_zip: bool = False,
+        views: Sequence[str] = (),
+        vouchers: Vouchers | None = None,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Make an evidence bundle (SPEC 10) in a folder of its own, or in a `.zip`, for whoever does not trust us.
+
+        By default of all records up to the close of the present epoch; from `first` to `end`, or from `after` to
+        `before` in recorded time; or those that were not in the ledger at the checkpoint `since`, which the bundle is
+        then held against. With `queries` it has the records that fit any of them, proves that these are in the
+        ledger, and nothing of others. `views` are `csv` and `html`, beside the bundle. The ledger records the export,
+        as ordered by `actor`.
+
+        Raises `NotFoundError` when there is nothing to export, `RejectedError`, `ConflictError` when the target is
+        there.
+        """
+        source = self._export_source()
+        start = None if since is None else _size_of(since)
+        for moment, edge in ((after, first if first is not None else start), (before, end)):
+            if moment is not None and edge is not None:
+                raise RejectedError("a range was given both by times and by positions", cure="give one of them")
+        source.catch_up()
+        if after is not None:
+            first = source.questions.end_at(Moment.of(after, place="after").start)
+        if before is not None:
+            end = source.questions.end_at(Moment.of(before, place="before").start)
+        selection = Selection(
+            queries=tuple(queries),
+            first=first if first is not None else start or 0,
+            end=end,
+            start_checkpoint=since,
+        )
+        asked, kept = vouchers or Vouchers(), self._kept()
+        return export(
+            source,
+            selection,
+            Delivery(folder, as_zip=as_zip, views=views),
+            actor={"id": actor} if isinstance(actor, str) else actor,
+            vouch=lambda note: asked.vouch(note, consistency=self.prove_consistency, kept=kept),
+            progress=progress,
+        )
+
+    def _kept(self) -> bytes | None:
+        return None if self._location.folder is None else read_kept(self._location.folder)
+
+    def _nodes(self, size: int) -> TileNodes:
+        return TileNodes(size, lambda level, index, width: tile_hashes(self._store, level, index, width))
+
+
+def _size_of(since: bytes) -> int:
+    """The size of a checkpoint. `RejectedError` if it is none."""
+    return Checkpoint.parse(Note.parse(since).text).size

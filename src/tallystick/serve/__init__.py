@@ -1,0 +1,1 @@
+"""What answers over HTTP. Nothing outside of here knows an event loop."""
