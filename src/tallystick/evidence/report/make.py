@@ -82,7 +82,10 @@ def make(
         facts=(
             ("Ledger", visible(ledger.origin)),
             ("Period", f"{view.window.described}, by {view.window.time} time"),
-            *((name.replace("_", " ").capitalize(), visible(value)) for name, value in _shown_values(document, given or {})),
+            *(
+                (name.replace("_", " ").capitalize(), visible(value))
+                for name, value in _shown_values(document, given or {})
+            ),
             ("Made", shown(period.now)),
             ("Checkpoint", f"{view.size:,} records, root {root}"),
         ),
