@@ -135,7 +135,7 @@ def test_ones_own_controls_come_beside_the_shipped_ones_and_may_use_their_select
 REFUSED: Final[tuple[tuple[str, str, str], ...]] = (
     ("doors:\n    shows", "sign-ins:\n    shows", "selectors sign-ins: there is a selector 'sign-ins' already"),
     ("framework: HOUSE\ntitle: Rules of the house", "framework: SOC2\ntitle: Mine", "has another title elsewhere"),
-    ("framework: HOUSE", "framework: soc 2", "the framework is written 'SOC2' elsewhere"),
+    ("framework: HOUSE", "framework: soc-2", "the framework is written 'SOC2' elsewhere"),
     ("title: Rules of the house\n", "", "own.yaml: title is missing"),
     ("    window: 30", "    window: 0", "controls 1 (H-1), window: '0' is no number of days"),
     ("    window: 30", "    window: soon", "'soon' is no number of days"),
@@ -149,6 +149,7 @@ REFUSED: Final[tuple[tuple[str, str, str], ...]] = (
     ("[event_type=door.*]", "[7]", "any_of 1: '7' is not text"),
     ("  doors:\n", "  Doors:\n", "'Doors' is no name"),
     ("id: H-1", "id: '<b>'", "'<b>' is no id"),
+    ("id: H-1", "id: H 1", "'H 1' is no id"),
     ("controls:", "rules: []\ncontrols:", "there is no member 'rules'"),
 )  # fmt: skip
 

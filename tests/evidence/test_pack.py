@@ -110,4 +110,20 @@ def test_controls_of_ones_own_are_packed_like_the_shipped_ones(clinic: Ledger, t
     pack = make_pack(clinic, tmp_path / "pack", catalogue.of("HOUSE"), period=SPRING, catalogue=catalogue)
 
     assert pack.assessments[0].count == 7
+    assert [path.name for path in (tmp_path / "pack/bundle").iterdir() if path.suffix == ".html"] == []
     assert "HOUSE/H-1" in (tmp_path / "pack/report.html").read_text("utf-8")
+
+
+def test_as_many_controls_as_a_catalogue_can_have_are_packed(clinic: Ledger, tmp_path: Path) -> None:
+    controls = "".join(
+        f"  - {{id: H-{number:050d}, title: T, requirement: R., selectors: [incidents], gap: G., window: 9}}\n"
+        for number in range(500)
+    )
+    (tmp_path / "own.yaml").write_text(f"framework: HOUSE\ntitle: House\ncontrols:\n{controls}")
+    catalogue = load([tmp_path / "own.yaml"])
+
+    pack = make_pack(clinic, tmp_path / "pack", catalogue.of("HOUSE"), period=SPRING, catalogue=catalogue)
+
+    assert len(pack.assessments) == 500
+    assert pack.exported is not None
+    assert pack.exported.count == 3

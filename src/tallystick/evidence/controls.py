@@ -28,7 +28,7 @@ SELECTORS_MAX: Final = 16
 """Selectors of one control: more than anyone reads."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,59}", re.ASCII)
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9().:_ -]{0,59}", re.ASCII)
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9().:_-]{0,59}", re.ASCII)
 _WHEN: Final = ("after", "before", "occurred_after", "occurred_before", "first", "end")
 
 

@@ -24,7 +24,8 @@ DOCUMENT_BYTES_MAX: Final = 262_144
 
 _TYPES: Final = ("text", "integer", "flag", "date")
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
-_VALUE_CHARACTERS_MAX: Final = 2_000
+_VALUE_CHARACTERS_MAX: Final = 50_000
+"""A parameter: the ids of every control of the largest catalogue fit."""
 
 
 @dataclass(frozen=True, slots=True)
