@@ -10,6 +10,8 @@ import pytest
 
 import tallystick
 from tallystick import Ledger
+from tallystick.core.custody import RetentionPolicy
+from tallystick.core.moment import DAY
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.controls import load as load_controls
 from tallystick.evidence.period import Period
@@ -203,6 +205,24 @@ def test_axes_have_no_holes_and_many_groups_become_others(ledger: Ledger) -> Non
     assert len(chart.series) == 6
     assert chart.series[-1][0] == "others"
     assert sum(sum(values) for _, values in chart.series) == 11
+
+
+def test_a_report_on_a_ledger_that_was_pruned_says_so(tmp_path: Path) -> None:
+    moment = NOW - 400 * DAY
+    with tallystick.open(tmp_path / "audit", clock=lambda: moment) as ledger:
+        ledger.append(event_type="door.opened", entity_id="door-7", payload={"why": "lunch"})
+        moment = NOW
+        ledger.append(event_type="door.opened", entity_id="door-7", payload={"n": 2})
+        assert "Pruned" not in dict(page(ledger, "x").facts)
+        ledger.retention.set(RetentionPolicy.of("90d"), actor="grace")
+        ledger.retention.prune(actor="grace")
+
+        found = page(ledger, '{{ table(query("event_type=door.*")) }}\n\n{{ state("door-7") }}')
+
+    assert "what was removed is in no figure" in dict(found.facts)["Pruned"]
+    records, state = of(found, Table)
+    assert len(records.rows) == 1
+    assert [row[0].text for row in state.rows] == ["n"]
 
 
 # ------------------------------------------------------------------------------------------------ documents

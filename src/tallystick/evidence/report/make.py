@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.errors import RejectedError
@@ -34,7 +35,8 @@ from tallystick.evidence.report.template import render
 from tallystick.evidence.report.view import View
 from tallystick.ledger import Ledger
 
-_OURS = ("period", "ledger", "clock")
+_PRUNED: Final = "Records were removed under the retention policy; what was removed is in no figure."
+_OURS: Final = ("period", "ledger", "clock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def make(
             ),
             ("Made", shown(period.now)),
             ("Checkpoint", f"{view.size:,} records, root {root}"),
+            *([("Pruned", _PRUNED)] if view.prunes else []),
         ),
         checkpoint=f"{visible(ledger.origin)}, {view.size:,} records, root {root[:12]}…",
         root=root,

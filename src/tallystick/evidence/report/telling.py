@@ -72,7 +72,9 @@ def details_of(record: Record) -> list[tuple[str, str]]:
         asked = payload.get("requestParameters")
         rest = {"errorCode": payload.get("errorCode"), **(asked if isinstance(asked, dict) else {})}
         rest["from"] = payload.get("sourceIPAddress")
-    return told + [(name, visible(value, characters_max=160)) for name, value in rest.items() if value is not None]
+    return told + [
+        (name, visible(value, characters_max=160)) for name, value in rest.items() if value not in (None, "")
+    ]
 
 
 def change_of(old: object, new: object) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from tallystick.core import timestamp
 from tallystick.core.buckets import Calendar
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
+from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.moment import Moment
 from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, RejectedError
@@ -121,6 +122,11 @@ class View:
             selector.name: selector for control in catalogue.controls for selector in control.selectors
         }
         self._assessor: Final = Assessor(ledger, period, size=self.size)
+
+    @property
+    def prunes(self) -> int:
+        """How often records were removed under the retention policy; what was removed is in no figure."""
+        return self._ledger.count(Query(event_types=(RECORDS_PRUNED,), end=self.size))
 
     def found(
         self,
