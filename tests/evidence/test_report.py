@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import tallystick
 from tallystick import Ledger
@@ -338,6 +340,63 @@ def test_loops_texts_questions_and_output_are_bounded(ledger: Ledger, body: str,
         page(ledger, body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ " + "(" * 100_000 + " }}",
+        "{{ " + "[" * 300 + "]" * 300 + " }}",
+        "{{ " + "not " * 50_000 + "1 }}",
+        "{{ " + "-" * 50_000 + "1 }}",
+        "{{ 1" + " + 1" * 20_000 + " }}",
+        "{% for a in [1] %}" * 60 + "{% endfor %}" * 60,
+        "{% if 1 %}" * 2_000 + "{% endif %}" * 2_000,
+    ],
+    ids=["parentheses", "lists", "not", "minus", "plus", "loops", "conditions"],
+)
+def test_what_is_nested_too_deep_is_refused(ledger: Ledger, body: str) -> None:
+    with pytest.raises(RejectedError):
+        page(ledger, body)
+
+
+@pytest.mark.parametrize("body", [">" * 5_000 + " x", "- " * 5_000 + "x", "*" * 20_000, "[" * 20_000, "`" * 9_999])
+def test_markdown_that_is_nested_deep_is_text(ledger: Ledger, body: str) -> None:
+    assert render_html(page(ledger, body))
+
+
+_PIECES: Final = st.sampled_from(
+    [
+        *(
+            "{{",
+            "}}",
+            "{%",
+            "%}",
+            "{#",
+            "#}",
+            "query()",
+            "count(",
+            ")",
+            "for a in ",
+            "endfor",
+            "if ",
+            "endif",
+            "set x =",
+        ),
+        *("table(", "series(", "chart(", "'", '"', ".", "_", "__class__", "[", "]", "|", "join", "a", "1", "+", "*"),
+        *("\n\n", "\n", "# ", "> ", "- ", "| a |", "|---|", "`", "**", "<b>", "](", "http://x/", "&#0;", "\\", " "),
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_PIECES, max_size=24).map("".join) | st.text(max_size=60))
+def test_any_document_is_made_or_refused_with_our_errors(ledger: Ledger, body: str) -> None:
+    try:
+        found = page(ledger, body)
+    except (RejectedError, NotFoundError):
+        return
+    assert Seen(render_html(found)).open == []
+
+
 def test_parameters_are_of_their_types_and_what_is_missing_is_said() -> None:
     head = (
         "parameters:\n  who: {about: the person}\n  n: {type: integer, default: 3}\n"
@@ -347,7 +406,7 @@ def test_parameters_are_of_their_types_and_what_is_missing_is_said() -> None:
 
     assert own.values({"who": "jane"}) == {"who": "jane", "n": 3, "all": False, "day": ""}
     assert own.values({"who": "x", "n": "7", "all": "true", "day": "2026-01-01"})["n"] == 7
-    for given, problem in (
+    for told, problem in (
         ({}, "own has to be told who; give it with -p who=…: the person"),
         ({"who": "x", "m": "1"}, "own has no parameter 'm'"),
         ({"who": "x", "n": "+7"}, "n: "),
@@ -355,7 +414,7 @@ def test_parameters_are_of_their_types_and_what_is_missing_is_said() -> None:
         ({"who": "x", "day": "soon"}, "day: "),
     ):
         with pytest.raises(RejectedError) as caught:
-            own.values(given)
+            own.values(told)
         assert problem in str(caught.value)
 
 

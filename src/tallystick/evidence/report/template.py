@@ -105,6 +105,9 @@ def render(text: str, *, functions: Mapping[str, Callable[..., Any]], values: Ma
         raise
     except (SecurityError, jinja2.UndefinedError) as error:
         raise RejectedError(str(error.message), place=_where(error, place)) from error
+    except (RecursionError, SyntaxError, MemoryError) as error:  # Python's own bounds on what Jinja made of it
+        problem = "expressions or statements are nested too deep"
+        raise RejectedError(problem, place=place, cure="make it flatter") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError) as error:
         told = f"{type(error).__name__}: {error}"[:300]
         raise RejectedError(f"an expression failed: {told}", place=_where(error, place)) from error
