@@ -103,6 +103,7 @@ def make_pack(
         catalogue=catalogue,
         given=_told(controls, exported),
         checkpoint=checkpoint,
+        assessor=assessor,
     )
     names = ["report.html", *(["report.pdf"] if as_pdf else [])]
     for name in names:

@@ -8,7 +8,7 @@ from typing import Final
 
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.errors import RejectedError
-from tallystick.evidence.assessment import Progress
+from tallystick.evidence.assessment import Assessor, Progress
 from tallystick.evidence.controls import Catalogue
 from tallystick.evidence.period import Period, shown
 from tallystick.evidence.report.blocks import (
@@ -55,15 +55,17 @@ def make(
     catalogue: Catalogue,
     given: Mapping[str, str] | None = None,
     checkpoint: Checkpoint | None = None,
+    assessor: Assessor | None = None,
     progress: Progress | None = None,
 ) -> Made:
     """Fill in a document from the ledger as it is now, or as it was at a checkpoint of it.
 
+    An `assessor` of the same period and size is asked for controls, so that what it found is not looked for again.
     `given` are the document's parameters as on a command line. `progress` is told how many questions were asked.
     Raises `RejectedError` with the document's line.
     """
     values = document.values(given or {})
-    view = View(ledger, period, catalogue, window_days=document.window_days, checkpoint=checkpoint)
+    view = View(ledger, period, catalogue, window_days=document.window_days, checkpoint=checkpoint, assessor=assessor)
     functions = Functions(view, progress=progress).by_name()
     for name in values:
         if name in _OURS or name in functions:

@@ -111,6 +111,7 @@ class View:
         *,
         window_days: int,
         checkpoint: Checkpoint | None = None,
+        assessor: Assessor | None = None,
     ) -> None:
         self._ledger: Final = ledger
         self._period: Final = period
@@ -121,7 +122,7 @@ class View:
         self._selectors: Final = {
             selector.name: selector for control in catalogue.controls for selector in control.selectors
         }
-        self._assessor: Final = Assessor(ledger, period, size=self.size)
+        self._assessor: Final = assessor or Assessor(ledger, period, size=self.size)
 
     @property
     def prunes(self) -> int:
