@@ -11,7 +11,7 @@ from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.control_search import search
 from tallystick.evidence.controls import load
 from tallystick.evidence.wording import in_words
-from tallystick.read.query import parse_terms
+from tallystick.read.query import Query, parse_terms
 
 PROMISED: Final = {
     "SOC2": "CC6.1 CC6.2 CC6.3 CC6.6 CC6.7 CC6.8 CC7.1 CC7.2 CC7.3 CC7.4 CC8.1 CC9.2",
@@ -208,3 +208,16 @@ def test_queries_are_told_in_words() -> None:
         "of type a.b or c.*, caused by jane, labelled phi, whose payload.n is at least 5, without payload.x"
     )
     assert in_words(parse_terms([])) == "of any kind"
+
+
+def test_a_selector_is_asked_in_fewer_queries_that_mean_the_same() -> None:
+    selectors = {selector for control in load().controls for selector in control.selectors}
+    rest = [query for selector in selectors for query in selector.joined if query not in selector.queries]
+
+    assert len(rest) > 10
+    for selector in selectors:
+        types = [name for query in selector.joined for name in query.event_types]
+        assert sorted(set(types)) == sorted({name for query in selector.queries for name in query.event_types})
+        assert len(selector.joined) <= len(selector.queries)
+        conditions = {query for query in selector.queries if query != Query(event_types=query.event_types)}
+        assert conditions == {query for query in selector.joined if query != Query(event_types=query.event_types)}

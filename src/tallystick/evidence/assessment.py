@@ -175,7 +175,7 @@ class Assessor:
         if key not in self._found:
             moment = moment_of(window.time)
             moments, actors = dict[int, int](), set[str]()
-            for query in selector.queries:
+            for query in selector.joined:
                 for record in self._ledger.records(window.of(query, size=self.size)):
                     members = record.members
                     moments[members["position"]] = moment(members)

@@ -19,6 +19,7 @@ from typing import Final
 
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.plain_yaml import YAML_BYTES_MAX, Members, as_days, as_text, parse_yaml
+from tallystick.limits import QUERY_VALUES_MAX
 from tallystick.read.query import Query, parse_terms
 
 TERM_LISTS_MAX: Final = 32
@@ -45,6 +46,15 @@ class Selector:
     def terms(self) -> list[list[str]]:
         """The queries as terms."""
         return [query.terms() for query in self.queries]
+
+    @property
+    def joined(self) -> tuple[Query, ...]:
+        """The same in fewer queries: those that ask for event types alone become one, which the index counts."""
+        plain = [query for query in self.queries if query.event_types and query == Query(event_types=query.event_types)]
+        types = tuple(dict.fromkeys(name for query in plain for name in query.event_types))
+        if len(plain) < 2 or len(types) > QUERY_VALUES_MAX:
+            return self.queries
+        return (Query(event_types=types), *(query for query in self.queries if query not in plain))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

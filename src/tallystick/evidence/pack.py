@@ -131,7 +131,7 @@ def _queries(found: Sequence[Assessment], size: int) -> list[Query]:
         for each in found
         for seen in each.seen
         if seen.count
-        for query in seen.selector.queries
+        for query in seen.selector.joined
     }
     return [*queries]
 

@@ -239,7 +239,7 @@ class View:
         elif selector not in self._selectors:
             raise NotFoundError(f"there is no selector {selector[:60]!r}: see catalogue/selectors.yaml")
         else:
-            asked = self._selectors[selector].queries
+            asked = self._selectors[selector].joined
         window = Window(
             after=self.window.after if after is None else Moment.of(after, place="after").start,
             before=self.window.before if before is None else Moment.of(before, place="before").start,
@@ -248,7 +248,7 @@ class View:
         queries = tuple(window.of(query, size=self.size) for query in asked)
         if selector is None:
             return queries, Source(terms=(tuple(queries[0].terms()),))
-        named = (selector, tuple(tuple(query.terms()) for query in asked))
+        named = (selector, tuple(map(tuple, self._selectors[selector].terms)))
         return queries, Source(selectors=(named,), within=tuple(window.of(Query(), size=self.size).terms()))
 
     def _records(self, queries: tuple[Query, ...], *, newest_first: bool = False) -> Iterator[Record]:
