@@ -97,7 +97,14 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 
 EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
-    "apsw": ("sqlite_file", "store.sqlite", "store.sqlite_prune", "read.sqlite_index", "read.sqlite_cursors"),
+    "apsw": (
+        "sqlite_file",
+        "store.sqlite",
+        "store.sqlite_prune",
+        "read.sqlite_index",
+        "read.sqlite_cursors",
+        "evidence.control_search",
+    ),
     "click": ("cli",),
     "cryptography": (
         *("core", "keystore", "write"),
@@ -114,7 +121,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "starlette": ("serve",),
     "typst": ("evidence.report",),
     "uvicorn": ("serve",),
-    "yaml": ("evidence.controls", "evidence.report"),
+    "yaml": ("evidence.plain_yaml",),
     "rich": ("cli",),
 }
 """Dependency → who may import it. One that stands nowhere here has no decision record either."""

@@ -44,6 +44,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "retention": ("tallystick.cli.custody", "retention"),
     "hold": ("tallystick.cli.custody", "hold"),
     "prune": ("tallystick.cli.custody", "prune"),
+    "evidence": ("tallystick.cli.evidence", "evidence"),
+    "report": ("tallystick.cli.report", "report"),
+    "controls": ("tallystick.cli.controls", "controls"),
     "keys": ("tallystick.cli.keys", "keys"),
 }
 """Command → the module and the name in it, in the order of a ledger's life."""

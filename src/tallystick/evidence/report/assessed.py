@@ -1,0 +1,117 @@
+"""Assessments of controls as figures: an overview, what is missing, and each control with what was found for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tallystick.core import timestamp
+from tallystick.evidence.assessment import Assessment
+from tallystick.evidence.period import Period, day, shown
+from tallystick.evidence.report.blocks import Cell, Heading, Node, Paragraph, Source, Table, Words, visible
+from tallystick.evidence.report.view import Assessed
+from tallystick.read.query import Query
+
+
+def overview(found: Assessed) -> tuple[Node, ...]:
+    """All controls, those with gaps first."""
+    return (
+        Table(
+            title="",
+            columns=("Control", "What it asks for", "Evidence", "Events", "Who", "First", "Last"),
+            rows=tuple(map(_row, found.controls)),
+            source=_source(found),
+            numbers=(3, 4),
+            note="Evidence found means that events were recorded. Whether a control is met is for people to judge.",
+        ),
+    )
+
+
+def gaps(found: Assessed) -> tuple[Node, ...]:
+    """What is missing, a row for each."""
+    rows = tuple(
+        (
+            Cell(each.control.key),
+            Cell(each.control.title),
+            Cell(f"{day(gap.after)} to {day(gap.before - 1)}"),
+            Cell(visible(gap.sentence)),
+        )
+        for each in found.controls
+        for gap in each.gaps
+    )
+    remarks = dict.fromkeys(remark for each in found.controls for remark in each.remarks)
+    table = Table(
+        title="",
+        columns=("Control", "What it asks for", "Time", "What is missing"),
+        rows=rows,
+        source=_source(found),
+        note="" if rows else "For none of these controls is anything missing.",
+    )
+    return (table, *(Paragraph((Words(visible(remark), emphasis=True),)) for remark in remarks))
+
+
+def details(found: Assessed) -> tuple[Node, ...]:
+    """A section for each control."""
+    return tuple(node for each in found.controls for node in _section(each))
+
+
+def _section(each: Assessment) -> Iterator[Node]:
+    control = each.control
+    yield Heading(3, (Words(f"{control.key}  {visible(control.title)}"),))
+    yield Paragraph((Words(visible(control.requirement, characters_max=2_000)),))
+    for gap in each.gaps:
+        yield Paragraph((Words("Gap. ", strong=True), Words(visible(gap.sentence, characters_max=2_000))))
+    if each.count:
+        who = ", ".join(visible(actor, characters_max=120) for actor in each.actors)
+        more = f" and {each.actor_count - len(each.actors):,} more" if each.actor_count > len(each.actors) else ""
+        first, last = (shown(moment) for moment in (each.first or 0, each.last or 0))
+        yield Paragraph(
+            (
+                Words(f"{each.count:,} {'event' if each.count == 1 else 'events'}", strong=True),
+                Words(f", from {first} to {last}, caused by {who or 'nobody named'}{more}. To look at: records "),
+                Words(", ".join(map(str, each.samples)), mono=True),
+                Words("."),
+            )
+        )
+    # What was found comes first, and what was looked for in vain is still said.
+    seen = sorted(each.seen, key=lambda seen: seen.count == 0)
+    yield Table(
+        title="",
+        columns=("Selector", "What it shows", "Events", "Who", "Last"),
+        rows=tuple(
+            (
+                Cell(seen.selector.name, None if seen.count else "quiet"),
+                Cell(visible(seen.selector.shows), None if seen.count else "quiet"),
+                Cell(f"{seen.count:,}", None if seen.count else "quiet"),
+                Cell(f"{seen.actor_count:,}", None if seen.count else "quiet"),
+                Cell("–" if seen.last is None else day(seen.last), None if seen.count else "quiet"),
+            )
+            for seen in seen
+        ),
+        source=Source(
+            selectors=tuple(
+                (seen.selector.name, tuple(tuple(terms) for terms in seen.selector.terms)) for seen in each.seen
+            ),
+            within=tuple(each.window.of(Query(), size=each.size).terms()),
+        ),
+        numbers=(2, 3),
+    )
+
+
+def _row(each: Assessment) -> tuple[Cell, ...]:
+    first, last = ("–" if moment is None else day(moment) for moment in (each.first, each.last))
+    status = Cell("gap", "gap") if each.gaps else Cell("found", "found")
+    events, who = Cell(f"{each.count:,}"), Cell(f"{each.actor_count:,}")
+    return (Cell(each.control.key), Cell(visible(each.control.title)), status, events, who, Cell(first), Cell(last))
+
+
+def _source(found: Assessed) -> Source:
+    """The command that finds the same: the terms themselves stand with each control."""
+    keys = tuple(each.control.key for each in found.controls)
+    return Source(terms=((f"tallystick controls check {' '.join(keys)} {_told(found.period)}".rstrip(),),), how="")
+
+
+def _told(period: Period) -> str:
+    """The period as options of the command line."""
+    first = [] if period.after is None else [f"--from {timestamp.render(period.after)}"]
+    last = [] if period.before is None else [f"--to {timestamp.render(period.before)}"]
+    return " ".join([*first, *last, *(["--occurred"] if period.occurred else [])])

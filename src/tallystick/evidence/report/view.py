@@ -1,0 +1,297 @@
+"""The ledger as one report sees it: one size, one period, asked by terms or by the selectors of the catalogue.
+
+Every answer is bounded by the size of the checkpoint that was read at the start, so that the figures of a report
+belong together and can be had again, and each says which query it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from heapq import merge
+from itertools import groupby, islice
+from typing import Any, Final
+
+from tallystick.core import timestamp
+from tallystick.core.buckets import Calendar
+from tallystick.core.checkpoint import Checkpoint, open_checkpoint
+from tallystick.core.custody import RECORDS_PRUNED
+from tallystick.core.moment import Moment
+from tallystick.core.record import Record
+from tallystick.errors import NotFoundError, RejectedError
+from tallystick.evidence.assessment import Assessment, Assessor
+from tallystick.evidence.controls import Catalogue
+from tallystick.evidence.period import Period, When, Window
+from tallystick.evidence.report.blocks import Counted, Source
+from tallystick.ledger import Ledger
+from tallystick.read.as_of import AsOf, ClockName
+from tallystick.read.bucketed import Bucketed
+from tallystick.read.fold import Folding
+from tallystick.read.query import Query, parse_terms
+from tallystick.read.state import Turn
+from tallystick.read.timeseries import Point
+
+RECORDS_MAX: Final = 5_000
+"""Records of one query in a report: a page is for reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Records that fit any of the queries, the first so many in order, and how many there are in all."""
+
+    records: tuple[Record, ...]
+    total: int
+    source: Source
+    time: str
+    """The clock that the report goes by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundSeries:
+    """A series, by start and then by group."""
+
+    points: tuple[Point, ...]
+    calendar: Calendar
+    group: str | None
+    measure: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundState:
+    """What an entity was, member by member, each with the record that made it so; empty when nothing was known."""
+
+    entity_id: str
+    described: str
+    members: tuple[tuple[str, Any, Record | None], ...]
+    version: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTurns:
+    """What changed an entity, event by event."""
+
+    turns: tuple[Turn, ...]
+    total: int
+    source: Source
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """Assessments of controls, those with gaps first."""
+
+    controls: tuple[Assessment, ...]
+    period: Period
+
+    @property
+    def gaps(self) -> int:
+        return sum(each.status == "gap" for each in self.controls)
+
+    @property
+    def evidenced(self) -> int:
+        return len(self.controls) - self.gaps
+
+
+def checkpoint_of(ledger: Ledger) -> Checkpoint:
+    """The newest checkpoint, its signature checked."""
+    return open_checkpoint(ledger.checkpoint(), [ledger.verifier_key], origin=ledger.origin)
+
+
+class View:
+    """Answers for one report. `window` is the time that its questions are held to, if they do not say otherwise."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        period: Period,
+        catalogue: Catalogue,
+        *,
+        window_days: int,
+        checkpoint: Checkpoint | None = None,
+        assessor: Assessor | None = None,
+    ) -> None:
+        self._ledger: Final = ledger
+        self._period: Final = period
+        self._catalogue: Final = catalogue
+        self.checkpoint: Final = checkpoint_of(ledger) if checkpoint is None else checkpoint
+        self.size: Final = self.checkpoint.size
+        self.window: Final = period.window(window_days)
+        self._selectors: Final = {
+            selector.name: selector for control in catalogue.controls for selector in control.selectors
+        }
+        self._assessor: Final = assessor or Assessor(ledger, period, size=self.size)
+
+    @property
+    def prunes(self) -> int:
+        """How often records were removed under the retention policy; what was removed is in no figure."""
+        return self._ledger.count(Query(event_types=(RECORDS_PRUNED,), end=self.size))
+
+    def found(
+        self,
+        terms: Iterable[str],
+        *,
+        selector: str | None,
+        after: When,
+        before: When,
+        limit: int,
+        newest_first: bool = False,
+    ) -> Found:
+        """The first records that fit, and how many there are."""
+        if type(limit) is not int or not 1 <= limit <= RECORDS_MAX:
+            raise RejectedError(f"a limit of {limit!r}", place="limit", cure=f"ask for 1 to {RECORDS_MAX} records")
+        queries, source = self._asked(terms, selector, after, before)
+        records = tuple(islice(self._records(queries, newest_first=newest_first), limit))
+        total = len(records) if len(records) < limit else self._count(queries)
+        return Found(records, total, source, self.window.time)
+
+    def count(self, terms: Iterable[str], *, selector: str | None, after: When, before: When) -> Counted:
+        """How many records fit."""
+        queries, source = self._asked(terms, selector, after, before)
+        return Counted.of(self._count(queries), replace(source, how="counted"))
+
+    def series(
+        self,
+        terms: Iterable[str],
+        *,
+        selector: str | None,
+        after: When,
+        before: When,
+        width: str,
+        zone: str,
+        group: str | None,
+        measure: str,
+    ) -> FoundSeries:
+        """Records by buckets of time. By a selector they can only be counted."""
+        queries, source = self._asked(terms, selector, after, before)
+        calendar = Calendar(width, zone)
+        how = f"{measure} per {width}{f' and {group}' if group else ''}, {zone}, by {self.window.time} time"
+        if len(queries) == 1:
+            found = self._ledger.series(
+                queries[0],
+                width=width,
+                zone=zone,
+                measure=measure,
+                group=group,
+                time=self.window.time,  # type: ignore[arg-type]
+            )
+            points: tuple[Point, ...] = found.buckets
+        elif measure != "count":
+            raise RejectedError("a selector can only be counted", place="measure", cure="ask by terms")
+        else:
+            points = tuple(self._bucketed(queries, calendar, group))
+        return FoundSeries(
+            points=points, calendar=calendar, group=group, measure=measure, source=replace(source, how=how)
+        )
+
+    def state(self, entity_id: str, as_of: When) -> FoundState:
+        """What an entity was at a time, by default at the end of the report's, by the report's clock."""
+        moment = self._as_of(as_of)
+        made: dict[str, Record] = {}
+        folding, version = Folding(self._ledger.folds), 0
+        # The state is folded from the records below the size, so that one sealed since cannot be in it.
+        for record in self._history(entity_id, moment):
+            for change in folding.add(record):
+                made[change.member] = record
+            version = record.entity_version
+        members = tuple((name, folding.state[name], made.get(name)) for name in sorted(folding.state))
+        source = self._entity_source(entity_id, moment, "state")
+        return FoundState(
+            entity_id=entity_id, described=moment.described, members=members, version=version, source=source
+        )
+
+    def turns(self, entity_id: str, as_of: When, *, limit: int) -> FoundTurns:
+        """What changed an entity up to a time, the last `limit` changes."""
+        moment = self._as_of(as_of)
+        try:
+            found = [
+                turn for turn in self._ledger.timeline(entity_id, as_of=moment) if turn.record.position < self.size
+            ]
+        except NotFoundError:
+            found = []
+        source = self._entity_source(entity_id, moment, "changes of state")
+        return FoundTurns(tuple(found[-limit:]), len(found), source, self.window.time)
+
+    def assessed(self, names: Iterable[str]) -> Assessed:
+        """Controls by id, frameworks by name; all that are known when nothing is named."""
+        wanted = [control for name in names for control in self._controls(name)] or [*self._catalogue.controls]
+        unique = {control.key: control for control in wanted}
+        found = self._assessor.assess_all([*unique.values()])
+        return Assessed(tuple(sorted(found, key=lambda each: each.status != "gap")), self._period)
+
+    def _controls(self, name: str) -> Iterable[Any]:
+        try:
+            return self._catalogue.of(name)
+        except NotFoundError:
+            return [self._catalogue.find(name)]
+
+    def _asked(
+        self, terms: Iterable[str], selector: str | None, after: When, before: When
+    ) -> tuple[tuple[Query, ...], Source]:
+        """The queries, held to the time and the size, and what is said of them below a figure."""
+        terms = [*terms]
+        if selector is None:
+            asked: tuple[Query, ...] = (parse_terms(terms),)
+        elif terms:
+            raise RejectedError("both terms and a selector are given", place=selector[:60], cure="give one of them")
+        elif selector not in self._selectors:
+            raise NotFoundError(f"there is no selector {selector[:60]!r}: see catalogue/selectors.yaml")
+        else:
+            asked = self._selectors[selector].joined
+        window = Window(
+            after=self.window.after if after is None else Moment.of(after, place="after").start,
+            before=self.window.before if before is None else Moment.of(before, place="before").start,
+            occurred=self.window.occurred,
+        )
+        queries = tuple(window.of(query, size=self.size) for query in asked)
+        if selector is None:
+            return queries, Source(terms=(tuple(queries[0].terms()),))
+        named = (selector, tuple(map(tuple, self._selectors[selector].terms)))
+        return queries, Source(selectors=(named,), within=tuple(window.of(Query(), size=self.size).terms()))
+
+    def _records(self, queries: tuple[Query, ...], *, newest_first: bool = False) -> Iterator[Record]:
+        """The records that fit any of the queries, each once, by position."""
+        sign = -1 if newest_first else 1
+        found = [self._ledger.records(query, newest_first=newest_first) for query in queries]
+        merged = merge(*found, key=lambda record: sign * record.position)
+        return (next(same) for _, same in groupby(merged, key=lambda record: record.position))
+
+    def _count(self, queries: tuple[Query, ...]) -> int:
+        return self._ledger.count(queries[0]) if len(queries) == 1 else sum(1 for _ in self._records(queries))
+
+    def _bucketed(self, queries: tuple[Query, ...], calendar: Calendar, group: str | None) -> Iterator[Point]:
+        bucketed = Bucketed(calendar, group=group, time=self.window.time, bounded=True)
+        for record in self._records(queries):
+            bucketed.add(record)
+        for (start, name), totals in sorted(bucketed.cells.items()):
+            label = calendar.label(start)
+            yield Point(start, calendar.next(start), label, name or None, totals.records, totals.records)
+
+    def _history(self, entity_id: str, moment: AsOf) -> Iterator[Record]:
+        try:
+            history = self._ledger.history(entity_id, later=moment)
+            yield from (record for record in history if record.position < self.size)
+        except NotFoundError:
+            return
+
+    def _as_of(self, as_of: When) -> AsOf:
+        if as_of is None:
+            last = self.window.before - 1  # the window is half-open, and a point takes itself in
+            return AsOf(time=_instant(last), clock="occurred" if self.window.occurred else "recorded")
+        if isinstance(as_of, str) and as_of[:1] in ("v", "@"):
+            return AsOf.of(as_of)
+        clock: ClockName = "occurred" if self.window.occurred else "recorded"
+        return AsOf.of(as_of if isinstance(as_of, datetime) else str(as_of), clock=clock)
+
+    def _entity_source(self, entity_id: str, moment: AsOf, how: str) -> Source:
+        terms = tuple(Query(entities=(entity_id,), end=self.size).terms())
+        return Source(terms=(terms,), how=f"{how} {moment.described}")
+
+
+def _instant(moment: int) -> Moment:
+    """The moment; the last one of a day is that day, so that people read a date."""
+    date = timestamp.render(moment)[:10]
+    day = Moment.parse(date)
+    return day if day.end == moment + 1 else Moment.parse(timestamp.render(moment))
