@@ -80,7 +80,7 @@ def _measured(name: str, folder: Path) -> tuple[float, int]:
         # Recorded times are of a clock of the ledger's own, so the verifier is told one, too.
         now = (datetime.now(UTC) + timedelta(days=366)).strftime("%Y-%m-%dT%H:%M:%SZ")
         code = (
-            "import sys, time, resource; from tallystick_verify.__main__ import main; began = time.monotonic(); "
+            "import sys, time, resource; from tallystick_verify.cli import main; began = time.monotonic(); "
             "code = main(sys.argv[1:]); "
             "sys.stderr.write(f'{time.monotonic() - began} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\\n'); "
             "sys.exit(code)"

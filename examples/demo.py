@@ -107,7 +107,7 @@ def tallystick(arguments: str, *, expect: int = 0, into: Path | None = None) -> 
 def verifier(arguments: str, *, expect: int = 0) -> None:
     """Run the independent verifier as an auditor would."""
     shown(f"$ tallystick-verify {arguments}")
-    command = [sys.executable, "-m", "tallystick_verify", *shlex.split(arguments)]
+    command = [sys.executable, "-m", "tallystick_verify.cli", *shlex.split(arguments)]
     environment = {**os.environ, "PYTHONPATH": os.fspath(VERIFIER)}
     ended(subprocess.run(command, env=environment, check=False).returncode, expect)
 

@@ -65,7 +65,7 @@ def test_every_block_of_code_runs_as_it_stands(page: Path, tmp_path: Path) -> No
 def _prepare(folder: Path) -> None:
     """What pages take for granted: the command, and some files of other systems."""
     (folder / "bin").mkdir()
-    for name, module in (("tallystick", "tallystick"), ("tallystick-verify", "tallystick_verify")):
+    for name, module in (("tallystick", "tallystick"), ("tallystick-verify", "tallystick_verify.cli")):
         command = folder / "bin" / name
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         command.chmod(0o755)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import io
 import sys
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,8 @@ FUNCTION_LINES_MAX: Final = 50
 POSITIONAL_MAX: Final = 5
 HEAD_LINES_MAX: Final = 10
 EXEMPTIONS_MAX: Final = 5
-VERIFIER_LINES_MAX: Final = 1400
+VERIFIER_LINES_MAX: Final = 800
+"""Lines of code; what explains it, and the room between, only help the reader."""
 
 BUILTINS: Final = frozenset(dir(builtins))
 
@@ -189,6 +192,7 @@ class Module:
     path: str
     tree: ast.Module
     lines: int
+    code_lines: int
     imports: tuple[Import, ...]
 
     def within(self, *prefixes: str) -> bool:
@@ -202,7 +206,22 @@ def is_within(name: str, prefix: str) -> bool:
 def parse(name: str, path: str, source: str, known: frozenset[str]) -> Module:
     tree = ast.parse(source, filename=path)
     imports = tuple(found for node in ast.walk(tree) for found in imports_of(node, known))
-    return Module(name=name, path=path, tree=tree, lines=source.count("\n"), imports=imports)
+    code = len(code_lines(source, tree))
+    return Module(name=name, path=path, tree=tree, lines=source.count("\n"), code_lines=code, imports=imports)
+
+
+def code_lines(source: str, tree: ast.Module) -> set[int]:
+    """The numbers of the lines that are code: no docstrings, no comments, no empty lines."""
+    aside = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in aside:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            lines.difference_update(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
+    return lines
 
 
 def imports_of(node: ast.AST, known: frozenset[str]) -> Iterator[Import]:
@@ -423,7 +442,7 @@ def test_the_verifier_stands_alone_and_is_read_in_one_sitting() -> None:
     modules = [module for module in modules_under(VERIFIER, "tallystick_verify") if "test" not in module.path]
     broken = report(broken_in(modules, VERIFIER_RULES))
     assert not broken, f"\n{broken}"
-    assert sum(module.lines for module in modules) <= VERIFIER_LINES_MAX
+    assert sum(module.code_lines for module in modules) <= VERIFIER_LINES_MAX
 
 
 def test_there_are_few_exemptions_and_each_is_needed() -> None:
