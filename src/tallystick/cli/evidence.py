@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from tallystick.cli import screen
 from tallystick.cli.controls import catalogue_option, chosen, framework_option, period_options, say_assessments
+from tallystick.cli.export import say_warnings, voucher_options, vouchers_of
 from tallystick.cli.failures import REFUSED
 from tallystick.cli.options import Settings, sealing_options
 from tallystick.cli.progress import Bar
@@ -21,6 +24,7 @@ from tallystick.cli.progress import Bar
 @click.option("--actor", metavar="ID", help="Who takes the evidence out; it is recorded.")
 @click.option("--fail-on-gap", is_flag=True, help="Exit with 1 when there is a gap.")
 @catalogue_option
+@voucher_options
 @sealing_options
 def evidence(
     settings: Settings,
@@ -36,6 +40,7 @@ def evidence(
     actor: str | None,
     fail_on_gap: bool,
     catalogue: tuple[str, ...],
+    **asked: Any,
 ) -> int:
     """Make an evidence pack: tallystick evidence CC7.2 --from 2026-01-01 --to 2026-03-31 -o pack.
 
@@ -50,6 +55,7 @@ def evidence(
     from tallystick.evidence.pack import make_pack
     from tallystick.evidence.period import Period
 
+    vouchers = vouchers_of(asked)
     wanted = chosen(ids, framework=framework, everything=everything, catalogue=catalogue)
     period = Period.between(first, last, occurred=occurred)
     with settings.open(readonly=False) as ledger, Bar("exporting", "records") as bar:
@@ -61,8 +67,11 @@ def evidence(
             catalogue=load(catalogue),
             actor=actor,
             as_pdf=as_pdf,
+            vouchers=vouchers,
             progress=bar.update,
         )
+    if pack.exported is not None:
+        say_warnings(pack.exported)
     code = REFUSED if fail_on_gap and pack.gaps else 0
     if settings.json:
         screen.say_json(pack.to_json())

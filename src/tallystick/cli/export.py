@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tallystick.cli import failures, screen
-from tallystick.cli.options import Settings, file_type, ledger_options, sealing_options
+from tallystick.cli.options import Function, Settings, file_type, ledger_options, sealing_options
 from tallystick.cli.progress import Bar
 from tallystick.cli.query import TERMS_HELP
 from tallystick.cli.texts import read_policy, read_text
@@ -22,6 +22,41 @@ if TYPE_CHECKING:
 LISTED_MAX = 50
 
 
+def voucher_options(function: Function) -> Function:
+    """For a command that exports: who is asked to vouch for it. `vouchers_of` takes them from what the command is
+    given."""
+    for option in (
+        click.option("--timestamp-roots", type=file_type(), metavar="PEM", help="Hold the authorities to these roots."),
+        click.option("--timestamp", "authorities", multiple=True, metavar="URL", help="Ask this RFC 3161 authority."),
+        click.option("--witnesses", type=file_type(), metavar="POLICY", help="Ask the witnesses of this trust file."),
+    ):
+        function = option(function)
+    return function
+
+
+def vouchers_of(given: dict[str, Any]) -> Vouchers | None:
+    """Take what `voucher_options` brought out of a command's arguments; None when nobody is to be asked."""
+    witnesses, authorities, roots = (given.pop(name) for name in ("witnesses", "authorities", "timestamp_roots"))
+    if witnesses is None and not authorities:
+        return None
+    from tallystick.evidence.authority import Authority, load_roots
+    from tallystick.evidence.vouching import Vouchers
+
+    pem = b"" if roots is None else read_text(roots)
+    if pem:
+        load_roots(pem)  # a wrong file is told before anybody is asked
+    return Vouchers(
+        policy=None if witnesses is None else read_policy(witnesses),
+        authorities=tuple(Authority(url, pem) for url in authorities),
+    )
+
+
+def say_warnings(exported: Exported) -> None:
+    """Who did not vouch for it, and why, on stderr."""
+    for warning in exported.warnings:
+        screen.say(("warning:", "yellow bold"), f" {warning}", err=True)
+
+
 @click.command(epilog=TERMS_HELP)
 @click.argument("terms", nargs=-1, metavar="[TERM]...")
 @click.option("-o", "--output", required=True, metavar="DIR|FILE.zip", help="Where to put it; it must not be there.")
@@ -32,9 +67,7 @@ LISTED_MAX = 50
 @click.option("--since", type=file_type(), metavar="CHECKPOINT_FILE", help="What came after a kept checkpoint.")
 @click.option("--actor", metavar="WHO", help="Who asks for it; the ledger records it.")
 @click.option("--view", "views", multiple=True, type=click.Choice(["csv", "html"]), help="Beside it, for people.")
-@click.option("--witnesses", type=file_type(), metavar="POLICY", help="Ask the witnesses of this trust file.")
-@click.option("--timestamp", "authorities", multiple=True, metavar="URL", help="Ask this RFC 3161 authority.")
-@click.option("--timestamp-roots", type=file_type(), metavar="PEM", help="Hold the authorities to these roots.")
+@voucher_options
 @sealing_options
 def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tuple[str, ...], **given: Any) -> None:
     """Make an evidence bundle: three files that an auditor verifies without us.
@@ -49,7 +82,7 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
     """
     from tallystick.read.query import parse_terms
 
-    vouchers = _vouchers(given.pop("witnesses"), given.pop("authorities"), given.pop("timestamp_roots"))
+    vouchers = vouchers_of(given)
     since = given.pop("since")
     with settings.open(readonly=False) as ledger, Bar("exporting", "records") as bar:
         exported = ledger.export(
@@ -63,8 +96,7 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
             **given,
         )
         origin = ledger.origin
-    for warning in exported.warnings:
-        screen.say(("warning:", "yellow bold"), f" {warning}", err=True)
+    say_warnings(exported)
     if settings.json:
         screen.say_json(facts_of(exported))
     else:
@@ -129,21 +161,6 @@ def _pair_json(pair: PairReport) -> dict[str, object]:
         "second": pair.second.to_json(),
         "between": between,
     }
-
-
-def _vouchers(witnesses: str | None, authorities: tuple[str, ...], roots: str | None) -> Vouchers | None:
-    if witnesses is None and not authorities:
-        return None
-    from tallystick.evidence.authority import Authority, load_roots
-    from tallystick.evidence.vouching import Vouchers
-
-    pem = b"" if roots is None else read_text(roots)
-    if pem:
-        load_roots(pem)  # a wrong file is told before anybody is asked
-    return Vouchers(
-        policy=None if witnesses is None else read_policy(witnesses),
-        authorities=tuple(Authority(url, pem) for url in authorities),
-    )
 
 
 def _say_exported(exported: Exported, origin: str) -> None:

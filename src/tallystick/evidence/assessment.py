@@ -209,7 +209,7 @@ class Assessor:
     def _remarks(self, control: Control, window: Window) -> Iterator[str]:
         for name, days in control.cadence.items():
             if window.days < days:
-                yield f"{name} is looked for every {days} days; the window is shorter, so its absence says little."
+                yield f"{name}: looked for every {days} days; the window is shorter, so its absence says little."
         if window.before > self.period.now:
             yield f"The window ends after now, {day(self.period.now)}: what is still to come cannot be seen."
         if self._prunes is None:

@@ -21,6 +21,7 @@ from tallystick.evidence.export import Exported
 from tallystick.evidence.period import Period
 from tallystick.evidence.report import load, make, pdf, write
 from tallystick.evidence.report.view import checkpoint_of
+from tallystick.evidence.vouching import Vouchers
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query
 
@@ -75,6 +76,7 @@ def make_pack(
     catalogue: Catalogue,
     actor: str | Mapping[str, str] | None = None,
     as_pdf: bool = False,
+    vouchers: Vouchers | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Pack:
     """Write the pack into a folder that is new or empty, and say what is in it. The export is recorded as by `actor`.
@@ -95,13 +97,15 @@ def make_pack(
     exported: Exported | None = None
     # A crash from here on leaves a folder that is not empty, which the next run refuses; each file in it is whole.
     if queries:
-        exported = ledger.export(place / BUNDLE, queries, end=assessor.size, actor=actor, progress=progress)
+        exported = ledger.export(
+            place / BUNDLE, queries, end=assessor.size, actor=actor, vouchers=vouchers, progress=progress
+        )
     made = make(
         ledger,
         document,
         period=period,
         catalogue=catalogue,
-        given=_told(controls, exported),
+        given=_told(controls, catalogue, exported),
         checkpoint=checkpoint,
         assessor=assessor,
     )
@@ -136,9 +140,11 @@ def _queries(found: Sequence[Assessment], size: int) -> list[Query]:
     return [*queries]
 
 
-def _told(controls: Sequence[Control], exported: Exported | None) -> dict[str, str]:
-    """What the report is told: which controls, and what the bundle is."""
-    given = {"controls_wanted": " ".join(control.key for control in controls)}
+def _told(controls: Sequence[Control], catalogue: Catalogue, exported: Exported | None) -> dict[str, str]:
+    """What the report is told: which controls, if not all, and what the bundle is."""
+    keys = [control.key for control in controls]
+    every = keys == [control.key for control in catalogue.controls]
+    given = {"controls_wanted": "" if every else " ".join(keys)}
     if exported is not None:
         given |= {
             "bundle": BUNDLE,

@@ -38,7 +38,7 @@ def gaps(found: Assessed) -> tuple[Node, ...]:
         for each in found.controls
         for gap in each.gaps
     )
-    remarks = dict.fromkeys(remark for each in found.controls for remark in each.remarks)
+    remarks = sorted({remark for each in found.controls for remark in each.remarks})
     table = Table(
         title="",
         columns=("Control", "What it asks for", "Time", "What is missing"),
@@ -46,7 +46,7 @@ def gaps(found: Assessed) -> tuple[Node, ...]:
         source=_source(found),
         note="" if rows else "For none of these controls is anything missing.",
     )
-    return (table, *(Paragraph((Words(visible(remark), emphasis=True),)) for remark in remarks))
+    return (table, *([Paragraph((Words(visible(" ".join(remarks)), emphasis=True),))] if remarks else []))
 
 
 def details(found: Assessed) -> tuple[Node, ...]:
