@@ -54,7 +54,7 @@ class Verification:
         self.at: tuple[int | None, int | None] = (None, None)
         self.keys: dict[str, list[tuple[int, bytes]]] = {}
         self.versions: dict[bytes, int] = {}
-        self.unplaced, self.fold_fault, self.prune = False, "", ""
+        self.proven, self.unplaced, self.fold_fault, self.prune = False, False, "", ""
         self.known: Checkpoint | None = None
 
     def found(self, step: int, kind: str, seen: str) -> None:
@@ -101,11 +101,16 @@ class Verification:
                 self.found(
                     9, "signature", f"the record at {record['position']} in `records` is not signed by its epoch"
                 )
-        self._events()
+        try:
+            self._events()
+        except NoBundleError as error:  # without a bundle there is nothing to go on with
+            self.total, self.failed, self.facts, self.at, self.unplaced = 0, set(), {}, (None, None), True
+            self.findings.clear()
+            return self.found(1, "bundle", str(error))
         self._epochs()
         self._checkpoint()
         self._history()
-        self._seal()
+        return self._seal()
 
     def placed(self) -> Iterator[tuple[int, bytes]]:
         """Position and leaf hash of every record of the bundle, read once more; none if they cannot be placed."""
@@ -166,31 +171,27 @@ class Verification:
         it = self.manifest
         before: Record | None = None
         digest, self.next = it.said["range"]["prev_hash"], it.present(it.first)
-        try:
-            for number, line in enumerate(self._lines(), 1):
-                self.at, total = (number, None), self.total
-                try:
-                    record = forms.record(line)
-                except RefusedError as error:  # (5)
-                    self.found(5, "not-canonical", str(error))
-                    before, self.unplaced, self.next = None, True, it.present(self.next + 1)
-                    continue
-                self.at = (number, record["position"])
-                self._place(record, line)
-                follows = before is not None and record["position"] == before["position"] + 1
-                if (number == 1 or follows) and record["prev_hash"] != digest:  # (7)
-                    self.found(7, "chain", f"prev_hash is {record['prev_hash']}, and the record before has {digest}")
-                if (before is not None and record["recorded_at"] < before["recorded_at"]) or record[
-                    "recorded_at"
-                ] > it.created:
-                    self.found(8, "time", f"{record['recorded_at']} is before the record before, or after the bundle")
-                self._sealed(record, line)
-                if not self.unplaced:
-                    self._version(record)
-                before, digest = record if self.total == total else None, sha256(line).hexdigest()
-        except NoBundleError as error:
-            self.at, self.unplaced, self.read = (None, None), True, (0, "", 0, False)
-            self.found(1, "bundle", str(error))
+        for number, line in enumerate(self._lines(), 1):
+            self.at, total = (number, None), self.total
+            try:
+                record = forms.record(line)
+            except RefusedError as error:  # (5)
+                self.found(5, "not-canonical", str(error))
+                before, self.unplaced, self.next = None, True, it.present(self.next + 1)
+                continue
+            self.at = (number, record["position"])
+            self._place(record, line)
+            follows = before is not None and record["position"] == before["position"] + 1
+            if (number == 1 or follows) and record["prev_hash"] != digest:  # (7)
+                self.found(7, "chain", f"prev_hash is {record['prev_hash']}, and the record before has {digest}")
+            if (before is not None and record["recorded_at"] < before["recorded_at"]) or record[
+                "recorded_at"
+            ] > it.created:
+                self.found(8, "time", f"{record['recorded_at']} is before the record before, or after the bundle")
+            self._sealed(record, line)
+            if not self.unplaced:
+                self._version(record)
+            before, digest = record if self.total == total else None, sha256(line).hexdigest()
         self.at = (None, None)
         self.facts[4] = f"{self.read[2]:,} records, {self.read[0]:,} bytes, SHA-256 {self.read[1]}"
         if self.read != (it.said["events"]["bytes"], it.said["events"]["sha256"], it.count, True):
@@ -347,7 +348,6 @@ class Verification:
                 self.found(13, "checkpoint", "it is not of this origin, signed by the key in force at its size")
             if not any(log.name == self.manifest.origin and log.public in keys for log in self.policy.logs):
                 self.found(13, "checkpoint", "the trust file has no key of this origin that vouches for it")
-        self.proven = False
         if self.unplaced:
             return
         try:

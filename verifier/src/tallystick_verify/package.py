@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +40,9 @@ class Package:
     """A bundle as files; `sizes` are what the folder or the zip says. Raises NoBundleError."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self.sizes = path, dict[str, int]()
-        self._zip: zipfile.ZipFile | None = None
+        self._path, self._is_folder, self.sizes = path, path.is_dir(), dict[str, int]()
         try:
-            self._look_into_folder() if path.is_dir() else self._look_into_zip()
+            self._look_into_folder() if self._is_folder else self._look_into_zip()
         except _UNREADABLE as error:
             raise NoBundleError(f"it cannot be read: {error}") from error
         for name, most in SIZES_MAX.items():
@@ -57,8 +57,9 @@ class Package:
                 self.sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
 
     def _look_into_zip(self) -> None:
-        self._zip = zipfile.ZipFile(_BoundedFile(_open_file(self._path.resolve()), "rb"))
-        for entry in self._zip.infolist():
+        with _BoundedFile(_open_file(self._path.resolve()), "rb") as file, zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        for entry in entries:
             name, mode = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
             if name not in SIZES_MAX or name in self.sizes or mode not in (0, stat.S_IFREG):
                 raise NoBundleError(f"the entry {name[:100]!r} is not of a bundle, not a regular file, or there twice")
@@ -69,7 +70,10 @@ class Package:
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of one of the three; raises NoBundleError."""
         try:
-            with self._zip.open(name) if self._zip else io.FileIO(_open_file(self._path / name), "rb") as stream:
+            path = self._path / name if self._is_folder else self._path.resolve()
+            with _BoundedFile(_open_file(path), "rb") as file, ExitStack() as stack:
+                archive = None if self._is_folder else stack.enter_context(zipfile.ZipFile(file))
+                stream = file if archive is None else stack.enter_context(archive.open(name))
                 while chunk := stream.read(READ_BYTES):
                     yield chunk
         except _UNREADABLE as error:
