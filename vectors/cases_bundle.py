@@ -190,15 +190,15 @@ def _trees() -> Iterator[Case]:
     yield _case("filtered-outside", "11 (6)", says, made, ("misplaced", 4))
     made = bundle(OTHER, first=2, end=8, checkpoint=signed(LINES))
     yield _case("root-of-another", "11 (14)", "the checkpoint is of another history", made, ("root", None))
-    made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE + 2))
-    yield _case("size-plus-two", "11 (14)", "the checkpoint says two records more", made, ("root", None))
-    made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE - 1))
+    made = bundle(LINES, first=2, end=8, size=SIZE - 1, checkpoint=_resized(SIZE, of=SIZE - 1))
+    yield _case("size-plus-one", "11 (14)", "the checkpoint says one record more", made, ("root", None))
+    made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE - 1, of=SIZE))
     yield _case("size-minus-one", "11 (14)", "the checkpoint says one record less", made, ("root", None))
 
 
-def _resized(size: int) -> bytes:
-    """A signed checkpoint of another size with the root of the ledger."""
-    note = Note.parse(signed(LINES))
+def _resized(size: int, *, of: int) -> bytes:
+    """A signed checkpoint of one size with the root of another."""
+    note = Note.parse(signed(LINES, of))
     origin, _, root, _ = note.text.split("\n")
     text = f"{origin}\n{size}\n{root}\n"
     key = vkey(SECOND_KEY)
