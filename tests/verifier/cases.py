@@ -159,7 +159,7 @@ def bad_lines() -> Iterator[Case]:
     yield _told("the-last-line-flipped", _raw(14, b'"count":6', b'"count":7'), ("signature", 14), root, ("epoch", None))
     yield _changed("prev-hash", _line(5, prev_hash="11" * 32), (chain, 5), root)
     yield _changed("range-prev-hash", _manifest("range", "prev_hash", value="11" * 32), (chain, 1), first=3, end=7)
-    yield _changed("recorded-before", _line(14, recorded_at="2026-03-03T09:29:00.000000Z"), ("time", 14), root)
+    yield _changed("recorded-before", _line(14, recorded_at="2026-03-03T08:59:00.000000Z"), ("time", 14), root)
     yield _changed("recorded-after-created", _line(14, recorded_at="2026-03-05T09:29:00.000000Z"), ("time", 14), root)
     yield _changed("created-later", lambda bundle: bundle, ("time", None), now="2026-03-03T23:54:59Z")
     yield _changed("another-ledger", _line(4, ledger="other"), ("misplaced", 4))
@@ -193,7 +193,7 @@ def bad_lines() -> Iterator[Case]:
         ("bytes", b'"jane"', b'"ja\xc0\xafne"'),
         ("actor", b'{"id":"jane"}', b'{"id":"jane","more":"x"}'),
         ("no-date", b"2026-03-03T", b"2026-02-29T"),
-        ("no-hour", b"T09:30", b"T24:30"),
+        ("no-hour", b"T09:00", b"T24:00"),
         ("short-signature", b'"signature":"', b'"signature":"00'),
         ("array", b"{", b"[{"),
     ):

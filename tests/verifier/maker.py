@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ORIGIN: Final = "audit.example/made"
 NAME: Final = "made"
-START: Final = "2026-03-03T09:30:{:02d}.000000Z"
 CREATED: Final = "2026-03-04T00:00:00.000000Z"
 SYSTEM: Final = {"id": "tallystick", "type": "system"}
 Files = dict[str, bytes]
@@ -41,6 +40,10 @@ def public(private: Ed25519PrivateKey) -> bytes:
 
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def moment(at: int) -> str:
+    return f"2026-03-03T{9 + at // 3600:02d}:{at // 60 % 60:02d}:{at % 60:02d}.000000Z"
 
 
 def from_b64(text: str) -> bytes:
@@ -166,7 +169,7 @@ class Ledger:
                 "payload": payload,
                 "position": len(self.lines),
                 "prev_hash": sha256(self.lines[-1]).hex() if self.lines else "0" * 64,
-                "recorded_at": START.format(len(self.lines)),
+                "recorded_at": moment(len(self.lines)),
                 **members,
             }
         )

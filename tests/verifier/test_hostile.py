@@ -287,7 +287,7 @@ def test_findings_are_bounded_and_then_counted(tmp_path: Path) -> None:
     made = maker.Ledger()
     made.open()
     for _ in range(1200):
-        made.add("user.changed", {}, "user-1", recorded_at=maker.START.format(1))
+        made.add("user.changed", {}, "user-1", recorded_at=maker.moment(1))
     bundle = made.bundle(2, 1202)
     for epoch in bundle.manifest["mac_keys"]:
         epoch["key"] = "00" * 32

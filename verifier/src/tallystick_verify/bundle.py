@@ -195,7 +195,8 @@ class Verification:
         self.at = (None, None)
         self.facts[4] = f"{self.read[2]:,} records, {self.read[0]:,} bytes, SHA-256 {self.read[1]}"
         if self.read != (it.said["events"]["bytes"], it.said["events"]["sha256"], it.count, True):
-            self.found(4, "events", f"{self.facts[4]}{', no newline at the end' * (not self.read[3])}")
+            said = f"{it.count:,} records, {it.said['events']['bytes']:,} bytes, SHA-256 {it.said['events']['sha256']}"
+            self.found(4, "events", f"the manifest says {said}{'; no newline at the end' * (not self.read[3])}")
         if it.complete and self.next < it.stop:
             self.found(6, "missing", f"the records end before position {self.next}")
             self.unplaced = True
@@ -203,14 +204,7 @@ class Verification:
         made = datetime.fromisoformat(it.created)
         if made > self.now + timedelta(minutes=5):
             self.found(8, "time", f"the bundle says that it was made at {it.created}")
-        self.facts |= {
-            5: "each line",
-            6: "each line",
-            7: "each line",
-            8: f"made {it.created}",
-            9: "each line",
-            10: "each line",
-        }
+        self.facts |= dict.fromkeys((5, 6, 7, 9, 10), f"{self.read[2]:,} lines") | {8: f"made {it.created}"}
 
     def _place(self, record: Record, line: bytes) -> None:
         """SPEC 11 (6). What is in place counts for the steps below."""
@@ -359,7 +353,7 @@ class Verification:
                 f"{base64.b64encode(root).decode()}, from the records and {len(self.manifest.hashes):,} hashes"
             )
             if not self.proven:
-                self.found(14, "root", f"the records lead to the root {base64.b64encode(root).decode()}")
+                self.found(14, "root", f"the records lead to {base64.b64encode(root).decode()}, which is not signed")
         except RefusedError as error:
             self.found(14, "root", str(error))
 
