@@ -30,7 +30,7 @@ from tallystick.errors import (
 from tallystick.ids import IdMaker
 from tallystick.write import journal, segments
 from tallystick.write.accept import Acceptor, Draft
-from tallystick.write.journal import Journal, find_damage, repair
+from tallystick.write.journal import Journal, look, repair
 from tallystick.write.queue import Queue
 from tallystick.write.request import Sealed
 from tallystick.write.segments import Frame
@@ -335,7 +335,7 @@ def test_a_repair_says_what_it_loses_and_keeps_the_rest_in_its_place(tmp_path: P
 
     with pytest.raises(TamperError, match="1 events from number 2 on"):
         opened(tmp_path, ledger)
-    assert [(one.first, one.end) for one in find_damage(tmp_path)] == [(2, 3)]
+    assert [(one.first, one.end) for one in look(tmp_path).damage] == [(2, 3)]
     assert [(one.first, one.end) for one in repair(tmp_path, now=7)] == [(2, 3)]
     assert repair(tmp_path, now=8) == ()
 
@@ -366,11 +366,6 @@ def test_a_repair_that_was_cut_short_is_finished_or_was_never_begun(
     assert reopened.end == 9
     reopened.close()
     assert bodies(tmp_path)[0] == journal.LOST
-
-
-def test_a_queue_that_is_not_there_has_no_damage_to_find(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no queue"):
-        find_damage(tmp_path / "nowhere")
 
 
 @given(st.binary(max_size=2_000))

@@ -14,11 +14,12 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
-from tallystick.errors import BusyError, NotFoundError, StoreError, TamperError
+from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.write import segments
 from tallystick.write.segments import Damage, Frame
 
@@ -184,12 +185,22 @@ LOST: Final = b""
 _REPAIRED: Final = "repaired"
 
 
-def find_damage(folder: Path) -> tuple[Damage, ...]:
-    """What is damaged in a queue that nobody has open. Raises `BusyError`, or `NotFoundError` where there is none."""
-    if not folder.is_dir():
-        raise NotFoundError(f"there is no queue in {folder}")
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a queue stands that nobody has open."""
+
+    depth: int
+    bytes: int
+    oldest_at: int | None
+    damage: tuple[Damage, ...]
+
+
+def look(folder: Path) -> Seen:
+    """Look at a queue and change nothing. Raises `BusyError` while a process has it open."""
     with _lock(folder):
-        return segments.scan(folder, cursor=_read_cursor(folder)).damage
+        cursor = _read_cursor(folder)
+        scanned = segments.scan(folder, cursor=cursor)
+        return Seen(max(0, scanned.end - cursor), scanned.bytes, scanned.oldest_at, scanned.damage)
 
 
 def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
