@@ -23,7 +23,7 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.export import Source
+from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
 from tallystick.govern.retention import Retention

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from tallystick.core import timestamp
 from tallystick.errors import RejectedError, TamperError
-from tallystick.evidence.post import SECONDS, post
+from tallystick.evidence.others.post import SECONDS, post
 from tallystick.limits import TIMESTAMP_BYTES_MAX
 
 _QUERY: Final = "application/timestamp-query"

@@ -19,7 +19,7 @@ from tallystick.core.note import Note, SignatureLine
 from tallystick.core.policy import Policy, Witness
 from tallystick.core.strict import parse_decimal, render_base64
 from tallystick.errors import BusyError, RejectedError, StoreError, TamperError
-from tallystick.evidence.post import SECONDS, Answer, post
+from tallystick.evidence.others.post import SECONDS, Answer, post
 from tallystick.limits import NOTE_BYTES_MAX, SIZE_MAX
 
 SIZE_TYPE: Final = "text/x.tlog.size"

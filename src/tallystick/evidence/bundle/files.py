@@ -1,7 +1,7 @@
 """An evidence bundle at rest: three files in a folder, or in one zip; opened with suspicion (SPEC 10.1).
 
 Nothing is unpacked, no link is followed, and no more is read than the limits allow. What the files say is for
-`tallystick.evidence.bundle_check`.
+`tallystick.evidence.bundle.check`.
 """
 
 from __future__ import annotations

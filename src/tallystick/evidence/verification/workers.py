@@ -17,11 +17,11 @@ from typing import Final
 
 from tallystick.config import Location
 from tallystick.errors import StoreError
-from tallystick.evidence.scan import Scan, Task, Terms, scan
+from tallystick.evidence.verification.scan import Scan, Task, Terms, scan
 
 _BOOT: Final = (
     "import pickle,sys; sys.path[:]=pickle.load(sys.stdin.buffer);"
-    "from tallystick.evidence.workers import serve; serve()"
+    "from tallystick.evidence.verification.workers import serve; serve()"
 )
 _AHEAD: Final = 2
 """Tasks handed to each process before the first result is taken; bounds what waits in memory."""

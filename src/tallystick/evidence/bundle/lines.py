@@ -1,7 +1,7 @@
 """The records of a bundle, line by line: steps 5 to 10 of SPEC 11, in one pass and constant memory.
 
 What only all of them can answer, epochs, keys, prunes and the root, is gathered here in small and judged in
-`tallystick.evidence.bundle_check`. A line that fails is not held against the next.
+`tallystick.evidence.bundle.check`. A line that fails is not held against the next.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tallystick.core.record import (
 from tallystick.core.system import EpochClosed, EpochOpened
 from tallystick.errors import RejectedError, TamperError
 from tallystick.evidence.findings import Kind
-from tallystick.evidence.ranges import Ranges
+from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import RECORD_BYTES_MAX
 
 STREAMS_MAX: Final = 1_000_000

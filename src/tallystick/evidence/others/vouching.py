@@ -13,9 +13,9 @@ from typing import Final
 
 from tallystick.core.policy import Policy
 from tallystick.errors import BusyError, RejectedError, TamperError
-from tallystick.evidence.authority import Authority, request_timestamp
-from tallystick.evidence.cosigning import Consistency, cosign
-from tallystick.evidence.post import SECONDS
+from tallystick.evidence.others.authority import Authority, request_timestamp
+from tallystick.evidence.others.cosigning import Consistency, cosign
+from tallystick.evidence.others.post import SECONDS
 from tallystick.limits import TIMESTAMPS_MAX
 
 _AT_ONCE: Final = 8

@@ -1,6 +1,6 @@
 """The catalogue of controls: what a framework asks for, in our words, and which events show that it was done.
 
-Frameworks lie in `catalogue/*.yaml`, the selectors that they share in `catalogue/selectors.yaml`; files of the
+Frameworks lie in `frameworks/*.yaml`, the selectors that they share in `frameworks/selectors.yaml`; files of the
 reader's own have the same form and add to them. A file is read strictly: an unknown member, a name that is taken,
 or a term that is none is an error with its place. Whether there was any such event says `assessment`.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.plain_yaml import YAML_BYTES_MAX, Members, as_days, as_text, parse_yaml
+from tallystick.evidence.controls.plain_yaml import YAML_BYTES_MAX, Members, as_days, as_text, parse_yaml
 from tallystick.limits import QUERY_VALUES_MAX
 from tallystick.read.query import Query, parse_terms
 
@@ -140,7 +140,7 @@ def load(own: Iterable[str | os.PathLike[str]] = ()) -> Catalogue:
 
 @cache
 def _shipped() -> tuple[Catalogue, Mapping[str, Selector]]:
-    folder = files("tallystick.evidence") / "catalogue"
+    folder = files("tallystick.evidence.controls") / "frameworks"
     reading = _Reading({}, Catalogue((), ()))
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     for name in sorted(names, key=lambda name: name != "selectors.yaml"):

@@ -28,8 +28,8 @@ from tallystick.core.record import (
 )
 from tallystick.errors import RejectedError, StoreError
 from tallystick.evidence.findings import Finding, Kind
-from tallystick.evidence.identity import Ids
-from tallystick.evidence.ranges import Ranges
+from tallystick.evidence.verification.identity import Ids
+from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import RECORD_BYTES_MAX
 from tallystick.store.contract import Store, StoredRecord
 

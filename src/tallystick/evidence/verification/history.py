@@ -13,8 +13,8 @@ from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, LEDG
 from tallystick.core.system import EpochClosed, EpochOpened, KeyRotated, Purpose
 from tallystick.errors import RejectedError
 from tallystick.evidence.findings import Finding, Kind
-from tallystick.evidence.ranges import Ranges
-from tallystick.evidence.scan import Scan
+from tallystick.evidence.verification.ranges import Ranges
+from tallystick.evidence.verification.scan import Scan
 
 STREAMS_MAX: Final = 1_000_000
 """Streams followed across ranges; of a ledger with more, the later ones are held together within ranges only."""

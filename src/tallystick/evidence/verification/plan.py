@@ -13,7 +13,7 @@ from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import TILE_WIDTH
 from tallystick.core.note import Note
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.scan import RANGE_RECORDS, Task
+from tallystick.evidence.verification.scan import RANGE_RECORDS, Task
 from tallystick.store.contract import Head, Store
 
 

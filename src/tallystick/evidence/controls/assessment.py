@@ -17,8 +17,8 @@ from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.moment import DAY
-from tallystick.evidence.controls import Control, Selector
-from tallystick.evidence.period import Period, When, Window, day
+from tallystick.evidence.controls.catalogue import Control, Selector
+from tallystick.evidence.controls.period import Period, When, Window, day
 from tallystick.ledger import Ledger
 from tallystick.read.bucketed import moment_of
 from tallystick.read.query import Query

@@ -25,7 +25,7 @@ from tallystick.core.pruned import frontier_at
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind
-from tallystick.evidence.scan import Block, Scan
+from tallystick.evidence.verification.scan import Block, Scan
 from tallystick.store.contract import Store
 from tallystick.store.reading import tile_hashes
 

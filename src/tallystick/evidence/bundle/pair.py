@@ -22,8 +22,8 @@ from tallystick.core.merkle import leaf_hash
 from tallystick.core.note import Note
 from tallystick.core.record import Record, record_hash
 from tallystick.errors import RejectedError
-from tallystick.evidence.bundle import Bundle, open_bundle
-from tallystick.evidence.bundle_check import BundleFinding, BundleReport, verify_bundle
+from tallystick.evidence.bundle.check import BundleFinding, BundleReport, verify_bundle
+from tallystick.evidence.bundle.files import Bundle, open_bundle
 from tallystick.evidence.findings import Kind
 
 Path: TypeAlias = str | os.PathLike[str]

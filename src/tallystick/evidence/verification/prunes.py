@@ -19,11 +19,11 @@ from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, LawfulPrune
-from tallystick.evidence.history import History
-from tallystick.evidence.plan import size_named
-from tallystick.evidence.ranges import Ranges
-from tallystick.evidence.scan import Scan
-from tallystick.evidence.tree import TreeCheck
+from tallystick.evidence.verification.history import History
+from tallystick.evidence.verification.plan import size_named
+from tallystick.evidence.verification.ranges import Ranges
+from tallystick.evidence.verification.scan import Scan
+from tallystick.evidence.verification.tree import TreeCheck
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import absent_ranges, read_record
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from tallystick.errors import RejectedError
-from tallystick.evidence.controls import Catalogue, Control
+from tallystick.evidence.controls.catalogue import Catalogue, Control
 
 QUESTION_CHARACTERS_MAX: Final = 500
 """A question that people type; each of its words is looked up."""

@@ -15,7 +15,7 @@ from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
 from tallystick.core.system import EpochClosed, EpochOpened
 from tallystick.errors import RejectedError, TamperError
-from tallystick.evidence.ranges import Ranges
+from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import BUNDLE_RECORDS_MAX
 from tallystick.read.query import Query
 from tallystick.read.search import Search

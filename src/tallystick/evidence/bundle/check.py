@@ -25,8 +25,8 @@ from tallystick.core.record import KEY_ROTATED, Record
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, open_signature
 from tallystick.core.system import Genesis, KeyRotated, Purpose
 from tallystick.errors import RejectedError, TamperError
-from tallystick.evidence.bundle import Bundle, open_bundle
-from tallystick.evidence.bundle_lines import Lines
+from tallystick.evidence.bundle.files import Bundle, open_bundle
+from tallystick.evidence.bundle.lines import Lines
 from tallystick.evidence.findings import MEANING, Kind
 from tallystick.evidence.verify import CLOCK_TOLERANCE
 from tallystick.read.index import Progress

@@ -24,7 +24,7 @@ from tallystick.core.canonical import encode
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.sshsig import VIEWS_NAMESPACE, sign_file
 from tallystick.errors import ConflictError, RejectedError, StoreError
-from tallystick.evidence.views import VIEWS, View
+from tallystick.evidence.bundle.views import VIEWS, View
 
 VIEWS_FORMAT: Final = "tallystick-views/1"
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the same records make the same zip

@@ -31,9 +31,9 @@ from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.beside import Beside
-from tallystick.evidence.delivery import Delivery
-from tallystick.evidence.ranges import Ranges
+from tallystick.evidence.bundle.beside import Beside
+from tallystick.evidence.bundle.delivery import Delivery
+from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import BUNDLE_HASHES_MAX, FILTERED_RECORDS_MAX
 from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
