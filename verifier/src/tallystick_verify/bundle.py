@@ -10,16 +10,17 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b, sha256
 from heapq import merge
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from tallystick_verify import forms
 from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, write
-from tallystick_verify.findings import NOWHERE, Findings, counted
 from tallystick_verify.forms import Record, from_base64
 from tallystick_verify.manifest import Manifest
 from tallystick_verify.notes import LOG, Checkpoint, Policy, is_seal, parse_checkpoint, parse_key, verifies
 from tallystick_verify.package import EVENTS, MANIFEST, SEAL, Package
+from tallystick_verify.report import NOWHERE, Report, counted
 from tallystick_verify.tree import Fold, leaf_hash
 
 ENTITIES_MAX: Final = 1_000_000
@@ -28,7 +29,7 @@ OPENED, CLOSED = "tallystick.epoch.opened", "tallystick.epoch.closed"
 ENDS: Final = {OPENED: forms.is_opening, CLOSED: forms.is_close}
 
 
-class Verification(Findings):
+class Verification(Report):
     """One bundle on its way through the steps: `open` takes the first two, `run` the others."""
 
     def __init__(self, path: Path, policy: Policy, known: bytes | None, now: datetime) -> None:
@@ -36,12 +37,9 @@ class Verification(Findings):
         self.path, self.policy, self.known_note, self.now = path, policy, known, now
         self.known: Checkpoint | None = None
         self.keys: dict[str, list[tuple[int, bytes]]] = {}  # by purpose: from which position on, and which
-        self.ends: dict[tuple[str, int], list[tuple[int, Record]]] = defaultdict(
-            list
-        )  # of each epoch: position, payload
-        self.versions: dict[bytes, int] = {}
+        self.ends = defaultdict[tuple[str, int], list[tuple[int, Record]]](list)  # of epochs: position and payload
+        self.versions, self.unplaced, self.proven, self.prune = dict[bytes, int](), False, False, ""
         self.before: Record | None = None  # the line before, if nothing is wrong with it
-        self.unplaced, self.fold_fault, self.proven, self.prune = False, "", False, ""
 
     def open(self) -> bool:
         """SPEC 11 (1, 2): whether there is a manifest to go on with."""
@@ -68,10 +66,14 @@ class Verification(Findings):
             self._genesis()
         self._events()
         self._epochs()
-        self._signatures()
-        self._root()
+        self._whole()
         self._history()
-        self._others()
+        if self.holds:
+            proves = "filtered. Each record in it is in the ledger, as it was sealed; of others this says nothing."
+            if it.complete:
+                pruned = f" but for {self.prune}" * bool(self.prune)
+                proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there{pruned}, as it was sealed."
+            self.verdict = f"PASS: {proves}" + " Timestamps are told of, and not judged." * (20 in self.told)
 
     def placed(self) -> Iterator[tuple[int, bytes]]:
         """Position and leaf hash of every record of the bundle, read once more; none if they cannot be placed."""
@@ -119,8 +121,9 @@ class Verification(Findings):
         self.told |= dict.fromkeys(range(4, 11), "")
         for position, (line, record) in it.records.items():
             self._epoch_end(position, record)
-            if record["epoch"] in self.mac_keys and not self._is_signed(record, line):
-                self.found(9, "signature", "this one of `records` is not signed by its epoch's key", (None, position))
+            if record["epoch"] in self.mac_keys:
+                is_signed = self._is_signed(record, line)
+                self.check(9, "signature", is_signed, f"the one of `records` at {position} is not signed by its epoch")
         self.digest, self.next, self.read = it.said["range"]["prev_hash"], it.present(it.first), (0, "", 0, False)
         with self.step(1, "bundle"):
             for number, line in enumerate(self._lines(), 1):
@@ -132,7 +135,7 @@ class Verification(Findings):
         self.check(4, "events", is_read, seen + ", no newline at the end" * (not ends))
         is_full = not it.complete or self.next >= it.stop
         self.check(6, "missing", is_full, f"the records end before position {self.next}")
-        self.unplaced |= not is_full or 1 in self.failed
+        self.unplaced |= not (is_full and size)
         self._records_below(it.end.size)
         latest = (self.now + timedelta(minutes=5)).astimezone(UTC).isoformat(timespec="microseconds")
         self.check(8, "time", it.created[:-1] <= latest[:26], f"the bundle says that it was made at {it.created}")
@@ -188,30 +191,26 @@ class Verification(Findings):
 
     def _in_order(self, position: int, record: Record, line: bytes) -> None:
         """The records of the bundle as they come by position: leaves of 14, keys of 12, and the prune of 16."""
-        if not self.unplaced and not self.fold_fault:
-            try:
-                self.fold.place(position, line)
-            except RefusedError as error:
-                self.fold_fault = str(error)
+        if not self.unplaced:
+            self.fold.place(position, line)
         if record["event_type"] == "tallystick.key.rotated" and self.keys:
-            self._rotation(position, record["payload"])
+            at, self.at = self.at, (None, position)
+            with self.step(12, "key-rotation"):
+                self._rotate(position, record["payload"])
+            self.at = at
         if record["event_type"] == "tallystick.records.pruned" and self.manifest.is_said_by(record):
             self.prune = "[{first}, {end}) lawfully pruned".format_map(record["payload"])
 
-    def _rotation(self, position: int, payload: Record) -> None:
-        """SPEC 11 (12)."""
-        if forms.is_rotation(payload):
-            said = {name: payload[name] for name in ("new_key", "old_key", "purpose")} | {"ledger": self.manifest.name}
-            signed, keys = b"tallystick/v1/key-rotated\0" + write(said).encode(), self.keys[payload["purpose"]]
-            (old, by_old), (new, by_new) = (
-                (from_base64(payload[f"{which}_key"]), from_base64(payload[f"{which}_signature"]))
-                for which in ("old", "new")
-            )
-            if old == keys[-1][1] and verifies(old, by_old, signed) and verifies(new, by_new, signed):
-                keys.append((position, new))
-                return
-        seen = "it has not the form, both signatures, and the key in force as the old one"
-        self.found(12, "key-rotation", seen, (None, position))
+    def _rotate(self, position: int, payload: Record) -> None:
+        """SPEC 11 (12). Raises RefusedError, and then nothing is changed."""
+        need(forms.is_rotation(payload), forms.is_rotation.fault(payload))
+        said = {name: payload[name] for name in ("new_key", "old_key", "purpose")} | {"ledger": self.manifest.name}
+        signed, keys = b"tallystick/v1/key-rotated\0" + write(said).encode(), self.keys[payload["purpose"]]
+        old, new = from_base64(payload["old_key"]), from_base64(payload["new_key"])
+        need(old == keys[-1][1], "the old key is not the one in force")
+        need(verifies(old, from_base64(payload["old_signature"]), signed), "the old key did not sign it")
+        need(verifies(new, from_base64(payload["new_signature"]), signed), "the new key did not sign it")
+        keys.append((position, new))
 
     def _epoch_end(self, position: int, record: Record) -> None:
         """SPEC 5.2: an opening or a close counts for the epoch that it says and is of. The first two count."""
@@ -232,10 +231,8 @@ class Verification(Findings):
         number, has_key = record["epoch"], record["epoch"] in self.mac_keys
         if not has_key or not self._is_signed(record, line):
             self.found(9, "signature", f"it is not signed by a disclosed key of epoch {number}")
-        is_open = any(opened <= position for opened, _ in self.ends[OPENED, number]) and all(
-            position <= closed for closed, _ in self.ends[CLOSED, number]
-        )
-        if has_key and not is_open:
+        opened, closed = self.ends[OPENED, number], self.ends[CLOSED, number]
+        if has_key and (not opened or position < opened[0][0] or (closed and closed[0][0] < position)):
             self.found(9, "epoch", f"it does not lie between the opening and the close of epoch {number}")
         return None
 
@@ -256,8 +253,7 @@ class Verification(Findings):
 
     def _epochs(self) -> None:
         """SPEC 11 (11)."""
-        self.told[11] = counted(len(self.mac_keys), "epoch")
-        previous: tuple[int, int | None] | None = None  # the epoch before, and where it closes
+        self.told[11], spans = counted(len(self.mac_keys), "epoch"), dict[int, tuple[int, int] | None]()
         for number, key in self.mac_keys.items():
             openings, closes = self.ends[OPENED, number], self.ends[CLOSED, number]
             commitment = hmac.digest(key, b"tallystick/v1/epoch-key-commitment", "sha256").hex()
@@ -268,65 +264,57 @@ class Verification(Findings):
             said = {"count": last - first + 1, "epoch": number, "first_position": first, "last_position": last}
             is_told = is_whole and closes[0][1] == said
             self.check(11, "epoch", is_told, f"epoch {number} has not one opening, and one close that tells of both")
-            if previous is not None:
-                before, end = previous
-                is_next = number == before + 1
-                fits = end is None or not is_whole or (first == end + 1 if is_next else first > end)
-                self.check(11, "epoch", fits, f"epoch {number} opens at {first}, and epoch {before} closes at {end}")
-                in_row = is_next or not self.manifest.complete
-                self.check(11, "epoch", in_row, f"epoch {number} comes after epoch {before}")
-            previous = number, last if is_whole else None
+            spans[number] = (first, last) if is_whole else None
+        for (before, one), (number, two) in pairwise(spans.items()):
+            is_next = number == before + 1
+            fits = not one or not two or (two[0] == one[1] + 1 if is_next else two[0] > one[1])
+            fits = fits and (is_next or not self.manifest.complete)
+            self.check(11, "epoch", fits, f"epoch {number} at {two} does not follow on epoch {before} at {one}")
 
-    def _vouch(self, checkpoint: Checkpoint) -> None:
-        """Raises RefusedError if a checkpoint is not of this origin, by the key in force at its size (SPEC 5.4)."""
-        in_force = [key for position, key in self.keys["checkpoint"] if position < max(1, checkpoint.size)][-1]
-        is_ours = checkpoint.origin == self.manifest.origin and checkpoint.is_signed_by(in_force)
-        need(is_ours, "the checkpoint is not of this origin, signed by the key in force at its size")
-
-    def _signatures(self) -> None:
-        """SPEC 11 (12, 13, 15), which ask for keys."""
+    def _whole(self) -> None:
+        """SPEC 11 (12 to 16, 19, 20): what is asked of the bundle as a whole. Without a genesis there are no keys."""
+        it = self.manifest
         if self.keys:
-            it, keys = self.manifest, [key for _, key in self.keys["checkpoint"]]
-            self.told[12] = counted(len(keys) + len(self.keys["evidence"]) - 2, "change")
+            keys, evidence = ([key for _, key in self.keys[purpose]] for purpose in ("checkpoint", "evidence"))
+            self.told[12] = counted(len(keys) + len(evidence) - 2, "change")
             is_trusted = any(log.name == it.origin and log.public in keys for log in self.policy.logs)
             self.check(13, "checkpoint", is_trusted, "the trust file has no key of this origin that vouches for it")
-            with self.step(13, "checkpoint"):
-                self._vouch(it.end)
-            is_right = is_seal(self.seal, self.raw, self.keys["evidence"][-1][1])
+            self.check(
+                13, "checkpoint", self._is_vouched(it.end), "it is not by the key in force, or of another origin"
+            )
+            is_right = is_seal(self.seal, self.raw, evidence[-1])
             self.check(15, "seal", is_right, "it is not of the form, this manifest and the evidence key in force")
-
-    def _root(self) -> None:
-        """SPEC 11 (14)."""
         if not self.unplaced:
             with self.step(14, "root"):
-                need(not self.fold_fault, self.fold_fault)
-                root = self.fold.finish(self.manifest.end.size)
-                need(root == self.manifest.end.root, f"the records lead to another root than is signed: {root.hex()}")
+                root = self.fold.finish(it.end.size)
+                need(
+                    root == it.end.root, f"the records lead to the root {root.hex()}, and {it.end.root.hex()} is signed"
+                )
                 self.proven = True
+        if it.absent:
+            self.check(16, "prune", bool(self.prune), "no prune in the bundle says that these positions are absent")
+            self.told[16] = self.prune
+        self.policy.judge(it.end, self)
+        if it.said["timestamps"]:
+            self.told[20] = counted(len(it.said["timestamps"]), "timestamp")
 
     def _history(self) -> None:
         """SPEC 11 (17, 18). What roots say is asked only where the fold gave the signed one."""
-        end = self.manifest.end
+        end = self.manifest.end.size
         for step, checkpoint in ((17, self.manifest.start), (18, self.known)):
             if checkpoint is None:
                 continue
             size, root = checkpoint.size, self.fold.roots.get(checkpoint.size)
-            self.check(
-                step, "rollback", size <= end.size, f"size {size:,} is known, and the bundle ends at {end.size:,}"
-            )
-            if size <= end.size and self.keys:
-                with self.step(step, "fork"):
-                    self._vouch(checkpoint)
-            if size <= end.size and self.proven:
+            self.check(step, "rollback", size <= end, f"size {size:,} is known, and the bundle ends at {end:,}")
+            if size <= end and self.keys:
+                is_ours = self._is_vouched(checkpoint)
+                self.check(step, "fork", is_ours, "it is not by the key in force at its size, or of another origin")
+            if size <= end and self.proven:
                 self.check(step, "reach", root is not None, f"the bundle does not tell the root at size {size:,}")
-                is_ours = root in (None, checkpoint.root)
-                self.check(step, "fork", is_ours, f"at size {size:,} this history has another root")
+                is_same = root in (None, checkpoint.root)
+                self.check(step, "fork", is_same, f"at size {size:,} this history has another root")
 
-    def _others(self) -> None:
-        """SPEC 11 (16, 19, 20): what was pruned, who cosigned, and which timestamps there are."""
-        if self.manifest.absent:
-            self.check(16, "prune", bool(self.prune), "no prune in the bundle says that these positions are absent")
-            self.told[16] = self.prune
-        self.policy.judge(self.manifest.end, self)
-        if timestamps := self.manifest.said["timestamps"]:
-            self.told[20] = counted(len(timestamps), "timestamp")
+    def _is_vouched(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint is of this origin, by the key in force at its size (SPEC 5.4)."""
+        in_force = [key for position, key in self.keys["checkpoint"] if position < max(1, checkpoint.size)][-1]
+        return checkpoint.origin == self.manifest.origin and checkpoint.is_signed_by(in_force)

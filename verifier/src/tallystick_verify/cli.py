@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tallystick_verify.canonical import RefusedError, need
-from tallystick_verify.findings import Finding
-from tallystick_verify.judge import Report, judge_proof, verify_bundle, verify_pair
+from tallystick_verify.judge import judge_proof, verify_bundle, verify_pair
+from tallystick_verify.report import Finding, Report, as_json, counted
 
 FILE_BYTES_MAX = 2**20
 USAGE = """tallystick-verify BUNDLE [SECOND-BUNDLE] --trust FILE [--known-checkpoint FILE] [--now RFC3339] [--json]
@@ -48,9 +48,8 @@ def _read(path: str | Path) -> bytes:
 def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     need(len(asked.paths) == 3, "name the file of a proof and that of its record")
     findings = judge_proof(_read(asked.paths[1]), _read(asked.paths[2]), _read(asked.trust))
-    passes = "PASS: this record is in the ledger, under a checkpoint by a key that you trust."
-    verdict = "FAIL: what the findings touch cannot be relied upon." if findings else passes
-    return {"findings": _plain(findings), "holds": not findings}, [*map(_line, findings), "", verdict]
+    verdict = _verdict(findings, "this record is in the ledger, under a checkpoint by a key that you trust.")
+    return {"findings": as_json(findings), "holds": not findings}, [*map(_line, findings), "", verdict]
 
 
 def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -59,36 +58,37 @@ def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     known = None if asked.known_checkpoint is None else _read(asked.known_checkpoint)
     for path in paths:
         path.stat()
-    forks = list[Finding]()
     if len(paths) == 2:
         *reports, forks = verify_pair((paths[0], paths[1]), trust=trust, known=known, now=now)
     else:
-        reports = [verify_bundle(paths[0], trust=trust, known=known, now=now)]
-    bundles = [{"bundle": str(path), **report.as_json()} for path, report in zip(paths, reports, strict=True)]
-    holds = all(report.holds for report in reports) and not forks
-    lines = [line for path, report in zip(paths, reports, strict=True) for line in _told(path, report)]
-    together = "PASS: the two are of one history." if holds else "FAIL: the two are not shown to be of one history."
-    lines += ["", *map(_line, forks), together] if len(paths) == 2 else []
-    return {"bundles": bundles, "findings": _plain(forks), "holds": holds}, lines
+        reports, forks = [verify_bundle(paths[0], trust=trust, known=known, now=now)], []
+    told = list(zip(paths, reports, strict=True))
+    lines = [line for path, report in told for line in _told(path, report)]
+    if len(paths) == 2:
+        both = [finding for report in reports for finding in report.findings] + forks
+        lines += ["", *map(_line, forks), _verdict(both, "the two bundles are of one history.")]
+    holds = not forks and all(report.holds for report in reports)
+    bundles = [{"bundle": str(path), **report.as_json()} for path, report in told]
+    return {"bundles": bundles, "findings": as_json(forks), "holds": holds}, lines
 
 
 def _told(path: Path, report: Report) -> Iterator[str]:
     yield str(path)
     for number, asks, outcome, fact in report.steps:
-        yield f"{number:3} {asks:46}{outcome:11}{fact}".rstrip()
+        yield f"{number:3} {asks:42}{outcome:11}{fact}".rstrip()
         yield from (_line(finding) for finding in report.findings if finding.step == number)
-    yield from [f"    and {report.dropped:,} more"] if report.dropped else []
-    yield from ("", report.verdict)
-
-
-def _plain(findings: list[Finding]) -> list[dict[str, Any]]:
-    return [finding._asdict() for finding in findings]
+    yield from ("", report.verdict or _verdict(report.findings, ""))
 
 
 def _line(finding: Finding) -> str:
     places = {"line": finding.line, "position": finding.position}
     where = ", ".join(f"{name} {place}" for name, place in places.items() if place is not None)
     return f"      {where + ': ' if where else ''}{finding.kind}: {finding.seen}"
+
+
+def _verdict(findings: list[Finding], proves: str) -> str:
+    failed = f"FAIL: {counted(len(findings), 'finding')}. What they touch cannot be relied upon."
+    return failed if findings else f"PASS: {proves}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from tallystick_verify.canonical import INTEGER_MAX, need, parse, write
 Form: TypeAlias = Callable[[Any], bool]
 Record: TypeAlias = dict[str, Any]
 RECORD_BYTES_MAX: Final = 65_535
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CLOCK: Final = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _ALGORITHMS: Final = (
     '{"chain":"SHA-256","checkpoint":"Ed25519","encoding":"RFC 8785","event":"HMAC-SHA256","tree":"RFC 6962 SHA-256"}'
@@ -75,7 +74,7 @@ def array(form: Form, most: int = RECORD_BYTES_MAX, least: int = 0) -> Form:
 
 def identifier(most: int) -> Form:
     """SPEC 3.4."""
-    return lambda value: type(value) is str and 0 < len(value) <= most and not _CONTROL.search(value)
+    return text(rf"[^\x00-\x1f\x7f]{{1,{most}}}")
 
 
 def maybe(form: Form) -> Form:
@@ -98,14 +97,12 @@ is_time: Final = moment(rf"T{_CLOCK}:[0-5]\d\.\d{{6}}Z")  # SPEC 3.2
 is_rfc3339: Final = moment(rf"[Tt]{_CLOCK}:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-]{_CLOCK})")
 is_hash, is_key, is_string = text("[0-9a-f]{64}"), base64_of(32, 32), text(".*")
 is_name: Final = text(r"(?=.{1,200}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")  # SPEC 3.5
-is_short, is_signature, is_labels = identifier(512), base64_of(64, 64), array(identifier(100), 64)
+is_short, is_labels = identifier(512), array(identifier(100), 64)
 
 
 def is_actor(value: Any) -> bool:
-    known = {"id", "type", "name", "identity_provider"}
-    return value is None or (
-        is_object(value) and {"id"} <= value.keys() <= known and all(map(is_short, value.values()))
-    )
+    is_known = is_object(value) and {"id"} <= value.keys() <= {"id", "type", "name", "identity_provider"}
+    return value is None or (is_known and all(map(is_short, value.values())))
 
 
 is_record: Final = Members(  # SPEC 3.1
@@ -129,8 +126,9 @@ is_genesis: Final = Members(  # SPEC 4
 )
 is_opening: Final = Members({whole(): "epoch", is_hash: "key_commitment"})  # SPEC 5.2
 is_close: Final = Members({whole(): "count epoch first_position last_position"})
-is_rotation: Final = Members(  # SPEC 5.4
-    {is_key: "new_key old_key", is_signature: "new_signature old_signature", text("checkpoint|evidence"): "purpose"}
+is_purpose, is_signature = text("checkpoint|evidence"), base64_of(64, 64)  # SPEC 5.4
+is_rotation: Final = Members(
+    {is_key: "new_key old_key", is_signature: "new_signature old_signature", is_purpose: "purpose"}
 )
 is_prune: Final = Members(  # SPEC 9.4
     {whole(): "end first policy_position", whole(1): "count", is_hash: "first_hash last_hash"},

@@ -5,64 +5,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from heapq import merge
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tallystick_verify import forms
 from tallystick_verify.bundle import Verification
-from tallystick_verify.canonical import RefusedError, need
-from tallystick_verify.findings import Finding, Findings, counted
+from tallystick_verify.canonical import need
 from tallystick_verify.notes import NOTE_BYTES_MAX, Policy, decimal, parse_checkpoint
+from tallystick_verify.report import Finding, Report, counted
 from tallystick_verify.tree import leaf_hash, root_of_path
 
 PROOF_BYTES_MAX: Final = 2 * NOTE_BYTES_MAX
 _PROOF: Final = re.compile(rb"c2sp\.org/tlog-proof@v1\n(?:extra (.*)\n)?index (.+)\n((?:.{44}\n)*)\n([^\0]*)")
-STEPS: Final = (
-    "three files, and nothing else",
-    "a manifest of exactly the form",
-    "a genesis that is signed, and of this ledger",
-    "the bytes that the manifest tells of",
-    "each line a record, in its one spelling",
-    "in their places, none missing",
-    "each names the hash of the one before",
-    "times never go back",
-    "sealed by the keys of their epochs",
-    "the versions of each entity in order",
-    "epochs are whole, their keys committed to",
-    "changes of keys, signed by both keys",
-    "a checkpoint by a key that you trust",
-    "the records lead to the signed root",
-    "the manifest is sealed by the ledger",
-    "what is absent was lawfully pruned",
-    "goes on from the checkpoint it names",
-    "goes on from the checkpoint you know",
-    "as many witnesses as you ask for",
-    "timestamps, told of and not judged",
-)
-
-
-class Report:
-    """What came out for a bundle: `steps` as (number, what it asks, outcome, fact), `findings` in order, the verdict."""
-
-    def __init__(self, it: Verification) -> None:
-        self.findings, self.holds = sorted(it.findings, key=lambda finding: finding.step), not it.total
-        self.dropped, self.verdict = it.total - len(self.findings), _verdict(it)
-        self.steps = [(number, asks, *it.outcome(number)) for number, asks in enumerate(STEPS, 1)]
-
-    def as_json(self) -> dict[str, Any]:
-        steps = [dict(zip(("step", "asks", "outcome", "fact"), step, strict=True)) for step in self.steps]
-        findings = [finding._asdict() for finding in self.findings]
-        return {"dropped": self.dropped, "findings": findings, "holds": self.holds, "steps": steps}
-
-
-def _verdict(it: Verification) -> str:
-    if it.total:
-        return f"FAIL: {counted(it.total, 'finding')}. What they touch cannot be relied upon."
-    bundle = it.manifest
-    pruned = f" but for {it.prune}" if it.prune else ""
-    proves = "FILTERED. Each record here is in the ledger, as it was sealed; of what is not here, this says nothing."
-    if bundle.complete:
-        proves = f"COMPLETE. Every record of [{bundle.first:,}, {bundle.stop:,}) is there{pruned}, as it was sealed."
-    return f"PASS, {proves}" + " Timestamps are told of, and not judged." * (20 in it.told)
 
 
 def verify_bundle(path: Path | str, *, trust: bytes, known: bytes | None = None, now: datetime | None = None) -> Report:
@@ -70,7 +23,7 @@ def verify_bundle(path: Path | str, *, trust: bytes, known: bytes | None = None,
     verification = Verification(Path(path), Policy(trust), known, now or datetime.now(UTC))
     if verification.open():
         verification.run()
-    return Report(verification)
+    return verification
 
 
 def verify_pair(
@@ -84,18 +37,16 @@ def verify_pair(
     for it in opened:
         it.run(other.manifest.end.size for other in opened)
     forks = [Finding(0, "fork", seen) for seen in _forks(one, two)] if len(opened) == 2 else []
-    return Report(one), Report(two), forks
+    return one, two, forks
 
 
 def _forks(one: Verification, two: Verification) -> Iterator[str]:
     if one.manifest.said["ledger"]["id"] != two.manifest.said["ledger"]["id"]:
         yield "they are of one origin and two ledgers"
-    ends = one.manifest.end, two.manifest.end
-    if ends[0].size == ends[1].size and ends[0].root != ends[1].root:
-        yield f"their checkpoints of size {ends[0].size:,} have two roots"
-    for it, end in ((one, ends[1]), (two, ends[0])):
-        if it.proven and end.size != it.manifest.end.size and it.fold.roots.get(end.size, end.root) != end.root:
-            yield f"one passes size {end.size:,} with another root than the checkpoint of the other"
+    for it, end in ((one, two.manifest.end), (two, one.manifest.end)):
+        passed = (it.fold.roots if it.proven else {}) | {it.manifest.end.size: it.manifest.end.root}
+        if passed.get(end.size, end.root) != end.root:
+            yield f"at size {end.size:,} one has another root than the checkpoint of the other"
     position, digest, forks = -1, b"", 0
     for place, leaf in merge(one.placed(), two.placed()):
         forks += place == position and leaf != digest
@@ -106,7 +57,7 @@ def _forks(one: Verification, two: Verification) -> Iterator[str]:
 
 def judge_record(line: bytes) -> list[Finding]:
     """Whether bytes are a record: *not-canonical*."""
-    it = Findings()
+    it = Report()
     with it.step(5, "not-canonical"):
         forms.record(line)
     return it.findings
@@ -114,7 +65,7 @@ def judge_record(line: bytes) -> list[Finding]:
 
 def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
     """*checkpoint*: signed by the key of a `log` line that bears its origin. *witness*: as in 19."""
-    it, policy = Findings(), Policy(trust)
+    it, policy = Report(), Policy(trust)
     with it.step(13, "checkpoint"):
         checkpoint = parse_checkpoint(note)
         is_signed = any(log.name == checkpoint.origin and checkpoint.is_signed_by(log.public) for log in policy.logs)
@@ -125,7 +76,7 @@ def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
 
 def judge_proof(proof: bytes, record: bytes, trust: bytes) -> list[Finding]:
     """A single proof: *not-canonical*, *checkpoint*, *witness*, *misplaced* and *root*, as the end of SPEC 11 says."""
-    it, unusable, match = Findings(), judge_record(record), _PROOF.fullmatch(proof[: PROOF_BYTES_MAX + 1])
+    it, unusable, match = Report(), judge_record(record), _PROOF.fullmatch(proof[: PROOF_BYTES_MAX + 1])
     extra, digits, rows, note = match.groups() if match else (b"", b"", b"", b"")
     with it.step(13, "checkpoint"):
         need(match is not None and len(proof) <= PROOF_BYTES_MAX, "it is not a proof, or one that is too long")

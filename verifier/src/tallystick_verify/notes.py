@@ -14,16 +14,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tallystick_verify.canonical import RefusedError, need
-from tallystick_verify.findings import Findings, counted
 from tallystick_verify.forms import from_base64
+from tallystick_verify.report import Report, counted
 
-NOTE_BYTES_MAX: Final = 65_536
-SIGNATURES_MAX: Final = 100
-TRUST_BYTES_MAX: Final = 65_536
-TRUST_LINES_MAX: Final = 256
+NOTE_BYTES_MAX = TRUST_BYTES_MAX = 65_536
+SIGNATURES_MAX, TRUST_LINES_MAX = 100, 256
 SIZE_MAX: Final = 2**63 - 1
 LOG, WITNESS = b"\x01", b"\x04"
-_DECIMAL: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 _NOTE: Final = re.compile(  # origin, size, root; and under a blank line the signatures
     b"((.+)\n([0-9]+)\n([A-Za-z0-9+/]{43}=)\n)\n((?:\xe2\x80\x94 [^ \n]+ [A-Za-z0-9+/=]+\n)+)"
 )
@@ -40,7 +37,8 @@ def verifies(public: bytes, signature: bytes, message: bytes) -> bool:
 
 def decimal(digits: bytes) -> int:
     """A number from 0 to 2^63 - 1, without a sign or leading zeros."""
-    need(bool(_DECIMAL.fullmatch(digits)) and int(digits) <= SIZE_MAX, f"not a number: {digits[:40]!r}")
+    is_one = bool(re.fullmatch(rb"0|[1-9][0-9]{0,18}", digits)) and int(digits) <= SIZE_MAX
+    need(is_one, f"not a number: {digits[:40]!r}")
     return int(digits)
 
 
@@ -147,19 +145,17 @@ class Policy:
         threshold, members = self.groups[name]
         return sum(self.is_met(member, cosigned) for member in members) >= threshold
 
-    def judge(self, checkpoint: Checkpoint, findings: Findings) -> None:
+    def judge(self, checkpoint: Checkpoint, report: Report) -> None:
         """SPEC 11 (19)."""
         cosigned = set()
         for name, witness in self.witnesses.items():
             if signatures := checkpoint.signatures_by(witness):
                 holds = all(_cosigns(witness.public, signature, checkpoint.text) for signature in signatures)
-                findings.check(
-                    19, "witness", holds, f"a cosignature of {name.decode('utf-8', 'replace')} does not hold"
-                )
+                report.check(19, "witness", holds, f"a cosignature of {name.decode('utf-8', 'replace')} does not hold")
                 cosigned |= {name} if holds else set()
         told = f"{len(cosigned)} of {counted(len(self.witnesses), 'witness', 'witnesses')} cosigned"
-        findings.check(19, "witness", self.is_met(self.quorum, cosigned), f"the quorum is not met: {told}")
-        findings.told[19] = told if self.witnesses else ""
+        report.check(19, "witness", self.is_met(self.quorum, cosigned), f"the quorum is not met: {told}")
+        report.told[19] = told if self.witnesses else ""
 
 
 def _cosigns(public: bytes, cosignature: bytes, text: bytes) -> bool:

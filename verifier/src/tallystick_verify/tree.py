@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from hashlib import sha256
 
-from tallystick_verify.canonical import RefusedError, need
+from tallystick_verify.canonical import need
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -23,16 +23,17 @@ class Fold:
     def __init__(self, hashes: Iterable[bytes], *, cuts: Iterable[int], watched: Iterable[int]) -> None:
         self.size, self._stack, self._hashes = 0, list[bytes](), iter(hashes)
         self._cuts, self._watched = sorted(cuts), frozenset(watched)
-        self.roots: dict[int, bytes] = {0: sha256().digest()}
+        self.roots, self._fault = {0: sha256().digest()}, ""
 
     def place(self, position: int, record: bytes) -> None:
-        """A record at its position, behind hashes for the gap before it; raises RefusedError."""
+        """A record at its position, behind hashes for the gap before it."""
         self._cover(position)
         self._append(leaf_hash(record), 0)
 
     def finish(self, end: int) -> bytes:
         """The root of the tree of size `end`, every hash used; raises RefusedError."""
         self._cover(end)
+        need(not self._fault, self._fault)
         need(next(self._hashes, None) is None, "there are more hashes than the tree needs")
         return self._root()
 
@@ -47,13 +48,13 @@ class Fold:
             self.roots[self.size] = self._root()
 
     def _cover(self, end: int) -> None:
-        """The gap up to `end`, each piece of it by the largest subtrees that fit; raises RefusedError."""
+        """The gap up to `end`, each piece of it by the largest subtrees that fit."""
         while self.size < end:
             edge = min([end, *(cut for cut in self._cuts if cut > self.size)])
             height = min((edge - self.size).bit_length(), (self.size & -self.size).bit_length()) - 1
-            root = next(self._hashes, None)
-            if root is None:
-                raise RefusedError(f"there is no hash for the subtree of {1 << height:,} records at {self.size:,}")
+            root = next(self._hashes, b"")
+            if not root and not self._fault:
+                self._fault = f"there is no hash for the subtree of {1 << height:,} records at {self.size:,}"
             self._append(root, height)
 
     def _root(self) -> bytes:
