@@ -10,7 +10,7 @@ from typing import Any
 
 from tallystick_verify.canonical import RefusedError, need
 from tallystick_verify.judge import judge_proof, verify_bundle, verify_pair
-from tallystick_verify.report import Finding, Report, as_json, counted
+from tallystick_verify.report import Finding, Report, verdict
 
 FILE_BYTES_MAX = 2**20
 USAGE = """tallystick-verify BUNDLE [SECOND-BUNDLE] --trust FILE [--known-checkpoint FILE] [--now RFC3339] [--json]
@@ -48,8 +48,9 @@ def _read(path: str | Path) -> bytes:
 def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     need(len(asked.paths) == 3, "name the file of a proof and that of its record")
     findings = judge_proof(_read(asked.paths[1]), _read(asked.paths[2]), _read(asked.trust))
-    verdict = _verdict(findings, "this record is in the ledger, under a checkpoint by a key that you trust.")
-    return {"findings": as_json(findings), "holds": not findings}, [*map(_line, findings), "", verdict]
+    proves = "this record is in the ledger, under a checkpoint by a key that you trust."
+    said = {"findings": [finding._asdict() for finding in findings], "holds": not findings}
+    return said, [*map(_line, findings), verdict(len(findings), proves)]
 
 
 def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -62,33 +63,31 @@ def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         *reports, forks = verify_pair((paths[0], paths[1]), trust=trust, known=known, now=now)
     else:
         reports, forks = [verify_bundle(paths[0], trust=trust, known=known, now=now)], []
-    told = list(zip(paths, reports, strict=True))
-    lines = [line for path, report in told for line in _told(path, report)]
+    told = list(zip(asked.paths, reports, strict=True))
+    total = len(forks) + sum(report.total for report in reports)
+    said = {
+        "bundles": [{"bundle": path, **report.as_json()} for path, report in told],
+        "findings": [finding._asdict() for finding in forks],
+        "holds": not total,
+    }
+    lines = [line for path, report in told for line in _lines(path, report)]
     if len(paths) == 2:
-        both = [finding for report in reports for finding in report.findings] + forks
-        lines += ["", *map(_line, forks), _verdict(both, "the two bundles are of one history.")]
-    holds = not forks and all(report.holds for report in reports)
-    bundles = [{"bundle": str(path), **report.as_json()} for path, report in told]
-    return {"bundles": bundles, "findings": as_json(forks), "holds": holds}, lines
+        lines += [*map(_line, forks), verdict(total, "the two bundles are of one history.")]
+    return said, lines
 
 
-def _told(path: Path, report: Report) -> Iterator[str]:
-    yield str(path)
+def _lines(path: str, report: Report) -> Iterator[str]:
+    yield path
     for number, asks, outcome, fact in report.steps:
         yield f"{number:3} {asks:42}{outcome:11}{fact}".rstrip()
         yield from (_line(finding) for finding in report.findings if finding.step == number)
-    yield from ("", report.verdict or _verdict(report.findings, ""))
+    yield from ("", verdict(report.total, report.proves), "")
 
 
 def _line(finding: Finding) -> str:
-    places = {"line": finding.line, "position": finding.position}
-    where = ", ".join(f"{name} {place}" for name, place in places.items() if place is not None)
-    return f"      {where + ': ' if where else ''}{finding.kind}: {finding.seen}"
-
-
-def _verdict(findings: list[Finding], proves: str) -> str:
-    failed = f"FAIL: {counted(len(findings), 'finding')}. What they touch cannot be relied upon."
-    return failed if findings else f"PASS: {proves}"
+    line = f"line {finding.line}, " * (finding.line is not None)
+    position = f"position {finding.position}, " * (finding.position is not None)
+    return f"      {line}{position}{finding.kind}: {finding.seen}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The forms of values, of records and of the payloads that a verifier reads. A form tells whether a value fits."""
 
 import base64
-import binascii
 import re
 import reprlib
 from calendar import monthrange
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from tallystick_verify.canonical import INTEGER_MAX, need, parse, write
+from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, parse, write
 
 Form: TypeAlias = Callable[[Any], bool]
 Record: TypeAlias = dict[str, Any]
@@ -27,28 +26,25 @@ class Members:
         self._forms = forms | {name: form for form, names in alike.items() for name in names.split()}
 
     def __call__(self, value: Any) -> bool:
-        return not self.fault(value)
+        is_like_it = type(value) is dict and value.keys() == self._forms.keys()
+        return is_like_it and all(form(value[name]) for name, form in self._forms.items())
 
-    def fault(self, value: Any) -> str:
-        """What is wrong with a value, if anything is."""
-        if type(value) is not dict:
-            return "it is not an object"
-        if value.keys() != self._forms.keys():
-            return f"members are missing or unknown: {reprlib.repr(sorted(value.keys() ^ self._forms.keys()))}"
-        for name, form in self._forms.items():
-            if not form(value[name]):
-                return f"`{name}` has not its form: {reprlib.repr(value[name])}"
-        return ""
+    def require(self, value: Any) -> None:
+        """Raises RefusedError with the members that are amiss."""
+        if not self(value):
+            said = value if type(value) is dict else {}
+            amiss = [name for name, form in self._forms.items() if name not in said or not form(said[name])]
+            seen = reprlib.repr({name: said.get(name) for name in [*amiss, *(said.keys() - self._forms.keys())]})
+            raise RefusedError(f"members are missing, unknown or not of their form: {seen}")
 
 
 def from_base64(text: str | bytes) -> bytes:
     """What standard, padded base64 in its one form stands for; nothing if it is not that."""
-    data = text.encode() if isinstance(text, str) else text
     try:
-        decoded = base64.b64decode(data)
-    except binascii.Error:
+        decoded = base64.b64decode(text)
+    except ValueError:
         return b""
-    return decoded if base64.b64encode(decoded) == data else b""
+    return decoded if text in (base64.b64encode(decoded), base64.b64encode(decoded).decode()) else b""
 
 
 def is_object(value: Any) -> bool:
@@ -143,8 +139,7 @@ def record(line: bytes) -> Record:
     """The record that these bytes are (SPEC 2, 3.1); raises RefusedError."""
     need(len(line) <= RECORD_BYTES_MAX, "more than 65,535 bytes")
     value: Record = parse(line)
-    fault = is_record.fault(value)
-    need(not fault, fault)
+    is_record.require(value)
     need((len(value["signature"]) == 128) == (value["position"] == 0), "a signature of another length")
     return value
 

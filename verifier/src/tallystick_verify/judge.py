@@ -7,20 +7,19 @@ from heapq import merge
 from pathlib import Path
 from typing import Final
 
-from tallystick_verify import forms
+from tallystick_verify import forms, notes
 from tallystick_verify.bundle import Verification
 from tallystick_verify.canonical import need
-from tallystick_verify.notes import NOTE_BYTES_MAX, Policy, decimal, parse_checkpoint
 from tallystick_verify.report import Finding, Report, counted
 from tallystick_verify.tree import leaf_hash, root_of_path
 
-PROOF_BYTES_MAX: Final = 2 * NOTE_BYTES_MAX
+PROOF_BYTES_MAX: Final = 2 * notes.NOTE_BYTES_MAX
 _PROOF: Final = re.compile(rb"c2sp\.org/tlog-proof@v1\n(?:extra (.*)\n)?index (.+)\n((?:.{44}\n)*)\n([^\0]*)")
 
 
 def verify_bundle(path: Path | str, *, trust: bytes, known: bytes | None = None, now: datetime | None = None) -> Report:
     """SPEC 11. Raises RefusedError if the trust file is none; whatever the bundle is, it is judged."""
-    verification = Verification(Path(path), Policy(trust), known, now or datetime.now(UTC))
+    verification = Verification(Path(path), notes.Policy(trust), known, now or datetime.now(UTC))
     if verification.open():
         verification.run()
     return verification
@@ -30,7 +29,7 @@ def verify_pair(
     paths: tuple[Path, Path], *, trust: bytes, known: bytes | None = None, now: datetime | None = None
 ) -> tuple[Report, Report, list[Finding]]:
     """Two bundles, each by itself and then held together. Raises RefusedError also if they are of two origins."""
-    one, two = (Verification(path, Policy(trust), known, now or datetime.now(UTC)) for path in paths)
+    one, two = (Verification(path, notes.Policy(trust), known, now or datetime.now(UTC)) for path in paths)
     opened = [it for it in (one, two) if it.open()]
     origins = [it.manifest.origin for it in opened]
     need(len(set(origins)) < 2, f"bundles of two origins cannot be held together: {origins}")
@@ -65,9 +64,9 @@ def judge_record(line: bytes) -> list[Finding]:
 
 def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
     """*checkpoint*: signed by the key of a `log` line that bears its origin. *witness*: as in 19."""
-    it, policy = Report(), Policy(trust)
+    it, policy = Report(), notes.Policy(trust)
     with it.step(13, "checkpoint"):
-        checkpoint = parse_checkpoint(note)
+        checkpoint = notes.parse_checkpoint(note)
         is_signed = any(log.name == checkpoint.origin and checkpoint.is_signed_by(log.public) for log in policy.logs)
         it.check(13, "checkpoint", is_signed, "it is not signed by a key that the trust file has for its origin")
         policy.judge(checkpoint, it)
@@ -81,9 +80,9 @@ def judge_proof(proof: bytes, record: bytes, trust: bytes) -> list[Finding]:
     with it.step(13, "checkpoint"):
         need(match is not None and len(proof) <= PROOF_BYTES_MAX, "it is not a proof, or one that is too long")
         need(not extra or forms.from_base64(extra) != b"", "its extra data is not base64")
-        index, path = decimal(digits), [forms.from_base64(row) for row in rows.split()]
+        index, path = notes.decimal(digits), [forms.from_base64(row) for row in rows.split()]
         need(all(len(sibling) == 32 for sibling in path), "its path has something else than hashes")
-        checkpoint = parse_checkpoint(note)
+        checkpoint = notes.parse_checkpoint(note)
         if not unusable:
             position, leaf = forms.record(record)["position"], leaf_hash(record)
             it.check(6, "misplaced", position == index, f"the record is of {position}, and the proof of {index}")

@@ -3,7 +3,7 @@
 import struct
 from bisect import bisect_right
 from hashlib import sha256
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any, Final
 
 from tallystick_verify import forms
@@ -36,8 +36,7 @@ class Manifest:
 
     def __init__(self, data: bytes) -> None:
         said: dict[str, Any] = parse(data)
-        fault = is_manifest.fault(said)
-        need(not fault, fault)
+        is_manifest.require(said)
         self.said, self.name, self.origin = said, said["ledger"]["name"], said["ledger"]["origin"].encode()
         self.first, self.stop, self.count = (said["range"][name] for name in ("first", "end", "count"))
         self.complete, self.created, start = said["filter"] is None, said["created"], said["start"]["checkpoint"]
@@ -49,27 +48,24 @@ class Manifest:
         need(self.start is None or self.start.size <= self.end.size, "`start.checkpoint` is past `end.checkpoint`")
         epochs = [key["epoch"] for key in said["mac_keys"]]
         need(epochs == sorted(set(epochs)), "`mac_keys` do not ascend")
-        self._read_records()
-        self._read_absent()
-
-    def _read_records(self) -> None:
-        records = [(line, forms.record(line)) for line in map(str.encode, self.said["records"])]
+        records = [(line, forms.record(line)) for line in map(str.encode, said["records"])]
         self.records = {record["position"]: (line, record) for line, record in records}
         places = [record["position"] for _, record in records]
-        in_range = any(self.first <= place < self.stop for place in places)
+        in_range = self.complete and any(self.first <= place < self.stop for place in places)
         need(places == sorted(set(places)), "`records` do not ascend")
         need(all(record["ledger"] == self.name for _, record in records), "one of `records` is of another ledger")
         need(all(0 < place < self.end.size for place in places), "one of `records` is the genesis, or past the tree")
-        need(not (self.complete and in_range), "one of `records` belongs among the events")
+        need(not in_range, "one of `records` belongs among the events")
+        self._read_absent(said["absent"])
 
-    def _read_absent(self) -> None:
-        self.absent: list[list[int]] = self.said["absent"]
-        edges, ranges = [*chain.from_iterable(self.absent)], b"".join(struct.pack(">QQ", *pair) for pair in self.absent)
+    def _read_absent(self, absent: list[list[int]]) -> None:
+        edges, ranges = [edge for pair in absent for edge in pair], [struct.pack(">QQ", *pair) for pair in absent]
         need(edges == sorted(set(edges)), "the ranges of `absent` do not ascend, or touch")
-        self._firsts, self._below = edges[::2], [0, *accumulate(end - first for first, end in self.absent)]
-        self._absence = {"count": self._below[-1], "digest": sha256(ranges).hexdigest()}
-        in_range = self.absent_below(self.stop) - self.absent_below(self.first)
-        need(not self.absent or (self.complete and in_range > 0), "`absent` has nothing of the range, or of a filtered")
+        self.absent, self._firsts = absent, edges[::2]
+        self._below = [0, *accumulate(end - first for first, end in absent)]
+        self._absence = {"count": self._below[-1], "digest": sha256(b"".join(ranges)).hexdigest()}
+        in_range = self.complete and self.absent_below(self.stop) > self.absent_below(self.first)
+        need(not absent or in_range, "`absent` has nothing of the range, or is of a filtered bundle")
 
     def is_said_by(self, prune: forms.Record) -> bool:
         """Whether a prune is of the form of SPEC 9.4, and says exactly what `absent` does."""

@@ -35,7 +35,7 @@ class Report:
     """The first findings and how many there are, and the steps taken, with what is worth telling of them."""
 
     def __init__(self) -> None:
-        self.findings, self.total, self.verdict = list[Finding](), 0, ""
+        self.findings, self.total, self.failed, self.proves = list[Finding](), 0, set[int](), ""
         self.told, self.at = dict[int, str](), tuple[int | None, int | None](NOWHERE)
 
     @property
@@ -45,7 +45,7 @@ class Report:
     @property
     def steps(self) -> list[tuple[int, str, str, str]]:
         """Number, what it asks, `ok`, `FINDING` or `not taken`, and a fact where it tells something."""
-        outcomes = dict.fromkeys(self.told, "ok") | {finding.step: "FINDING" for finding in self.findings}
+        outcomes = dict.fromkeys(self.told, "ok") | dict.fromkeys(self.failed, "FINDING")
         return [(n, asks, outcomes.get(n, "not taken"), self.told.get(n, "")) for n, asks in enumerate(STEPS, 1)]
 
     def check(self, step: int, kind: str, holds: bool, seen: str) -> None:
@@ -56,6 +56,7 @@ class Report:
 
     def found(self, step: int, kind: str, seen: str) -> None:
         self.total += 1
+        self.failed.add(step)
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(step, kind, seen, *self.at))
 
@@ -70,13 +71,14 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         steps = [dict(zip(("step", "asks", "outcome", "fact"), step, strict=True)) for step in self.steps]
-        dropped = self.total - len(self.findings)
-        return {"dropped": dropped, "findings": as_json(self.findings), "holds": self.holds, "steps": steps}
-
-
-def as_json(findings: list[Finding]) -> list[dict[str, Any]]:
-    return [finding._asdict() for finding in findings]
+        findings = [finding._asdict() for finding in self.findings]
+        return {"dropped": self.total - len(findings), "findings": findings, "holds": self.holds, "steps": steps}
 
 
 def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def verdict(findings: int, proves: str) -> str:
+    fails = f"FAIL: {counted(findings, 'finding')}. Nothing that they touch can be relied upon."
+    return fails if findings else f"PASS: {proves}"
