@@ -37,8 +37,13 @@ class Verification(Report):
         self.known: notes.Checkpoint | None = None
         self.keys: dict[str, list[tuple[int, bytes]]] = {}  # by purpose: from which position on, and which
         self.ends = defaultdict[tuple[str, int], list[tuple[int, Record]]](list)  # of epochs: position and payload
-        self.versions, self.unplaced, self.proven, self.prune = dict[bytes, int](), False, False, ""
+        self.versions, self.proven, self.prune = dict[bytes, int](), False, ""
         self.before: Record | None = None  # the line before, if nothing is wrong with it
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether all was read so far, and nothing found by 5 or 6: else nobody knows what stands where."""
+        return self.failed.isdisjoint((1, 5, 6))
 
     def open(self) -> bool:
         """SPEC 11 (1, 2): whether there is a manifest to go on with."""
@@ -63,18 +68,31 @@ class Verification(Report):
         self.waiting = sorted(self.beside, reverse=True)  # the positions of those not yet among the lines
         with self.step(3, "genesis"):
             self._genesis()
+        self._beside()
+        self.digest, self.next = it.said["range"]["prev_hash"], it.present(it.first)
+        with self.step(1, "bundle"):
+            for number, line in enumerate(self._lines(), 1):
+                self._line(number, line)
+        self.at = NOWHERE
+        if 1 in self.failed:
+            return
         self._events()
         self._epochs()
         self._whole()
         self._history()
         pruned = f" but for {self.prune}" * bool(self.prune)
-        self.proves = "filtered. Each record in it is in the ledger, as it was sealed; of others this says nothing."
+        self.proves = (
+            "filtered. Each record here is in the ledger, as it was sealed. Of what is not here, this says nothing."
+        )
         if it.complete:
             self.proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there{pruned}, as it was sealed."
+        if it.said["timestamps"]:
+            self.told[20] = f"{counted(len(it.said['timestamps']), 'timestamp')}: README says how openssl checks them"
+            self.proves += " Timestamps are told of, and not judged."
 
     def placed(self) -> Iterator[tuple[int, bytes]]:
         """Position and leaf hash of every record of the bundle, read once more; none if they cannot be placed."""
-        if not self.unplaced:
+        if self.is_placed:
             lines = ((forms.record(line)["position"], line) for line in self._lines())
             beside = ((position, line) for position, (line, _) in sorted(self.beside.items()))
             for position, line in merge(lines, beside):
@@ -112,26 +130,24 @@ class Verification(Report):
             yield rest
         self.read = size, digest.hexdigest(), found + bool(rest), not rest
 
-    def _events(self) -> None:
-        """SPEC 11 (4 to 10), and the leaves of 14."""
-        it, said = self.manifest, self.manifest.said["events"]
-        self.told |= dict.fromkeys(range(4, 12), "")
-        for position, (line, record) in it.records.items():
+    def _beside(self) -> None:
+        """What SPEC 11 (9, 11) ask of `records`."""
+        for position, (line, record) in self.manifest.records.items():
             self._epoch_end(position, record)
             is_right = record["epoch"] not in self.mac_keys or self._is_signed(record, line)
             self.check(9, "signature", is_right, f"{position} in `records` is not signed by the key of its epoch")
-        self.digest, self.next, self.read = it.said["range"]["prev_hash"], it.present(it.first), (0, "", 0, False)
-        with self.step(1, "bundle"):
-            for number, line in enumerate(self._lines(), 1):
-                self._line(number, line)
-        self.at, (size, digest, count, ends) = NOWHERE, self.read
+
+    def _events(self) -> None:
+        """SPEC 11 (4, 6, 8), once all lines were read."""
+        it, said = self.manifest, self.manifest.said["events"]
+        self.told |= dict.fromkeys(range(4, 12), "")
+        size, digest, count, ends = self.read
         self.told[4] = counted(count, "record")
         is_read = self.read == (said["bytes"], said["sha256"], it.count, True)
-        seen = f"{counted(count, 'line')} of {counted(size, 'byte')}, SHA-256 {digest or 'unknown'}"
+        seen = f"{counted(count, 'line')} of {counted(size, 'byte')}, SHA-256 {digest}"
         self.check(4, "events", is_read, seen + ", no newline at the end" * (not ends))
-        is_full = not it.complete or self.next >= it.stop
-        self.check(6, "missing", is_full, f"the records end before position {self.next}")
-        self.unplaced |= not is_full or 1 in self.failed
+        if it.complete:
+            self.check(6, "missing", self.next >= it.stop, f"the records end before position {self.next}")
         self._records_below(it.end.size)
         latest = (self.now + timedelta(minutes=5)).astimezone(UTC).isoformat(timespec="microseconds")
         self.check(8, "time", it.created[:-1] <= latest[:26], f"the bundle says that it was made at {it.created}")
@@ -144,7 +160,7 @@ class Verification(Report):
             record = forms.record(line)
         except RefusedError as error:  # (5)
             self.found(5, "not-canonical", str(error))
-            self.unplaced, self.next = True, self.manifest.present(self.next + 1)
+            self.next = self.manifest.present(self.next + 1)
             return
         position, prev_hash, time = record["position"], record["prev_hash"], record["recorded_at"]
         self.at = (number, position)
@@ -155,7 +171,7 @@ class Verification(Report):
         if (before is not None and time < before["recorded_at"]) or time > self.manifest.created:  # (8)
             self.found(8, "time", f"{time} is before the record before, or after {self.manifest.created} of the bundle")
         self._sealed(position, record, line)
-        if not self.unplaced:
+        if self.is_placed:
             self._version(position, record)
         self.before = record if self.total == total else None
 
@@ -170,7 +186,6 @@ class Verification(Report):
         if in_place:
             self.next = it.present(position + 1)
         if self.total > total:
-            self.unplaced = True
             return
         self._records_below(position)
         if position == 0:  # the line itself is the leaf, and has to be the genesis (9)
@@ -187,7 +202,7 @@ class Verification(Report):
 
     def _in_order(self, position: int, record: Record, line: bytes) -> None:
         """The records of the bundle as they come by position: leaves of 14, keys of 12, and the prune of 16."""
-        if not self.unplaced:
+        if self.is_placed:
             self.fold.place(position, line)
         if record["event_type"] == "tallystick.key.rotated" and self.keys:
             at, self.at = self.at, (None, position)
@@ -268,7 +283,7 @@ class Verification(Report):
             self.check(11, "epoch", fits, f"epoch {number} at {two} does not follow on epoch {before} at {one}")
 
     def _whole(self) -> None:
-        """SPEC 11 (12 to 16, 19, 20): what is asked of the bundle as a whole. Without a genesis there are no keys."""
+        """SPEC 11 (12 to 16, 19): what is asked of the bundle as a whole. Without a genesis there are no keys."""
         it = self.manifest
         if self.keys:
             keys, evidence = ([key for _, key in self.keys[purpose]] for purpose in ("checkpoint", "evidence"))
@@ -281,7 +296,7 @@ class Verification(Report):
             self.check(
                 15, "seal", notes.is_seal(self.seal, self.raw, evidence[-1]), "not of the form, or of other bytes"
             )
-        if not self.unplaced:
+        if self.is_placed:
             with self.step(14, "root"):
                 root = self.fold.finish(it.end.size)
                 need(
@@ -292,7 +307,6 @@ class Verification(Report):
             self.check(16, "prune", bool(self.prune), "no prune in the bundle says that these positions are absent")
             self.told[16] = self.prune
         self.policy.judge(it.end, self)
-        self.told |= {20: counted(len(stamps), "timestamp") for stamps in [it.said["timestamps"]] if stamps}
 
     def _history(self) -> None:
         """SPEC 11 (17, 18). What roots say is asked only where the fold gave the signed one."""

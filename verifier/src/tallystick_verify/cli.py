@@ -4,12 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tallystick_verify.canonical import RefusedError, need
-from tallystick_verify.judge import judge_proof, verify_bundle, verify_pair
+from tallystick_verify.canonical import RefusedError
+from tallystick_verify.forms import is_rfc3339
+from tallystick_verify.judge import judge_proof, verify_bundles
 from tallystick_verify.report import Finding, Report, verdict
 
 FILE_BYTES_MAX = 2**20
@@ -22,9 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", metavar="BUNDLE", help="a folder or a .zip")
     parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="a tlog-policy had by another way")
     parser.add_argument("--known-checkpoint", type=Path, metavar="FILE", help="one that you have from elsewhere")
-    parser.add_argument("--now", type=datetime.fromisoformat, metavar="RFC3339", help="the time of verifying")
+    parser.add_argument("--now", type=_moment, metavar="RFC3339", help="the time of verifying")
     parser.add_argument("--json", action="store_true", help="for programs")
     asked = parser.parse_intermixed_args(arguments)
+    if len(asked.paths) != 3 if asked.paths[0] == "proof" else len(asked.paths) > 2:
+        parser.error("name a bundle, or two, or `proof` and the files of a proof and of its record")
     try:
         said, lines = _proof(asked) if asked.paths[0] == "proof" else _bundles(asked)
     except (OSError, RefusedError) as error:
@@ -40,13 +43,18 @@ def show(line: str) -> None:
     print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
+def _moment(text: str) -> datetime:
+    if not is_rfc3339(text):
+        raise argparse.ArgumentTypeError("not a time as in RFC 3339")
+    return datetime.fromisoformat(text.upper())
+
+
 def _read(path: str | Path) -> bytes:
     with Path(path).open("rb") as file:
         return file.read(FILE_BYTES_MAX)
 
 
 def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    need(len(asked.paths) == 3, "name the file of a proof and that of its record")
     findings = judge_proof(_read(asked.paths[1]), _read(asked.paths[2]), _read(asked.trust))
     proves = "this record is in the ledger, under a checkpoint by a key that you trust."
     said = {"findings": [finding._asdict() for finding in findings], "holds": not findings}
@@ -54,22 +62,15 @@ def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    need(len(asked.paths) <= 2, "name one bundle, or two")
-    paths, trust, now = [Path(path) for path in asked.paths], _read(asked.trust), asked.now or datetime.now(UTC)
+    paths, trust = [Path(path) for path in asked.paths], _read(asked.trust)
     known = None if asked.known_checkpoint is None else _read(asked.known_checkpoint)
     for path in paths:
         path.stat()
-    if len(paths) == 2:
-        *reports, forks = verify_pair((paths[0], paths[1]), trust=trust, known=known, now=now)
-    else:
-        reports, forks = [verify_bundle(paths[0], trust=trust, known=known, now=now)], []
+    reports, forks = verify_bundles(paths, trust, known, asked.now)
     told = list(zip(asked.paths, reports, strict=True))
     total = len(forks) + sum(report.total for report in reports)
-    said = {
-        "bundles": [{"bundle": path, **report.as_json()} for path, report in told],
-        "findings": [finding._asdict() for finding in forks],
-        "holds": not total,
-    }
+    bundles = [{"bundle": path, **report.as_json()} for path, report in told]
+    said = {"bundles": bundles, "findings": [finding._asdict() for finding in forks], "holds": not total}
     lines = [line for path, report in told for line in _lines(path, report)]
     if len(paths) == 2:
         lines += [*map(_line, forks), verdict(total, "the two bundles are of one history.")]
@@ -85,9 +86,9 @@ def _lines(path: str, report: Report) -> Iterator[str]:
 
 
 def _line(finding: Finding) -> str:
-    line = f"line {finding.line}, " * (finding.line is not None)
-    position = f"position {finding.position}, " * (finding.position is not None)
-    return f"      {line}{position}{finding.kind}: {finding.seen}"
+    line = f", line {finding.line}" * (finding.line is not None)
+    position = f", position {finding.position}" * (finding.position is not None)
+    return f"      {finding.kind}{line}{position}: {finding.seen}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What a verifier is asked: to judge a bundle, two bundles, a record, a checkpoint or a proof (SPEC 11)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import merge
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -19,24 +20,28 @@ _PROOF: Final = re.compile(rb"c2sp\.org/tlog-proof@v1\n(?:extra (.*)\n)?index (.
 
 def verify_bundle(path: Path | str, *, trust: bytes, known: bytes | None = None, now: datetime | None = None) -> Report:
     """SPEC 11. Raises RefusedError if the trust file is none; whatever the bundle is, it is judged."""
-    verification = Verification(Path(path), notes.Policy(trust), known, now or datetime.now(UTC))
-    if verification.open():
-        verification.run()
-    return verification
+    return verify_bundles([Path(path)], trust, known, now)[0][0]
 
 
 def verify_pair(
     paths: tuple[Path, Path], *, trust: bytes, known: bytes | None = None, now: datetime | None = None
 ) -> tuple[Report, Report, list[Finding]]:
     """Two bundles, each by itself and then held together. Raises RefusedError also if they are of two origins."""
-    one, two = (Verification(path, notes.Policy(trust), known, now or datetime.now(UTC)) for path in paths)
-    opened = [it for it in (one, two) if it.open()]
-    origins = [it.manifest.origin for it in opened]
-    need(len(set(origins)) < 2, f"bundles of two origins cannot be held together: {origins}")
+    (one, two), forks = verify_bundles(paths, trust, known, now)
+    return one, two, forks
+
+
+def verify_bundles(
+    paths: Sequence[Path], trust: bytes, known: bytes | None, now: datetime | None
+) -> tuple[list[Report], list[Finding]]:
+    """One bundle, or two that are then held together."""
+    every = [Verification(path, notes.Policy(trust), known, now or datetime.now(UTC)) for path in paths]
+    opened = [it for it in every if it.open()]
+    origins = {it.manifest.origin for it in opened}
+    need(len(origins) < 2, f"bundles of two origins cannot be held together: {origins}")
     for it in opened:
         it.run(other.manifest.end.size for other in opened)
-    forks = [Finding(0, "fork", seen) for seen in _forks(one, two)] if len(opened) == 2 else []
-    return one, two, forks
+    return [*every], [Finding(0, "fork", seen) for one, two in pairwise(opened) for seen in _forks(one, two)]
 
 
 def _forks(one: Verification, two: Verification) -> Iterator[str]:

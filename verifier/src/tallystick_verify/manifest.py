@@ -12,7 +12,7 @@ from tallystick_verify.forms import Members, array, base64_of, is_hash, is_key, 
 from tallystick_verify.notes import parse_checkpoint
 
 is_token: Final = base64_of(1, 65_536)
-is_timestamp: Final = Members({text("end.checkpoint"): "over", text("rfc3161"): "type", is_token: "token"})
+is_timestamp: Final = Members({text(r"end\.checkpoint"): "over", text("rfc3161"): "type", is_token: "token"})
 is_manifest: Final = Members(
     {is_string: "genesis tool"},
     format=text("tallystick-bundle/1"),
@@ -26,7 +26,7 @@ is_manifest: Final = Members(
     hashes=array(is_key, 1_000_000),
     mac_keys=array(Members({whole(): "epoch", is_hash: "key"}), 100_000),
     timestamps=array(is_timestamp, 16),
-    events=Members({text("events.jsonl"): "file", whole(0, 2**40): "bytes", is_hash: "sha256"}),
+    events=Members({text(r"events\.jsonl"): "file", whole(0, 2**40): "bytes", is_hash: "sha256"}),
     created=forms.is_time,
 )
 

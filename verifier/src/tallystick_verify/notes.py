@@ -47,22 +47,22 @@ def is_key_name(name: bytes) -> bool:
 
 
 class Key(NamedTuple):
-    """A verifier key: whose, of which type, and the 32 bytes of Ed25519."""
+    """A verifier key: whose, its id, and the 32 bytes of Ed25519."""
 
     name: bytes
-    type: bytes
+    id: bytes
     public: bytes
 
-    @property
-    def id(self) -> bytes:
-        return sha256(self.name + b"\n" + self.type + self.public).digest()[:4]
+
+def key_of(name: bytes, key_type: bytes, public: bytes) -> Key:
+    return Key(name, sha256(name + b"\n" + key_type + public).digest()[:4], public)
 
 
 def parse_key(vkey: bytes, key_type: bytes) -> Key:
     """`<name>+<8 hex of the key id>+<base64 of type and key>`."""
     name, key_id, encoded = [*vkey.split(b"+", 2), b"", b""][:3]
     data = from_base64(encoded)
-    key = Key(name, key_type, data[1:])
+    key = key_of(name, key_type, data[1:])
     is_right = len(data) == 33 and data[:1] == key_type and is_key_name(name) and key.id.hex().encode() == key_id
     need(is_right, f"not a verifier key of type {key_type[0]:#04x}: {vkey[:300]!r}")
     return key
@@ -78,11 +78,11 @@ class Checkpoint(NamedTuple):
     lines: list[tuple[bytes, bytes, bytes]]
 
     def signatures_by(self, key: Key) -> list[bytes]:
-        return [signature for name, key_id, signature in self.lines if (name, key_id) == (key.name, key.id)]
+        return [signature for *by, signature in self.lines if by == [key.name, key.id]]
 
     def is_signed_by(self, public: bytes) -> bool:
         """Whether there are lines by this key under the name of the origin, and all are right."""
-        signatures = self.signatures_by(Key(self.origin, LOG, public))
+        signatures = self.signatures_by(key_of(self.origin, LOG, public))
         return bool(signatures) and all(verifies(public, signature, self.text) for signature in signatures)
 
 

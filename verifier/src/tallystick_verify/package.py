@@ -8,6 +8,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,18 @@ from tallystick_verify.canonical import RefusedError, need
 MANIFEST, EVENTS, SEAL = "manifest.json", "events.jsonl", "manifest.json.sig"
 SIZES_MAX: Final = {MANIFEST: 64 * 2**20, EVENTS: 2**40, SEAL: 4096}
 READ_BYTES: Final = 2**18
+METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class _BoundedFile(io.FileIO):
-    """A file of which nobody reads much at once: a zip's directory of three entries is short."""
+class _File(io.FileIO):
+    """A regular file, opened without following a link or waiting for a pipe, and of which nobody reads much at once:
+    a zip's directory of three entries is short."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW))
+        if not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
+            self.close()
+            raise RefusedError(f"{path.name} is not a regular file")
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > 4 * READ_BYTES:
@@ -31,10 +40,9 @@ class Package:
     """A bundle as files."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._zip: zipfile.ZipFile | None = None
         try:
-            sizes = dict(self._look_into_folder() if path.is_dir() else self._look_into_zip())
+            self._path, self._is_folder = path.resolve(), path.is_dir()
+            sizes = dict(self._look_into_folder() if self._is_folder else self._look_into_zip())
         except Exception as error:  # a hostile zip makes the standard library raise errors of many kinds
             raise RefusedError(f"it is no bundle: {error}") from error
         for name, most in SIZES_MAX.items():
@@ -48,21 +56,26 @@ class Package:
                 yield entry.name, entry.stat(follow_symlinks=False).st_size
 
     def _look_into_zip(self) -> Iterator[tuple[str, int]]:
-        self._zip = zipfile.ZipFile(_BoundedFile(_open_file(self._path.resolve()), "rb"))
-        names = set[str]()
-        for entry in self._zip.infolist():
-            name, mode = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-            is_ours = name in SIZES_MAX and name not in names and mode in (0, stat.S_IFREG)
-            is_plain = not entry.flag_bits & 0x41 and entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            need(is_ours, f"the entry {name[:100]!r} is not of a bundle, not a regular file, or there twice")
-            need(is_plain, f"{name} is encrypted, or neither stored nor deflated")
-            names.add(name)
-            yield name, entry.file_size
+        with _File(self._path) as file, zipfile.ZipFile(file) as archive:
+            names = [entry.orig_filename for entry in archive.infolist()]
+            need(
+                len(names) == len(SIZES_MAX) and set(names) == SIZES_MAX.keys(),
+                f"it has not the three files: {names[:4]}",
+            )
+            for entry in archive.infolist():
+                is_file = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+                is_plain = not entry.flag_bits & 0x41 and entry.compress_type in METHODS
+                need(
+                    is_file and is_plain, f"{entry.orig_filename} is a link, encrypted, or neither stored nor deflated"
+                )
+                yield entry.orig_filename, entry.file_size
 
     def chunks(self, name: str, most: int) -> Iterator[bytes]:
         """The first `most` bytes of one of the three."""
         try:
-            with self._zip.open(name) if self._zip else io.FileIO(_open_file(self._path / name), "rb") as stream:
+            with _File(self._path / name if self._is_folder else self._path) as file, ExitStack() as stack:
+                archive = None if self._is_folder else stack.enter_context(zipfile.ZipFile(file))
+                stream = stack.enter_context(archive.open(name)) if archive else file
                 while chunk := stream.read(min(READ_BYTES, most)):
                     most -= len(chunk)
                     yield chunk
@@ -72,12 +85,3 @@ class Package:
     def read(self, name: str) -> bytes:
         """One of the two small files."""
         return b"".join(self.chunks(name, SIZES_MAX[name]))
-
-
-def _open_file(path: Path) -> int:
-    """A regular file's descriptor, without waiting for a FIFO and without following a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise RefusedError(f"{path.name} is not a regular file")
-    return descriptor

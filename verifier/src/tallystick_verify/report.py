@@ -43,6 +43,10 @@ class Report:
         return not self.total
 
     @property
+    def dropped(self) -> int:
+        return self.total - len(self.findings)
+
+    @property
     def steps(self) -> list[tuple[int, str, str, str]]:
         """Number, what it asks, `ok`, `FINDING` or `not taken`, and a fact where it tells something."""
         outcomes = dict.fromkeys(self.told, "ok") | dict.fromkeys(self.failed, "FINDING")
@@ -72,7 +76,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         steps = [dict(zip(("step", "asks", "outcome", "fact"), step, strict=True)) for step in self.steps]
         findings = [finding._asdict() for finding in self.findings]
-        return {"dropped": self.total - len(findings), "findings": findings, "holds": self.holds, "steps": steps}
+        return {"dropped": self.dropped, "findings": findings, "holds": self.holds, "steps": steps}
 
 
 def counted(number: int, one: str, many: str = "") -> str:
