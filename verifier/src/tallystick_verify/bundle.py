@@ -81,11 +81,11 @@ class Verification(Report):
         self._whole()
         self._history()
         pruned = f" but for {self.prune}" * bool(self.prune)
-        self.proves = (
-            "filtered. Each record here is in the ledger, as it was sealed. Of what is not here, this says nothing."
-        )
-        if it.complete:
-            self.proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there{pruned}, as it was sealed."
+        self.proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there{pruned}, as it was sealed."
+        if not it.complete:
+            self.proves = (
+                "filtered. Each record is in the ledger as it was sealed. Of what is not here, this says nothing."
+            )
         if it.said["timestamps"]:
             self.told[20] = f"{counted(len(it.said['timestamps']), 'timestamp')}: README says how openssl checks them"
             self.proves += " Timestamps are told of, and not judged."
@@ -239,11 +239,13 @@ class Verification(Report):
         """SPEC 11 (9)."""
         if position == 0:
             return self.check(9, "genesis", line == self.genesis, "it is not the genesis of the manifest")
-        number, has_key = record["epoch"], record["epoch"] in self.mac_keys
-        if not has_key or not self._is_signed(record, line):
-            self.found(9, "signature", f"it is not signed by a disclosed key of epoch {number}")
+        number = record["epoch"]
+        if number not in self.mac_keys:
+            return self.found(9, "signature", f"there is no key of its epoch {number}")
+        if not self._is_signed(record, line):
+            self.found(9, "signature", f"it is not signed by the key of its epoch {number}")
         opened, closed = self.ends[OPENED, number], self.ends[CLOSED, number]
-        if has_key and (not opened or position < opened[0][0] or (closed and closed[0][0] < position)):
+        if not opened or position < opened[0][0] or (closed and closed[0][0] < position):
             self.found(9, "epoch", f"it does not lie between the opening and the close of epoch {number}")
         return None
 

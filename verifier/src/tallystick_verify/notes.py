@@ -105,10 +105,7 @@ class Policy:
     def __init__(self, data: bytes) -> None:
         self.logs, self.witnesses, self.quorum = list[Key](), dict[bytes, Key](), b""
         self.groups: dict[bytes, tuple[int, list[bytes]]] = {b"none": (0, [])}
-        need(
-            len(data) <= TRUST_BYTES_MAX and data[-1:] == b"\n",
-            "a trust file too long, or without a newline at the end",
-        )
+        need(len(data) <= TRUST_BYTES_MAX and data[-1:] == b"\n", "a trust file too long, or that ends in no newline")
         need(not re.search(rb"[^\t\n\x20-\x7e\x80-\xff]", data), "a trust file with control characters")
         lines = [(number, line.split()) for number, line in enumerate(data.split(b"\n"), 1)]
         said = [(number, words) for number, words in lines if words and not words[0].startswith(b"#")]

@@ -80,6 +80,7 @@ class Report:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
+    """A number and its noun, in the singular or the plural."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
