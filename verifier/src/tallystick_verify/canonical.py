@@ -66,8 +66,9 @@ def _depth(text: str) -> int:
 
 
 def _integer(text: str) -> int:
-    need(len(text) <= 17 and abs(int(text)) <= INTEGER_MAX, "an integer outside of what every reader reads exactly")
-    return int(text)
+    value = int(text[:18])
+    need(len(text) <= 17 and abs(value) <= INTEGER_MAX, "an integer outside of what every reader reads exactly")
+    return value
 
 
 def _float(text: str) -> float:

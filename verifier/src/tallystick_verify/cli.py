@@ -71,9 +71,9 @@ def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     total = len(forks) + sum(report.total for report in reports)
     bundles = [{"bundle": path, **report.as_json()} for path, report in told]
     said = {"bundles": bundles, "findings": [finding._asdict() for finding in forks], "holds": not total}
-    lines = [line for path, report in told for line in _lines(path, report)]
+    lines = [line for path, report in told for line in ("", *_lines(path, report))][1:]
     if len(paths) == 2:
-        lines += [*map(_line, forks), verdict(total, "the two bundles are of one history.")]
+        lines += ["", *map(_line, forks), verdict(total, "the two bundles are of one history.")]
     return said, lines
 
 
@@ -82,7 +82,7 @@ def _lines(path: str, report: Report) -> Iterator[str]:
     for number, asks, outcome, fact in report.steps:
         yield f"{number:3} {asks:42}{outcome:11}{fact}".rstrip()
         yield from (_line(finding) for finding in report.findings if finding.step == number)
-    yield from ("", verdict(report.total, report.proves), "")
+    yield from ("", verdict(report.total, report.proves))
 
 
 def _line(finding: Finding) -> str:

@@ -6,6 +6,7 @@ import reprlib
 from calendar import monthrange
 from collections.abc import Callable
 from functools import lru_cache
+from operator import call
 from typing import Any, Final, TypeAlias
 
 from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, parse, write
@@ -23,11 +24,13 @@ class Members:
     """The form of an object of exactly these members; `alike` has the names of those that have one form."""
 
     def __init__(self, alike: dict[Form, str], **forms: Form) -> None:
-        self._forms = forms | {name: form for form, names in alike.items() for name in names.split()}
+        forms |= {name: form for form, names in alike.items() for name in names.split()}
+        self._forms = dict(sorted(forms.items()))  # as in what is canonical
+        self._names = list(self._forms)
 
     def __call__(self, value: Any) -> bool:
-        is_like_it = type(value) is dict and value.keys() == self._forms.keys()
-        return is_like_it and all(form(value[name]) for name, form in self._forms.items())
+        has_names = type(value) is dict and list(value) == self._names
+        return has_names and all(map(call, self._forms.values(), value.values()))
 
     def require(self, value: Any) -> None:
         """Raises RefusedError with the members that are amiss."""

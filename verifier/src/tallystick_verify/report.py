@@ -35,16 +35,9 @@ class Report:
     """The first findings and how many there are, and the steps taken, with what is worth telling of them."""
 
     def __init__(self) -> None:
-        self.findings, self.total, self.failed, self.proves = list[Finding](), 0, set[int](), ""
+        self.findings, self.total, self.dropped, self.holds = list[Finding](), 0, 0, True
+        self.failed, self.proves = set[int](), ""
         self.told, self.at = dict[int, str](), tuple[int | None, int | None](NOWHERE)
-
-    @property
-    def holds(self) -> bool:
-        return not self.total
-
-    @property
-    def dropped(self) -> int:
-        return self.total - len(self.findings)
 
     @property
     def steps(self) -> list[tuple[int, str, str, str]]:
@@ -59,10 +52,11 @@ class Report:
             self.found(step, kind, seen)
 
     def found(self, step: int, kind: str, seen: str) -> None:
-        self.total += 1
+        self.total, self.holds = self.total + 1, False
         self.failed.add(step)
-        if len(self.findings) < FINDINGS_MAX:
+        if self.total <= FINDINGS_MAX:
             self.findings.append(Finding(step, kind, seen, *self.at))
+        self.dropped = self.total - len(self.findings)
 
     @contextmanager
     def step(self, number: int, kind: str) -> Iterator[None]:
