@@ -1,43 +1,43 @@
 """Canonical JSON (SPEC 2), judged by `canonical(parse(text)) == text`, which alone refuses duplicate names, white
 space, needless escapes, `1.0`, names out of order, lone surrogates and a byte order mark. Depth is bounded before
-anything recurses. Where no float was seen and nothing lies past U+FFFF, what Python's json writes is RFC 8785.
+anything recurses. Each number is judged as it is read; for the rest, what Python's json writes is RFC 8785, but for the
+order of names past U+FFFF.
 """
 
 import json
-import math
 import re
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, Final
 
 DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
-_TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+_NO_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^\[\]{}"]+', re.DOTALL)
 
 
-class RefusedError(ValueError):
+class RefusedError(Exception):
     """The bytes are not what SPEC says, and the message tells why: the one error of all parsers here."""
 
 
-class _FloatSeenError(Exception):
-    """The quick way ends here."""
+def need(holds: bool, why: str) -> None:
+    """Raises RefusedError unless something holds."""
+    if not holds:
+        raise RefusedError(why)
 
 
-def parse(data: bytes, exact: bool = False) -> Any:
-    """The value of a canonical JSON text; raises RefusedError. `exact` is for what json would not write as RFC 8785."""
+def parse(data: bytes) -> Any:
+    """The value of a canonical JSON text; raises RefusedError."""
     try:
         text = data.decode("utf-8")
-        if text.count("{") + text.count("[") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
-            raise RefusedError(f"more than {DEPTH_MAX} levels deep")
-        exact = exact or (not text.isascii() and max(text) > "\uffff")
-        value, _ = (_EXACT_READER if exact else _QUICK_READER).raw_decode(text)  # what is behind it differs below
-    except _FloatSeenError:
-        return parse(data, exact=True)
+        is_flat = text.count("{") + text.count("[") <= DEPTH_MAX
+        need(is_flat or _depth(text) <= DEPTH_MAX, "more than 32 levels deep")
+        value, _ = _READER.raw_decode(text)  # what is behind it differs below
     except UnicodeDecodeError:
         raise RefusedError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise RefusedError(f"not JSON: {error.msg} at character {error.pos}") from None
-    if (write(value) if exact else _WRITER.encode(value)) != text:
-        raise RefusedError("not in canonical form")
+    is_plain = text.isascii() or max(text) <= "\uffff"
+    need((is_plain and _WRITER.encode(value) == text) or write(value) == text, "not in canonical form")
     return value
 
 
@@ -52,7 +52,7 @@ def write(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """A finite float as ECMAScript writes it (RFC 8785 3.2.2.3), from the same shortest digits."""
+    """A float as ECMAScript writes it (RFC 8785 3.2.2.3), from the same shortest digits."""
     if value == 0:
         return "0"
     if 1e-6 <= abs(value) < 1e21:
@@ -61,29 +61,21 @@ def number(value: float) -> str:
 
 
 def _depth(text: str) -> int:
-    depth = deepest = 0
-    for token in _TOKEN.finditer(text):
-        depth += (token[0] in "[{") - (token[0] in "]}")
-        deepest = max(deepest, depth)
-    return deepest
+    """How deep objects and arrays lie in one another; brackets in strings are none."""
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in _NO_BRACKETS.sub("", text)))
 
 
 def _integer(text: str) -> int:
-    if len(text) > 17 or abs(value := int(text)) > INTEGER_MAX:
-        raise RefusedError("an integer outside of what every reader reads exactly")
+    value = int(text[:18])
+    need(len(text) <= 17 and abs(value) <= INTEGER_MAX, "an integer outside of what every reader reads exactly")
     return value
 
 
 def _float(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise RefusedError("a number that is not finite")
+    value = float(text)
+    need(number(value) == text, "a number that is not in canonical form, or not finite")
     return value
 
 
-def _float_seen(text: str) -> float:
-    raise _FloatSeenError(text)
-
-
-_QUICK_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float_seen, parse_constant=_float)
-_EXACT_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_float)
+_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_float)
 _WRITER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), check_circular=False)
