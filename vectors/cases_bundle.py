@@ -27,6 +27,8 @@ OTHER: Final = chained_anew([*LINES[:5], signed_anew(LINES[5], payload={"n": 1_0
 SIZE: Final = len(LINES)
 STRANGER: Final = fixed_key(9)
 
+_TIMESTAMP: Final = {"over": "end.checkpoint", "token": render_base64(b"not judged"), "type": "rfc3161"}
+
 
 def cases() -> Iterator[Case]:
     yield from _good()
@@ -69,7 +71,7 @@ def _good() -> Iterator[Case]:
     yield _case("known-end", "11 (18)", "the known checkpoint is the end", _part(), known=signed(LINES))
     yield Case("zipped", "10.1", "a zip of the three files", _part().files(), as_zip=True)
     made = _part()
-    made.document["timestamps"] = [{"over": "end.checkpoint", "token": render_base64(b"not judged"), "type": "rfc3161"}]
+    made.document["timestamps"] = [_TIMESTAMP]
     yield _case("timestamp", "11 (20)", "a timestamp is told of, and not judged", made)
 
 
@@ -82,8 +84,16 @@ def _manifests() -> Iterator[Case]:
         ("count", "more records than positions", "range/count", 7),
         ("count-zero", "no records", "range/count", 0),
         ("file", "a path for the file of records", "events/file", "../events.jsonl"),
+        ("file-dot", "another character for its dot", "events/file", "eventsXjsonl"),
         ("hash-case", "a hash in upper case", "events/sha256", "A" * 64),
         ("created", "a time in another form", "created", "2026-03-16T00:00:00Z"),
+        ("created-year-0", "a year before the first", "created", "0000-03-16T00:00:00.000000Z"),
+        (
+            "timestamps-over",
+            "a timestamp over something else",
+            "timestamps",
+            [{**_TIMESTAMP, "over": "endXcheckpoint"}],
+        ),
         ("timestamps", "a timestamp of an unknown type", "timestamps", [{"over": "end.checkpoint", "type": "x"}]),
         ("filter", "a filter of nothing", "filter", []),
         ("absent", "absent positions out of order", "absent", [[5, 6], [3, 4]]),

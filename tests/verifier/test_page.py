@@ -297,6 +297,7 @@ def test_text_that_would_do_something_is_shown_and_does_nothing(fresh: Page) -> 
     fresh.fill("#trust-text", maker.TRUST.decode())
     fresh.locator("#for-bundle .chosen", has_text="manifest.json").wait_for()
     fresh.click("#go")
+    fresh.locator("#verdict.not").wait_for()
 
     shown = fresh.locator("#steps").inner_text()
 

@@ -3,9 +3,8 @@
 import base64
 import re
 import reprlib
-from calendar import monthrange
 from collections.abc import Callable
-from functools import lru_cache
+from datetime import UTC, datetime
 from operator import call
 from typing import Any, Final, TypeAlias
 
@@ -81,19 +80,21 @@ def maybe(form: Form) -> Form:
 
 
 def moment(clock: str) -> Form:
-    """A day of the calendar, and then what the pattern says."""
+    """A time of the form of a pattern that the calendar has, of the years 1 to 9999 in UTC."""
     is_written = text(r"\d{4}-\d\d-\d\d" + clock)
-    return lambda value: is_written(value) and _is_day(value[:10])
+    return lambda value: is_written(value) and _is_real(value.upper())
 
 
-@lru_cache(4096)
-def _is_day(text: str) -> bool:
-    year, month, day = map(int, text.split("-"))
-    return 1 <= month <= 12 and 1 <= day <= monthrange(year, month)[1]
+def _is_real(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 is_time: Final = moment(rf"T{_CLOCK}:[0-5]\d\.\d{{6}}Z")  # SPEC 3.2
-is_rfc3339: Final = moment(rf"[Tt]{_CLOCK}:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-]{_CLOCK})")
+is_rfc3339: Final = moment(rf"[Tt ]{_CLOCK}:[0-5]\d(?:\.\d{{1,9}})?(?:[Zz]|[+-]{_CLOCK})")
 is_hash, is_key, is_string = text("[0-9a-f]{64}"), base64_of(32, 32), text(".*")
 is_name: Final = text(r"(?=.{1,200}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")  # SPEC 3.5
 is_short, is_labels = identifier(512), array(identifier(100), 64)
