@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         said, lines = _proof(asked) if asked.paths[0] == "proof" else _bundles(asked)
     except (OSError, RefusedError) as error:
-        show(f"tallystick-verify: {error}", sys.stderr)
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        show(f"tallystick-verify: {why}", sys.stderr)
         return 2
     for line in [json.dumps(said)] if asked.json else lines:
         show(line)
