@@ -258,6 +258,10 @@ def _bad_lengths() -> Iterator[Case]:
     bundle.lines[0], bundle.lines[1] = bundle.lines[1], bundle.lines[0]
     files = bundle.files(tell=True)
     yield Case("filtered-out-of-order", files, frozenset({("chain", 1), ("misplaced", 2)}))
+    bundle = ledger().bundle(0, 14, keep=lambda at: at in (1, 2, 4, 6))
+    bundle.lines[2] = bundle.lines[0]
+    files = bundle.files(tell=True)
+    yield Case("filtered-an-opening-again", files, frozenset({("misplaced", 3), ("time", 3)}))
     bundle = ledger().bundle(0, 14, keep=lambda at: at in (3, 9))
     bundle.lines[0] = maker.changed(bundle.lines[0], position=8)
     files = bundle.files(tell=True)
@@ -393,6 +397,8 @@ def bad_ledgers() -> Iterator[Case]:
     yield Case("known-is-none", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=b"x")
     stranger = maker.note(made.text(9), private=maker.STRANGER)
     yield Case("known-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=stranger)
+    stranger = maker.note(made.text(18), private=maker.STRANGER)
+    yield Case("known-end-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=stranger)
     other = maker.note(made.text(9).replace("made", "mode", 1), "audit.example/mode")
     yield Case("known-of-another-origin", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=other)
     yield Case(

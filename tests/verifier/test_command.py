@@ -93,6 +93,7 @@ def test_two_bundles_are_held_together(tmp_path: Path, trust: str, capsys: pytes
     shown = capsys.readouterr().out
     assert "    fork, position 4: two different records, with the leaf hashes " in shown
     assert "    fork: two different records at 10 positions" in shown
+    assert shown.count("fork, position ") == 1
     assert main([bundle(tmp_path / "a"), fork, "--trust", trust, "--json", *NOW]) == 1
     assert {finding["kind"] for finding in json.loads(capsys.readouterr().out)["findings"]} == {"fork"}
 
@@ -143,6 +144,18 @@ def test_a_proof_is_verified_with_its_record(tmp_path: Path, trust: str, capsys:
     assert "    misplaced: " in capsys.readouterr().out
     assert main([*proof, str(tmp_path / "other"), "--trust", trust, "--json"]) == 1
     assert [finding["kind"] for finding in json.loads(capsys.readouterr().out)["findings"]] == ["misplaced", "root"]
+
+
+def test_what_is_told_is_counted_in_words(tmp_path: Path, trust: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bundle(tmp_path / "b", timestamps=[b"\x30\x00", b"\x30\x01"])
+    assert main([path, "--trust", trust, *NOW]) == 0
+    shown = capsys.readouterr().out
+    assert "2 timestamps: README says how openssl checks them" in shown
+    assert "as it was sealed. Timestamps are told of, and not judged." in shown
+
+    (Path(path) / "manifest.json").write_bytes(b"{}")
+    assert main([path, "--trust", trust, *NOW]) == 1
+    assert "FAIL: 1 finding. Nothing" in capsys.readouterr().out
 
 
 def test_no_byte_of_a_bundle_reaches_the_terminal_unescaped(
