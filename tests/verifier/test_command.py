@@ -52,7 +52,9 @@ def test_a_filtered_and_a_pruned_bundle_say_what_they_do_not_prove(
     assert main([bundle(tmp_path / "f", keep=lambda at: at == 3), "--trust", trust, *NOW]) == 0
     assert "Of what is not here, this says nothing." in capsys.readouterr().out
     assert main([pruned, "--trust", trust, *NOW]) == 0
-    assert "is there but for [3, 6) lawfully pruned, as it was sealed" in capsys.readouterr().out
+    assert (
+        "is there, as it was sealed, but for 2 records that were pruned, as position 9 says." in capsys.readouterr().out
+    )
 
 
 def test_findings_are_shown_under_their_step_with_line_and_position(
