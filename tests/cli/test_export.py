@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,25 @@ def test_a_witness_is_made_asked_and_shown(trust: str, run: Run, tmp_path: Path)
     assert json.loads(run("witness", "show", "w", "--json").stdout)["refused"] == []
     assert "named witness.example/w1" in run("witness", "make", "w", "--name", "other/name", code=2).stderr
     assert "there is no witness" in run("witness", "show", "nowhere", code=2).stderr
+
+
+def test_a_witness_that_knows_another_history_makes_an_export_end_with_1(trust: str, run: Run, tmp_path: Path) -> None:
+    shutil.copytree("audit", "other")
+    event = {"event_type": "doc.viewed", "entity_id": "doc-7", "actor": "raj"}
+    run("append", "-l", "audit", input=json.dumps({**event, "id": "here"}))
+    run("append", "-l", "other", input=json.dumps({**event, "id": "there"}))
+    key = witness_of(run, "w", "witness.example/w1")
+    witness = Witness(tmp_path / "w", policy=Policy.parse(Path(trust).read_bytes()))
+
+    def answer(_: str, body: bytes) -> outside.Answer:
+        reply = witness.add_checkpoint(body)
+        return reply.status, reply.content_type, reply.body
+
+    with outside.serving(answer) as url:
+        Path("policy").write_text(f"witness w1 {key} {url}\nquorum w1\n")
+        run("export", "-l", "audit", "-o", "first", "--witnesses", "policy")
+        said = run("export", "-l", "other", "-o", "second", "--witnesses", "policy", code=1)
+    witness.close()
+
+    assert "one of the two was rewritten" in said.stderr
+    assert len([*Path("second").iterdir()]) == 3

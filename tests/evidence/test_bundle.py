@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -152,6 +153,24 @@ def test_a_zip_whose_directory_is_large_is_not_read(tmp_path: Path) -> None:
     lying[at + 8 : at + 12] = (3).to_bytes(2, "little") * 2  # it says three; its directory has all of them
     (tmp_path / "b.zip").write_bytes(lying)
     assert kinds(tmp_path / "b.zip") == ["bundle"]
+
+
+def test_a_zip_of_odd_entries_is_one_finding(tmp_path: Path) -> None:
+    good = zipped(FILES)
+    events, directory = EVENTS_FILE.encode(), good.rfind(b"PK\x05\x06") + 16
+    for name, data in (
+        ("a name that ends early", good.replace(events, events[:-1] + b"\0")),
+        ("a directory elsewhere", good[:directory] + b"\xff" * 3 + good[directory + 3 :]),
+    ):
+        (tmp_path / "b.zip").write_bytes(data)
+        assert kinds(tmp_path / "b.zip") == ["bundle"], name
+    for mode in (stat.S_IFIFO, stat.S_IFDIR, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            for file, data in FILES.items():
+                entry = zipfile.ZipInfo(file)
+                entry.external_attr = (mode | 0o644) << 16
+                archive.writestr(entry, data)
+        assert kinds(tmp_path / "b.zip") == ["bundle"]
 
 
 GOOD = zipped(FILES)

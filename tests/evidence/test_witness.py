@@ -430,15 +430,25 @@ def test_two_deployments_watch_each_other(tmp_path: Path) -> None:
                 one.stop()
 
 
+def test_a_port_in_use_is_told_before_it_is_said_to_watch(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path / "here") as here, socket.create_server(("127.0.0.1", 0)) as taken:
+        served = Served(tmp_path / "w", watches=here, name="w.example/w", port=taken.getsockname()[1])
+        _, said = served.process.communicate(timeout=20)
+    assert served.process.returncode == 2
+    assert b"cannot listen at 127.0.0.1:" in said
+    assert b"watches" not in said
+
+
 class Served:
     """A witness as a process of its own."""
 
-    def __init__(self, folder: Path, *, watches: Ledger, name: str) -> None:
+    def __init__(self, folder: Path, *, watches: Ledger, name: str, port: int = 0) -> None:
         key = make_witness(folder, name=name).witness_key
         trust = folder / "trust.policy"
         trust.write_bytes(Policy(logs=(watches.verifier_key,)).render())
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        if not port:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.known = Known("w", key, self.url)
         command = [sys.executable, "-m", "tallystick", "witness", "serve", str(folder)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,15 @@ def test_what_cannot_begin_ends_with_2(tmp_path: Path, trust: str, capsys: pytes
     told = capsys.readouterr()
     assert "two origins" in told.err
     assert told.out == ""
-    for arguments in ([], [good], [good, "--trust", trust, "--now", "yesterday"], ["proof", good, "--trust", trust]):
+    (tmp_path / "junk").write_bytes(b"junk")
+    assert main([good, "--trust", trust, "--known-checkpoint", str(tmp_path / "junk")]) == 2
+    for arguments in (
+        [],
+        [good, "--trust", trust, "--now", "9999-12-31T23:58:00Z"],
+        [good],
+        [good, "--trust", trust, "--now", "yesterday"],
+        ["proof", good, "--trust", trust],
+    ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2
@@ -172,6 +181,21 @@ def test_no_byte_of_a_bundle_reaches_the_terminal_unescaped(
     shown = capsys.readouterr().out
     assert not {character for character in shown if not character.isprintable()} - {"\n"}
     assert "not-canonical, line 4" in shown
+
+
+def test_output_that_cannot_be_written_is_told(tmp_path: Path, trust: str) -> None:
+    command = [sys.executable, "-m", "tallystick_verify.cli", bundle(tmp_path / "b"), "--trust", trust, *NOW]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "tallystick-verify: output: No space left on device\n")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path, trust: str) -> None:
+    path = bundle(tmp_path / "\u00e9")
+    command = [sys.executable, "-m", "tallystick_verify.cli", path, "--trust", trust, *NOW]
+    done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert b"\\xe9\n" in done.stdout
 
 
 @pytest.mark.ssh_keygen

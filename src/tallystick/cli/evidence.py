@@ -72,7 +72,8 @@ def evidence(
         )
     if pack.exported is not None:
         say_warnings(pack.exported)
-    code = REFUSED if fail_on_gap and pack.gaps else 0
+    is_contradicted = pack.exported is not None and pack.exported.is_contradicted
+    code = REFUSED if is_contradicted or (fail_on_gap and pack.gaps) else 0
     if settings.json:
         screen.say_json(pack.to_json())
         return code

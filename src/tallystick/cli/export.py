@@ -76,7 +76,8 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
     `query`, it has the records that fit, and proves that these are in the ledger, and nothing of others.
 
     The present epoch is closed, so that its signatures can be checked, and the export itself is recorded. Witnesses and
-    timestamp authorities that do not answer are warned of, and hold nothing up.
+    timestamp authorities that do not answer are warned of, and hold nothing up; exits 1 when one of them knows another
+    history of this ledger, or signed what is not so. The bundle is made all the same.
 
     JSON: path, views, manifest_sha256, events_sha256, count, first, end, size, filter, position, warnings.
     """
@@ -101,6 +102,8 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
         screen.say_json(facts_of(exported))
     else:
         _say_exported(exported, origin)
+    if exported.is_contradicted:
+        raise click.exceptions.Exit(failures.REFUSED)
 
 
 def facts_of(exported: Exported) -> dict[str, Any]:

@@ -187,9 +187,11 @@ def serve(folder: str, *, trust: str, host: str, port: int) -> None:
         cure = "install it: pip install 'tallystick[serve]'"
         raise RejectedError(f"the HTTP server is not installed ({error.name})", cure=cure) from error
     found = Witness(Path(folder), policy=policy)
-    screen.say(f"the witness {found.signer.name} watches {len(policy.logs)} ledgers at http://{host}:{port}", err=True)
+    watches = f"the witness {found.signer.name} watches {screen.counted(len(policy.logs), 'ledger')}"
     try:
-        serve_witness(found, host=host, port=port)
+        serve_witness(
+            found, host=host, port=port, ready=lambda: screen.say(f"{watches} at http://{host}:{port}", err=True)
+        )
     finally:
         found.close()
 

@@ -6,6 +6,8 @@ The call itself is `tallystick.evidence.others.witness`; here it is bounded and 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -16,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tallystick.core import timestamp
-from tallystick.errors import TallystickError
+from tallystick.errors import RejectedError, TallystickError
 from tallystick.evidence.others.witness import REQUEST_BYTES_MAX, Witness
 
 _IDLE_SECONDS: Final = 15
@@ -57,8 +59,11 @@ def witness_app(witness: Witness) -> Starlette:
     return Starlette(routes=routes)
 
 
-def serve_witness(witness: Witness, *, host: str, port: int) -> None:
-    """Answer until the process is told to stop; what is under way is answered first."""
+def serve_witness(witness: Witness, *, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Answer until the process is told to stop; what is under way is answered first.
+
+    `ready` is called once it listens. Raises `RejectedError` if it cannot.
+    """
     config = uvicorn.Config(
         witness_app(witness),
         host=host,
@@ -68,4 +73,11 @@ def serve_witness(witness: Witness, *, host: str, port: int) -> None:
         limit_concurrency=256,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        cure = "choose another --host or --port, or stop what listens there"
+        raise RejectedError(f"cannot listen at {host}:{port}: {error.strerror}", cure=cure) from error
+    with listening:
+        ready()
+        uvicorn.Server(config).run(sockets=[listening])

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from tallystick_verify.canonical import RefusedError
 from tallystick_verify.forms import is_rfc3339
 from tallystick_verify.judge import judge_proof, verify_bundles
+from tallystick_verify.notes import parse_checkpoint
 from tallystick_verify.report import Finding, Report, verdict
 
 FILE_BYTES_MAX = 2**20
@@ -30,22 +31,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name a bundle, or two, or `proof` and the files of a proof and of its record")
     try:
         said, lines = _proof(asked) if asked.paths[0] == "proof" else _bundles(asked)
+        for line in [json.dumps(said)] if asked.json else lines:
+            show(line)
+        sys.stdout.flush()
     except (OSError, RefusedError) as error:
-        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        why = f"{error.filename or 'output'}: {error.strerror}" if isinstance(error, OSError) else str(error)
         show(f"tallystick-verify: {why}", sys.stderr)
         return 2
-    for line in [json.dumps(said)] if asked.json else lines:
-        show(line)
+    except KeyboardInterrupt:
+        return 130
     return 0 if said["holds"] else 1
 
 
 def show(line: str, file: TextIO | None = None) -> None:
     """Prints a line; what a terminal might obey is escaped."""
-    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line), file=file)
+    encoding, shown = (file or sys.stdout).encoding or "utf-8", (c if c.isprintable() else _escaped(c) for c in line)
+    print("".join(shown).encode(encoding, "backslashreplace").decode(encoding), file=file)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def _moment(text: str) -> datetime:
-    if not is_rfc3339(text):
+    if not is_rfc3339(text) or text >= "9999-12":  # a day more than that, and Python has no time
         raise argparse.ArgumentTypeError("not a time as in RFC 3339")
     return datetime.fromisoformat(text.upper())
 
@@ -65,6 +74,8 @@ def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     paths, trust = [Path(path) for path in asked.paths], _read(asked.trust)
     known = None if asked.known_checkpoint is None else _read(asked.known_checkpoint)
+    if known is not None:
+        parse_checkpoint(known)  # else it is no finding about the bundle
     for path in paths:
         path.stat()
     reports, forks = verify_bundles(paths, trust, known, asked.now)

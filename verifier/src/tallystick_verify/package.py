@@ -43,6 +43,8 @@ class Package:
         try:
             self._path, self._is_folder = path.resolve(), path.is_dir()
             sizes = dict(self._look_into_folder() if self._is_folder else self._look_into_zip())
+        except PermissionError:
+            raise
         except Exception as error:  # a hostile zip makes the standard library raise errors of many kinds
             raise RefusedError(f"it is no bundle: {error}") from error
         for name, most in SIZES_MAX.items():
@@ -79,6 +81,8 @@ class Package:
                 while chunk := stream.read(min(READ_BYTES, most)):
                     most -= len(chunk)
                     yield chunk
+        except PermissionError:
+            raise
         except Exception as error:
             raise RefusedError(f"{name} cannot be read: {error}") from error
 

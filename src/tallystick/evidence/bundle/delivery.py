@@ -59,9 +59,11 @@ class Delivery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for view in self._views:
-            view.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        try:
+            for view in self._views:
+                view.close()
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     @contextmanager
     def open_events(self) -> Iterator[IO[bytes]]:

@@ -52,8 +52,9 @@ _CHUNK_RECORDS: Final = 1_024
 _ATTEMPTS: Final = 10
 """Changes of keys by others, while an export begins, before it gives up."""
 
-Vouch = Callable[[bytes], tuple[bytes, Sequence[bytes], Sequence[str]]]
-"""From the end checkpoint to the same one with cosignatures, RFC 3161 tokens over that, and what went wrong."""
+Vouch = Callable[[bytes], tuple[bytes, Sequence[bytes], Sequence[tuple[str, bool]]]]
+"""From the end checkpoint to the same one with cosignatures, RFC 3161 tokens over that, and what went wrong: in words,
+and whether that contradicts the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,8 @@ class Exported:
     """Where the ledger recorded the export."""
     warnings: tuple[str, ...]
     """Witnesses and timestamp authorities that did not answer, or not rightly."""
+    is_contradicted: bool
+    """Whether one of the warnings is that somebody knows another history of this ledger, or signed what is not so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +153,8 @@ def export(
         size=manifest.size,
         filter=manifest.document()["filter"],
         position=sealed.position,
-        warnings=tuple(warnings),
+        warnings=tuple(text for text, _ in warnings),
+        is_contradicted=any(contradicts for _, contradicts in warnings),
     )
 
 
@@ -190,8 +194,8 @@ class _Export:
         self._close_epoch()
         self._size, self._checkpoint, self.evidence_key = self._settle_head()
 
-    def manifest(self, vouch: Vouch) -> tuple[Manifest, Sequence[str]]:
-        """Write the records; the manifest that goes with them, and warnings."""
+    def manifest(self, vouch: Vouch) -> tuple[Manifest, Sequence[tuple[str, bool]]]:
+        """Write the records; the manifest that goes with them, and warnings, as of whoever vouches."""
         beside = Beside(self._store, self._source.search, size=self._size)
         complete = self._positions is None
         absent, prune = beside.absent(self._first, self._end) if complete else (Ranges(), None)

@@ -6,6 +6,7 @@ Nothing is unpacked, no link is followed, and no more is read than the limits al
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zipfile
@@ -68,7 +69,9 @@ def open_bundle(path: str | os.PathLike[str]) -> Iterator[Bundle]:
             _check_directory(file)
             with zipfile.ZipFile(file) as archive, _open_zip(archive) as bundle:
                 yield bundle
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what seeking before the beginning raises
+            raise
         raise RejectedError(f"the zip is damaged: {error}", place=place.name) from error
 
 
@@ -103,12 +106,12 @@ def _check_directory(file: IO[bytes]) -> None:
 
 @contextmanager
 def _open_zip(archive: zipfile.ZipFile) -> Iterator[Bundle]:
-    _check_names([info.filename for info in archive.infolist()])
+    _check_names([info.orig_filename for info in archive.infolist()])
     for info in archive.infolist():
         if info.flag_bits & 1 or info.compress_type not in _READABLE:
             raise RejectedError("it is encrypted, or packed in a way that is not taken", place=info.filename)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise RejectedError("it is a link", place=info.filename)
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise RejectedError("it is a link, or something else than a file", place=info.filename)
         _check_size(info.filename, info.file_size)
     read = {name: _read_entry(archive, name) for name in (MANIFEST_FILE, SEAL_FILE)}
     with archive.open(EVENTS_FILE) as events:

@@ -35,13 +35,15 @@ class Vouchers:
 
     def vouch(
         self, checkpoint: bytes, *, consistency: Consistency, kept: bytes | None
-    ) -> tuple[bytes, Sequence[bytes], Sequence[str]]:
-        """The checkpoint with cosignatures, tokens over its bytes then, and what went wrong, in words."""
-        warnings: list[str] = []
+    ) -> tuple[bytes, Sequence[bytes], Sequence[tuple[str, bool]]]:
+        """The checkpoint with cosignatures, tokens over its bytes then, and what went wrong: in words, and whether it
+        is a finding, such as a witness who knows another history, or only nobody's answer."""
+        warnings: list[tuple[str, bool]] = []
         if self.policy is not None:
             cosigned = cosign(checkpoint, self.policy, consistency=consistency, kept=kept, seconds=self.seconds)
             checkpoint = cosigned.checkpoint
-            warnings += [f"witness {name}: {error}" for name, error in cosigned.problems.items()]
+            problems = cosigned.problems.items()
+            warnings += [(f"witness {name}: {error}", isinstance(error, TamperError)) for name, error in problems]
         tokens: list[bytes] = []
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             futures = [
@@ -52,5 +54,6 @@ class Vouchers:
                 try:
                     tokens.append(future.result().token)
                 except (BusyError, RejectedError, TamperError) as error:
-                    warnings.append(f"timestamp authority {authority.url}: {error}")
+                    said = f"timestamp authority {authority.url}: {error}"
+                    warnings.append((said, isinstance(error, TamperError)))
         return checkpoint, tokens, warnings
