@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tallystick_verify.bundle import STEPS
 from tallystick_verify.cli import main
-from tallystick_verify.judge import STEPS
 
 from tests.verifier import cases, maker
 

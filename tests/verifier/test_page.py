@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tallystick_verify import verify_bundle
-from tallystick_verify.judge import STEPS
+from tallystick_verify.bundle import STEPS
 
 from tests.verifier import cases, maker
 from tests.verifier.cases import Case
@@ -298,6 +298,7 @@ def test_text_that_would_do_something_is_shown_and_does_nothing(fresh: Page) -> 
     fresh.locator("#for-bundle .chosen", has_text="manifest.json").wait_for()
     fresh.click("#go")
 
+    fresh.locator("#result").wait_for()
     shown = fresh.locator("#steps").inner_text()
 
     assert attack in shown

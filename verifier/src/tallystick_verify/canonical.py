@@ -1,10 +1,10 @@
 """Canonical JSON (SPEC 2), judged by `canonical(parse(text)) == text`, which alone refuses duplicate names, white
 space, needless escapes, `1.0`, names out of order, lone surrogates and a byte order mark. Depth is bounded before
-anything recurses. Where no float was seen and nothing lies past U+FFFF, what Python's json writes is RFC 8785.
+anything recurses. Where nothing lies past U+FFFF, what Python's json writes is RFC 8785 but for some floats, and
+those are held to their own text as they are read.
 """
 
 import json
-import math
 import re
 from decimal import Decimal
 from typing import Any, Final
@@ -18,25 +18,19 @@ class RefusedError(ValueError):
     """The bytes are not what SPEC says, and the message tells why: the one error of all parsers here."""
 
 
-class _FloatSeenError(Exception):
-    """The quick way ends here."""
-
-
-def parse(data: bytes, exact: bool = False) -> Any:
-    """The value of a canonical JSON text; raises RefusedError. `exact` is for what json would not write as RFC 8785."""
+def parse(data: bytes) -> Any:
+    """The value of a canonical JSON text; raises RefusedError."""
     try:
         text = data.decode("utf-8")
         if text.count("{") + text.count("[") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
             raise RefusedError(f"more than {DEPTH_MAX} levels deep")
-        exact = exact or (not text.isascii() and max(text) > "\uffff")
-        value, _ = (_EXACT_READER if exact else _QUICK_READER).raw_decode(text)  # what is behind it differs below
-    except _FloatSeenError:
-        return parse(data, exact=True)
+        value, _ = _READER.raw_decode(text)  # if there is more behind it, what is written below differs
     except UnicodeDecodeError:
         raise RefusedError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise RefusedError(f"not JSON: {error.msg} at character {error.pos}") from None
-    if (write(value) if exact else _WRITER.encode(value)) != text:
+    is_plain = text.isascii() or max(text) <= "\uffff"
+    if not (is_plain and _WRITER.encode(value) == text) and write(value) != text:
         raise RefusedError("not in canonical form")
     return value
 
@@ -52,7 +46,7 @@ def write(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """A finite float as ECMAScript writes it (RFC 8785 3.2.2.3), from the same shortest digits."""
+    """A float as ECMAScript writes it (RFC 8785 3.2.2.3), from the same shortest digits."""
     if value == 0:
         return "0"
     if 1e-6 <= abs(value) < 1e21:
@@ -75,15 +69,14 @@ def _integer(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise RefusedError("a number that is not finite")
+    if number(value := float(text)) != text:  # of infinities and NaN, too, the text is another
+        raise RefusedError(f"a number that is not in canonical form: {text[:50]}")
     return value
 
 
-def _float_seen(text: str) -> float:
-    raise _FloatSeenError(text)
+def _constant(text: str) -> None:
+    raise RefusedError(f"{text} is not JSON")
 
 
-_QUICK_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float_seen, parse_constant=_float)
-_EXACT_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_float)
+_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)
 _WRITER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), check_circular=False)

@@ -12,7 +12,6 @@ from tallystick_verify.canonical import INTEGER_MAX, RefusedError, parse, write
 Form: TypeAlias = Callable[[Any], bool]
 Record: TypeAlias = dict[str, Any]
 RECORD_BYTES_MAX: Final = 65_535
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CLOCK: Final = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _ALGORITHMS: Final = (
     '{"chain":"SHA-256","checkpoint":"Ed25519","encoding":"RFC 8785","event":"HMAC-SHA256","tree":"RFC 6962 SHA-256"}'
@@ -42,13 +41,17 @@ def base64_of(least: int, most: int) -> Form:
     return lambda value: type(value) is str and least <= len(from_base64(value)) <= most
 
 
+def faults(value: Any, forms: dict[str, Form]) -> list[str]:
+    """Which members an object should have, should not have, or has in another form. A key of `forms` is some names."""
+    every = {name: form for names, form in forms.items() for name in names.split()}
+    if type(value) is not dict or value.keys() != every.keys():
+        return sorted(every.keys() ^ value.keys()) if type(value) is dict else ["it is not an object"]
+    return [name for name, form in every.items() if not form(value[name])]
+
+
 def members(forms: dict[str, Form]) -> Form:
-    """An object of exactly these members; a key of `forms` is one name or several."""
-    every = [(name, form) for names, form in forms.items() for name in names.split()]
-    names = {name for name, _ in every}
-    return lambda value: (
-        type(value) is dict and value.keys() == names and all(form(value[name]) for name, form in every)
-    )
+    """An object of exactly these members."""
+    return lambda value: not faults(value, forms)
 
 
 def array(form: Form, most: int = RECORD_BYTES_MAX, least: int = 0) -> Form:
@@ -57,7 +60,7 @@ def array(form: Form, most: int = RECORD_BYTES_MAX, least: int = 0) -> Form:
 
 def identifier(most: int) -> Form:
     """SPEC 3.4."""
-    return lambda value: type(value) is str and 0 < len(value) <= most and not _CONTROL.search(value)
+    return text(rf"[^\x00-\x1f\x7f]{{1,{most}}}")
 
 
 def maybe(form: Form) -> Form:
@@ -80,16 +83,18 @@ def is_object(value: Any) -> bool:
     return type(value) is dict
 
 
+def _is_actor(value: Any) -> bool:
+    return is_object(value) and {"id"} <= value.keys() <= _ACTOR and all(map(_is_member, value.values()))
+
+
+_ACTOR: Final = {"id", "type", "name", "identity_provider"}
 _is_member, _is_labels = identifier(512), array(identifier(100), 64)
 is_time: Final = _moment(rf"T{_CLOCK}:[0-5]\d\.\d{{6}}Z")  # SPEC 3.2
 is_rfc3339: Final = _moment(rf"[Tt]{_CLOCK}:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-]{_CLOCK})")
 is_hash, is_key, is_string = text("[0-9a-f]{64}"), base64_of(32, 32), text(".*")
 is_name: Final = text(r"(?=.{1,200}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")  # SPEC 3.5
-_ACTOR: Final = {"id", "type", "name", "identity_provider"}
-_FORMS: Final[dict[str, Form]] = {  # SPEC 3.1
-    "actor": maybe(
-        lambda value: is_object(value) and {"id"} <= value.keys() <= _ACTOR and all(map(_is_member, value.values()))
-    ),
+_RECORD: Final[dict[str, Form]] = {  # SPEC 3.1
+    "actor": maybe(_is_actor),
     "context": is_object,
     "entity_id": identifier(512),
     "entity_version": whole(1),
@@ -106,23 +111,14 @@ _FORMS: Final[dict[str, Form]] = {  # SPEC 3.1
     "recorded_at": is_time,
     "signature": text("(?:[0-9a-f]{64}){1,2}"),
 }
-_MEMBERS, _RECORD = list(_FORMS), list(_FORMS.values())
+_FORMS: Final = tuple(_RECORD.values())
 _GENESIS: Final[dict[str, Form]] = {"ledger origin": is_name, "nonce": is_hash, "root_key evidence_key": is_key} | {
     "checkpoint_key": is_string,
     "epoch": members({"records_max seconds_max": whole(1)}),
     "retention": lambda value: value is None,
     "algorithms": lambda value: write(value) == _ALGORITHMS,
 }
-is_genesis: Final = members(_GENESIS)  # SPEC 4
-is_opening: Final = members({"epoch": whole(), "key_commitment": is_hash})  # SPEC 5.2
-is_close: Final = members({"count epoch first_position last_position": whole()})
-is_rotation: Final = members(  # SPEC 5.4
-    {
-        "new_key old_key": is_key,
-        "new_signature old_signature": base64_of(64, 64),
-        "purpose": text("checkpoint|evidence"),
-    }
-)
+_ROTATION: Final = {"new_key old_key": is_key, "purpose": text("checkpoint|evidence")}
 _PRUNE: Final[dict[str, Form]] = {"end first policy_position": whole(), "count": whole(1)} | {
     "first_hash last_hash": is_hash,
     "frontier_at_end": array(is_key, 64),
@@ -130,7 +126,10 @@ _PRUNE: Final[dict[str, Form]] = {"end first policy_position": whole(), "count":
     "holds_checked": lambda value: array(whole())(value) and value == sorted(set(value)),
     "absent": members({"count": whole(1), "digest": is_hash}),
 }
-is_prune: Final = members(_PRUNE)  # SPEC 9.4
+is_genesis, is_prune = members(_GENESIS), members(_PRUNE)  # SPEC 4, 9.4
+is_rotation: Final = members({**_ROTATION, "new_signature old_signature": base64_of(64, 64)})  # SPEC 5.4
+is_opening: Final = members({"epoch": whole(), "key_commitment": is_hash})  # SPEC 5.2
+is_close: Final = members({"count epoch first_position last_position": whole()})
 
 
 def record(line: bytes) -> Record:
@@ -138,9 +137,9 @@ def record(line: bytes) -> Record:
     if len(line) > RECORD_BYTES_MAX:
         raise RefusedError(f"more than {RECORD_BYTES_MAX:,} bytes")
     value: Record = parse(line)
-    if type(value) is not dict or list(value) != _MEMBERS:
+    if type(value) is not dict or value.keys() != _RECORD.keys():
         raise RefusedError("not an object of the sixteen members of a record")
-    for name, form, member in zip(_MEMBERS, _RECORD, value.values(), strict=True):
+    for name, form, member in zip(_RECORD, _FORMS, value.values(), strict=True):  # both are sorted
         if not form(member):
             raise RefusedError(f"{name} is not as a record has it: {member!r}"[:200])
     if (len(value["signature"]) == 128) != (value["position"] == 0):
@@ -148,6 +147,6 @@ def record(line: bytes) -> Record:
     return value
 
 
-def signed_part(line: bytes, record: Record) -> bytes:
+def signed_part(line: bytes, said: Record) -> bytes:
     """A record without its `signature`, which sorts last (SPEC 3.3)."""
-    return line[: -len(record["signature"]) - len(',"signature":""}')] + b"}"
+    return line[: -len(said["signature"]) - len(',"signature":""}')] + b"}"

@@ -77,10 +77,12 @@ class Checkpoint(NamedTuple):
     root: bytes
     lines: list[tuple[bytes, bytes, bytes]]
 
+    def signatures(self, key: Key) -> list[bytes]:
+        return [line[2] for line in self.lines if line[:2] == (key.name, key.id)]
+
     def is_signed_by(self, public: bytes) -> bool:
         """Whether there are lines by this key under the name of the origin, and all are right."""
-        key = Key(self.origin, LOG, public)
-        signatures = [line[2] for line in self.lines if line[:2] == (key.name, key.id)]
+        signatures = self.signatures(Key(self.origin, LOG, public))
         return bool(signatures) and all(verifies(public, signature, self.text) for signature in signatures)
 
 
@@ -115,7 +117,6 @@ class Policy:
         self.witnesses: dict[bytes, Key] = {}
         self.groups: dict[bytes, tuple[int, list[bytes]]] = {}
         self.quorum: bytes | None = None
-        self._grouped: set[bytes] = set()
         if len(data) > TRUST_BYTES_MAX or re.search(rb"[^\t\n\x20-\x7e\x80-\xff]", data) or data[-1:] != b"\n":
             raise RefusedError("a trust file with control characters, that is too long, or does not end in a newline")
         lines = [(number, line.split()) for number, line in enumerate(data.split(b"\n"), 1)]
@@ -131,20 +132,18 @@ class Policy:
         defined = self.witnesses.keys() | self.groups.keys()
         name, is_new = rest[0] if rest else b"", len(rest) > 1 and rest[0] not in defined | {b"none"}
         if word == b"log" and len(rest) in (1, 2):
-            key = parse_key(name, LOG)
-            self.logs.append(key)
-            return [log.public for log in self.logs].count(key.public) == 1
+            self.logs.append(parse_key(name, LOG))
+            return len({log.public for log in self.logs}) == len(self.logs)
         if word == b"witness" and len(rest) in (2, 3) and is_new:
-            self.witnesses[name] = key = parse_key(rest[1], WITNESS)
-            return [witness.public for witness in self.witnesses.values()].count(key.public) == 1
+            self.witnesses[name] = parse_key(rest[1], WITNESS)
+            return len({witness.public for witness in self.witnesses.values()}) == len(self.witnesses)
         if word == b"group" and is_new:
-            named = rest[2:]
+            count, *named = rest[1:]
             words = {b"any": 1, b"all": len(named)}
-            threshold = words[rest[1]] if rest[1] in words else decimal(rest[1])
-            fits = defined >= set(named) and len(set(named)) == len(named) and not self._grouped & set(named)
+            threshold = words[count] if count in words else decimal(count)
             self.groups[name] = threshold, named
-            self._grouped |= set(named)
-            return fits and 1 <= threshold <= len(named)
+            grouped = [member for _, others in self.groups.values() for member in others]
+            return defined >= set(named) and len(set(grouped)) == len(grouped) and 1 <= threshold <= len(named)
         fits = word == b"quorum" and len(rest) == 1 and self.quorum is None and name in defined | {b"none"}
         self.quorum = name
         return fits
@@ -159,7 +158,7 @@ class Policy:
         """SPEC 11 (19): what is wrong with the cosignatures of a checkpoint."""
         cosigned = set()
         for name, witness in self.witnesses.items():
-            lines = [line[2] for line in checkpoint.lines if line[:2] == (witness.name, witness.id)]
+            lines = checkpoint.signatures(witness)
             if not all(_cosigns(witness.public, line, checkpoint.text) for line in lines):
                 yield f"a cosignature of {name.decode('utf-8', 'replace')} does not hold"
             elif lines:
@@ -179,16 +178,9 @@ def is_seal(armored: bytes, manifest: bytes, public: bytes) -> bool:
     def lengthy(*parts: bytes) -> bytes:
         return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
-    signature = from_base64(b"".join(armored.split(b"\n")[1:-2]))[-64:]
+    kind, signature = b"ssh-ed25519", from_base64(b"".join(armored.split(b"\n")[1:-2]))[-64:]
     names = lengthy(b"tallystick-bundle@v1", b"", b"sha512")
-    blob = (
-        b"SSHSIG\0\0\0\1"
-        + lengthy(lengthy(b"ssh-ed25519", public))
-        + names
-        + lengthy(lengthy(b"ssh-ed25519", signature))
-    )
-    text = base64.b64encode(blob)
-    rows = [text[start : start + 70] for start in range(0, len(text), 70)]
+    parts = b"SSHSIG\0\0\0\1", lengthy(lengthy(kind, public)), names, lengthy(lengthy(kind, signature))
+    rows = re.findall(b".{1,70}", base64.b64encode(b"".join(parts)))
     form = b"\n".join([b"-----BEGIN SSH SIGNATURE-----", *rows, b"-----END SSH SIGNATURE-----", b""])
-    signed = b"SSHSIG" + names + lengthy(sha512(manifest).digest())
-    return armored == form and verifies(public, signature, signed)
+    return armored == form and verifies(public, signature, b"SSHSIG" + names + lengthy(sha512(manifest).digest()))

@@ -17,18 +17,24 @@ from typing import Final
 MANIFEST, EVENTS, SEAL = "manifest.json", "events.jsonl", "manifest.json.sig"
 SIZES_MAX: Final = {MANIFEST: 64 * 2**20, EVENTS: 2**40, SEAL: 4096}
 READ_BYTES: Final = 2**18
-_UNREADABLE: Final = (  # what a hostile zip or folder makes the standard library raise
-    *(OSError, EOFError, ValueError, RuntimeError, OverflowError, IndexError, struct.error),
-    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
-)
+_ZIP: Final = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error)
+_UNREADABLE: Final = (*_ZIP, OSError, EOFError, ValueError, RuntimeError, OverflowError, IndexError)
+"""What a hostile zip or folder makes the standard library raise."""
 
 
 class NoBundleError(Exception):
     """A file is missing, unlawful, too long or cannot be read."""
 
 
-class _BoundedFile(io.FileIO):
-    """A file of which nobody reads much at once: a zip's directory of three entries is short."""
+class _File(io.FileIO):
+    """A regular file, opened without following a link or waiting for a pipe, and of which nobody reads much at once:
+    a zip's directory of three entries is short."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW))
+        if not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
+            self.close()
+            raise NoBundleError(f"{path.name} is not a regular file")
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > 4 * READ_BYTES:
@@ -40,8 +46,9 @@ class Package:
     """A bundle as files; `sizes` are what the folder or the zip says. Raises NoBundleError."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._is_folder, self.sizes = path, path.is_dir(), dict[str, int]()
+        self.sizes: dict[str, int] = {}
         try:
+            self._path, self._is_folder = path.resolve(), path.is_dir()
             self._look_into_folder() if self._is_folder else self._look_into_zip()
         except _UNREADABLE as error:
             raise NoBundleError(f"it cannot be read: {error}") from error
@@ -57,21 +64,19 @@ class Package:
                 self.sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
 
     def _look_into_zip(self) -> None:
-        with _BoundedFile(_open_file(self._path.resolve()), "rb") as file, zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-        for entry in entries:
-            name, mode = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-            if name not in SIZES_MAX or name in self.sizes or mode not in (0, stat.S_IFREG):
-                raise NoBundleError(f"the entry {name[:100]!r} is not of a bundle, not a regular file, or there twice")
-            if entry.flag_bits & 0x41 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NoBundleError(f"{name} is encrypted, or neither stored nor deflated")
-            self.sizes[name] = entry.file_size
+        with _File(self._path) as file, zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                name, mode = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
+                if name not in SIZES_MAX or name in self.sizes or mode not in (0, stat.S_IFREG):
+                    raise NoBundleError(f"the entry {name[:100]!r} is not of a bundle, not a file, or there twice")
+                if entry.flag_bits & 0x41 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise NoBundleError(f"{name} is encrypted, or neither stored nor deflated")
+                self.sizes[name] = entry.file_size
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of one of the three; raises NoBundleError."""
         try:
-            path = self._path / name if self._is_folder else self._path.resolve()
-            with _BoundedFile(_open_file(path), "rb") as file, ExitStack() as stack:
+            with _File(self._path / name if self._is_folder else self._path) as file, ExitStack() as stack:
                 archive = None if self._is_folder else stack.enter_context(zipfile.ZipFile(file))
                 stream = file if archive is None else stack.enter_context(archive.open(name))
                 while chunk := stream.read(READ_BYTES):
@@ -87,12 +92,3 @@ class Package:
             if len(data) > SIZES_MAX[name]:
                 raise NoBundleError(f"{name} has more than {SIZES_MAX[name]:,} bytes")
         return bytes(data)
-
-
-def _open_file(path: Path) -> int:
-    """A regular file's descriptor, without waiting for a FIFO and without following a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NoBundleError(f"{path.name} is not a regular file")
-    return descriptor
