@@ -73,9 +73,19 @@ def pruned(*, say: dict[str, Any] | None = None, **members: Any) -> tuple[Ledger
         **(say or {}),
     }
     given = {"occurred_at": "2026-03-03T00:00:00.000000Z", **members}
-    made.add("tallystick.records.pruned", payload, given.pop("entity", "tallystick.ledger"), **given)
+    kind, entity = given.pop("event_type", "tallystick.records.pruned"), given.pop("entity", "tallystick.ledger")
+    made.add(kind, payload, entity, **given)
     made.close()
     return made, absent
+
+
+def _three_epochs() -> Ledger:
+    made = Ledger()
+    for _ in range(3):
+        made.open()
+        made.events(1)
+        made.close()
+    return made
 
 
 Change = Callable[[Bundle], object]
@@ -140,6 +150,12 @@ def good() -> Iterator[Case]:
     gone, absent = pruned()
     yield Case("pruned", gone.bundle(0, 11, absent=absent).files())
     yield Case("pruned-with-the-prune-beside", gone.bundle(2, 8, absent=absent, beside=[9]).files())
+    yield Case("filtered-epochs-apart", _three_epochs().bundle(0, 10, keep=lambda at: at in (2, 8)).files())
+    alike = Ledger()
+    alike.open()
+    alike.add("user.closed", {"count": 1, "epoch": 0, "first_position": 1, "last_position": 2}, "user-1")
+    alike.close()
+    yield Case("what-only-looks-like-a-close", alike.bundle(0, 4).files())
     witness = maker.cosignature(made.text(), "w.example/1", maker.WITNESS)
     key = maker.vkey("w.example/1", 4, maker.WITNESS)
     trust = maker.TRUST.replace(b"quorum none", b"witness w %s\nquorum w" % key.encode())
@@ -209,6 +225,25 @@ def bad_lines() -> Iterator[Case]:
     yield _told("last-gone", lambda bundle: bundle.lines.pop(), ("missing", None), ("epoch", None))
     yield _told("one-more", lambda bundle: bundle.lines.append(bundle.lines[3]))
     yield _told("no-newline", lambda bundle: setattr(bundle, "ending", b""))
+
+    yield from _bad_lengths()
+
+
+def _bad_lengths() -> Iterator[Case]:
+    def another(bundle: Bundle) -> None:
+        bundle.lines.append(b"x")
+        bundle.ending = b""
+
+    yield _told("one-more-without-an-end", another)
+    yield _changed(
+        "position-at-the-end-of-the-range", _line(3, position=12), ("misplaced", 3), ("missing", None), first=9, end=12
+    )
+
+    def endless(bundle: Bundle) -> None:
+        bundle.lines[13:] = [b"x" * 2**21]
+        bundle.ending = b""
+
+    yield _told("a-last-line-without-end", endless, ("missing", None), ("epoch", None))
     yield _told("far-too-long", lambda bundle: bundle.lines.append(b"x" * 2**21))
     bundle = ledger().bundle(0, 14)
     bundle.lines = []
@@ -223,7 +258,7 @@ def bad_lines() -> Iterator[Case]:
     yield Case("filtered-where-one-is-beside", files, frozenset({("misplaced", 1), ("epoch", 1)}))
     bundle = ledger().bundle(2, 14, keep=lambda at: at in (2, 4, 6))
     bundle.lines[1] = maker.changed(bundle.lines[1], entity_version=4)
-    expected = frozenset({("entity-version", 2), ("entity-version", 3), root})
+    expected = frozenset({("entity-version", 2), ("entity-version", 3), ("root", None)})
     yield Case("filtered-version-past-the-gap", bundle.files(tell=True), expected)
 
 
@@ -249,6 +284,8 @@ def bad_manifests() -> Iterator[Case]:
         ("absent-pair", ["absent"], [[3]]),
         ("absent-backwards", ["absent"], [[5, 3]]),
         ("absent-touching", ["absent"], [[3, 4], [4, 5]]),
+        ("absent-nothing", ["absent"], [[3, 3], [4, 5]]),
+        ("hash-number", ["hashes"], [1]),
         ("absent-elsewhere", ["absent"], [[15, 16]]),
         ("start", ["start"], {}),
         ("start-note", ["start", "checkpoint"], "x"),
@@ -278,6 +315,8 @@ def bad_manifests() -> Iterator[Case]:
     for name, change in (
         ("gone", lambda bundle: bundle.manifest.pop("tool")),
         ("record-of-the-range", lambda bundle: bundle.manifest.update(records=[bundle.lines[3].decode()])),
+        ("record-of-the-first-position", lambda bundle: bundle.manifest["records"].insert(1, bundle.lines[0].decode())),
+        ("records-out-of-order", lambda bundle: bundle.manifest.update(records=_shuffled(bundle.manifest["records"]))),
         ("record-of-others", lambda bundle: _others(bundle, ledger="other")),
         ("record-past-the-tree", lambda bundle: _others(bundle, position=18)),
         ("records-twice", lambda bundle: bundle.manifest.update(records=bundle.manifest["records"] * 2)),
@@ -296,6 +335,11 @@ def bad_manifests() -> Iterator[Case]:
 
 def _others(bundle: Bundle, **members: Any) -> None:
     bundle.manifest["records"][-1] = maker.changed(bundle.manifest["records"][-1].encode(), **members).decode()
+
+
+def _shuffled(records: list[str]) -> list[str]:
+    made = ledger()
+    return [records[0], made.lines[9].decode(), records[-1], made.lines[12].decode()]
 
 
 def _swap_ends(bundle: Bundle) -> None:
@@ -375,6 +419,12 @@ def bad_ledgers() -> Iterator[Case]:
         bundle = made.bundle(3, 7)
         bundle.manifest["hashes"] = wrong
         yield Case(f"hashes-{name}", bundle.files(), frozenset({root}))
+    bundle = made.bundle(3, 7, start=7)
+    bundle.lines[1] = maker.changed(bundle.lines[1], labels=["x"])
+    files = bundle.files(tell=True)
+    yield Case("a-start-is-not-asked-of-a-wrong-root", files, frozenset({root, ("chain", 3)}))
+    yield Case("nor-what-is-known", files, frozenset({root, ("chain", 3)}), known=made.checkpoint(7))
+    yield Case("nor-what-is-out-of-reach", files, frozenset({root, ("chain", 3)}), known=made.checkpoint(11))
     yield from _bad_checkpoints(made)
     yield from _bad_genesis(made)
     yield from _bad_epochs()
@@ -417,6 +467,10 @@ def _bad_checkpoints(made: Ledger) -> Iterator[Case]:
         ("plus-in-name", maker.note(text, more=["— a+b AAAAAAAA\n"])),
         ("no-break-space", maker.note(text, more=["— a\u00a0b AAAAAAAA\n"])),
         ("no-id", maker.note(text, more=["— x AAAA\n"])),
+        ("no-name", maker.note(text, more=["—  AAAAAAAA\n"])),
+        ("more-in-a-line", maker.note(text, more=["— x AAAAAAAA more\n"])),
+        ("control", maker.note(text, more=["— a\x01b AAAAAAAA\n"])),
+        ("long-line", maker.note(text, more=[f"— x {'A' * 65_536}\n"])),
     ):
         bundle = made.bundle(0, 14)
         bundle.manifest["end"]["checkpoint"] = note.decode()
@@ -468,6 +522,15 @@ def _bad_genesis(made: Ledger) -> Iterator[Case]:
         bundle.manifest["genesis"] = line.decode()
         bundle.manifest["ledger"]["id"] = maker.sha256(line).hex()
         yield Case(f"genesis-{name}", bundle.files(), frozenset({found, root}))
+    turned = ledger(rotated=True)
+    bundle = turned.bundle(2, 6)
+    bundle.manifest["genesis"] = "x"
+    yield Case("genesis-none-where-keys-change", bundle.files(), frozenset({found, root}), known=turned.checkpoint(9))
+    apart = Ledger(origin="audit.example/other")
+    apart.open()
+    apart.close()
+    trust = f"log {maker.vkey(apart.origin, 1, maker.CHECKPOINT)}\nquorum none\n".encode()
+    yield Case("genesis-of-an-origin-with-another-name", apart.bundle(1, 3).files(), frozenset({found}), trust=trust)
     bundle = made.bundle(3, 7)
     bundle.manifest["ledger"]["id"] = "00" * 32
     yield Case("genesis-id", bundle.files(), frozenset({found}))
@@ -519,6 +582,15 @@ def _bad_epochs() -> Iterator[Case]:
     made.close()
     found = frozenset({("epoch", None), ("epoch", 5), ("epoch", 6)})
     yield Case("epoch-twice", made.bundle(0, 7, keep=bool).files(), found)
+    found = frozenset({("epoch", None)})
+    yield Case("epoch-twice-beside", made.bundle(0, 7, keep=lambda at: at == 1).files(), found)
+    early = Ledger()
+    early.events(1)
+    early.open()
+    early.close()
+    yield Case("epoch-before-its-opening", early.bundle(0, 4).files(), frozenset({("epoch", 2)}))
+    found = frozenset({("epoch", 1)})
+    yield Case("epoch-before-its-opening-beside", early.bundle(0, 4, keep=lambda at: at == 1).files(), found)
     made = Ledger()
     made.open()
     made.epoch = 2
@@ -527,6 +599,10 @@ def _bad_epochs() -> Iterator[Case]:
     made.epoch, made.opened_at = 0, 1
     made.close()
     yield Case("epochs-overlap", made.bundle(0, 5, keep=bool).files(), frozenset({("epoch", None)}))
+    yield from _bad_keys()
+
+
+def _bad_keys() -> Iterator[Case]:
     bundle = ledger().bundle(8, 14)
     bundle.manifest["mac_keys"][0]["key"] = "00" * 32
     lines = {("signature", number) for number in range(1, 7)}
@@ -572,7 +648,10 @@ def _bad_prunes() -> Iterator[Case]:
         ("count", {"absent": {"count": 3, "digest": "00" * 32}}, {}),
         ("member", {"more": 1}, {}),
         ("holds", {"holds_checked": [4, 3]}, {}),
+        ("holds-text", {"holds_checked": ["x"]}, {}),
+        ("holds-null", {"holds_checked": None}, {}),
         ("frontier", {"frontier_at_end": ["x"]}, {}),
+        ("type", {}, {"event_type": "tallystick.records.prunes"}),
         ("moment", {}, {"occurred_at": None}),
         ("moment-form", {}, {"occurred_at": "2026-03-03T00:00:00Z"}),
         ("entity", {}, {"entity": "user-9"}),
@@ -585,6 +664,10 @@ def _bad_prunes() -> Iterator[Case]:
     bundle.lines.insert(3, made.lines[3])
     bundle.manifest["range"]["count"] += 1
     yield Case("absent-and-there", bundle.files(tell=True), frozenset({("misplaced", 4)}))
+    bundle = made.bundle(0, 8, absent=absent, beside=[9])
+    bundle.lines[2] = made.lines[3]
+    expected = frozenset({("misplaced", 3), ("missing", 4)})
+    yield Case("absent-and-there-where-one-is-missing", bundle.files(tell=True), expected)
     bundle = made.bundle(0, 8, absent=absent, beside=[9])
     bundle.lines.pop(3)
     bundle.manifest["range"]["count"] -= 1

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import tallystick_verify
-from tallystick_verify import Finding
+from tallystick_verify import Finding, judge_checkpoint, judge_proof, judge_record, verify_bundle, verify_pair
 
 from tests.verifier import cases, maker
 from tests.verifier.cases import Case
 
+NOW: Final = datetime.fromisoformat(cases.EVERY[0].now)
 VECTORS: Final = Path(__file__).parents[2] / "vectors"
 
 
@@ -25,8 +25,8 @@ def judged(
     first: Path, second: Path | None, *, trust: bytes, known: bytes | None, now: datetime
 ) -> set[tuple[str, int | None]]:
     if second is None:
-        return found_in(tallystick_verify.verify_bundle(first, trust=trust, known=known, now=now).findings)
-    one, two, forks = tallystick_verify.verify_pair((first, second), trust=trust, known=known, now=now)
+        return found_in(verify_bundle(first, trust=trust, known=known, now=now).findings)
+    one, two, forks = verify_pair((first, second), trust=trust, known=known, now=now)
     return found_in([*one.findings, *two.findings, *forks])
 
 
@@ -52,6 +52,80 @@ def test_a_zip_shows_the_same(case: Case, tmp_path: Path) -> None:
     )
 
 
+def test_each_step_says_whether_it_was_taken_and_what_came_of_it(tmp_path: Path) -> None:
+    good = verify_bundle(
+        maker.write(tmp_path / "good", cases.ledger().bundle(0, 14).files()), trust=maker.TRUST, now=NOW
+    )
+    swapped = next(case for case in cases.EVERY if case.name == "filtered-out-of-order")
+    bad = verify_bundle(maker.write(tmp_path / "bad", swapped.files), trust=maker.TRUST, now=NOW)
+
+    outcomes = {number: outcome for number, _, outcome, _ in good.steps}
+    assert {number for number, outcome in outcomes.items() if outcome == "not taken"} == {16, 17, 18}
+    assert {number for number, outcome in outcomes.items() if outcome == "FINDING"} == set()
+    facts = [fact for _, _, _, fact in good.steps]
+    assert facts[1] == "complete, [0, 14)"
+    assert facts[3].startswith("14 records, ")
+    assert facts[4:7] == ["14 lines"] * 3
+    assert {number for number, _, outcome, _ in bad.steps if outcome == "FINDING"} == {6, 7}
+    assert bad.steps[1][3] == "filtered, [2, 7)"
+    assert bad.steps[13][2] == "not taken"
+
+
+def forks(folder: Path, one: maker.Files, two: maker.Files) -> list[str]:
+    paths = maker.write(folder / "one", one), maker.write(folder / "two", two)
+    _, _, found = verify_pair(paths, trust=maker.TRUST, now=NOW)
+    return [finding.seen for finding in found]
+
+
+def test_each_way_in_which_two_bundles_may_differ_is_told(tmp_path: Path) -> None:
+    made, fork, nonce = cases.ledger(), cases.ledger(other=4), maker.Ledger(nonce="11" * 32)
+    nonce.open()
+    nonce.events(3)
+    nonce.close()
+    passes = "one passes size {} with another root than the checkpoint of the other"
+    roots, ledgers = "their checkpoints of size 18 have two roots", "they are of one origin and two ledgers"
+
+    assert forks(tmp_path / "a", made.bundle(0, 3).files(), fork.bundle(9, 12).files()) == [roots]
+    assert forks(tmp_path / "b", made.bundle(0, 14).files(), fork.bundle(0, 3, size=9).files()) == [
+        passes.format(9),
+        told(1),
+    ]
+    assert forks(tmp_path / "c", fork.bundle(0, 3, size=9).files(), made.bundle(0, 14).files()) == [
+        passes.format(9),
+        told(1),
+    ]
+    assert forks(tmp_path / "d", made.bundle(9, 12).files(), nonce.bundle(3, 5).files()) == [ledgers, told(1)]
+    assert forks(tmp_path / "e", made.bundle(0, 9).files(), made.bundle(5, 14, size=16).files()) == []
+
+
+def told(count: int) -> str:
+    return f"{count} positions have two different records"
+
+
+def test_what_cannot_be_placed_or_is_not_proven_says_nothing_of_another_bundle(tmp_path: Path) -> None:
+    made = cases.ledger()
+    misplaced, wrong = made.bundle(0, 9), made.bundle(3, 7)
+    misplaced.lines[3], misplaced.lines[4] = misplaced.lines[4], misplaced.lines[3]
+    wrong.lines[1] = maker.changed(wrong.lines[1], labels=["x"])
+
+    assert forks(tmp_path / "a", misplaced.files(tell=True), made.bundle(0, 14).files()) == []
+    assert forks(tmp_path / "b", wrong.files(tell=True), made.bundle(9, 12, size=15).files()) == []
+
+
+def test_entities_past_the_bound_are_not_followed_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallystick_verify.bundle.ENTITIES_MAX", 2)
+    bundle = cases.ledger().bundle(0, 14)
+    assert verify_bundle(maker.write(tmp_path / "a", bundle.files()), trust=maker.TRUST, now=NOW).holds
+
+    for number in (12, 13):  # of user-1, which comes third and is not followed, and of user-0, which is
+        bundle.lines[number - 1] = maker.changed(bundle.lines[number - 1], entity_version=9)
+    folder = maker.write(tmp_path / "b", bundle.files(tell=True))
+    found = verify_bundle(folder, trust=maker.TRUST, now=NOW).findings
+    assert [finding.line for finding in found if finding.kind == "entity-version"] == [13]
+
+
 @pytest.mark.parametrize(
     "folder", sorted(path.parent for path in VECTORS.glob("*/*/case.json")), ids=lambda path: path.name
 )
@@ -69,8 +143,8 @@ def test_each_golden_vector_is_judged_as_it_must_be(folder: Path) -> None:
         known = read("known.checkpoint") if (folder / "known.checkpoint").exists() else None
         assert judged(bundle, second, trust=trust, known=known, now=datetime.fromisoformat(case["now"])) == expected
     elif case["kind"] == "record":
-        assert found_in(tallystick_verify.judge_record(read("record"))) == expected
+        assert found_in(judge_record(read("record"))) == expected
     elif case["kind"] == "checkpoint":
-        assert found_in(tallystick_verify.judge_checkpoint(read("checkpoint"), trust)) == expected
+        assert found_in(judge_checkpoint(read("checkpoint"), trust)) == expected
     else:
-        assert found_in(tallystick_verify.judge_proof(read("proof"), read("record"), trust)) == expected
+        assert found_in(judge_proof(read("proof"), read("record"), trust)) == expected

@@ -93,6 +93,7 @@ def test_whole_numbers_go_to_the_last_that_every_reader_reads() -> None:
     [
         ("2026-03-03T09:30:00.000000Z", True, True),
         ("2024-02-29T23:59:59.999999Z", True, True),
+        ("2026-12-31T00:00:00.000000Z", True, True),
         ("2000-02-29T00:00:00.000000Z", True, True),
         ("1900-02-29T00:00:00.000000Z", False, False),
         ("2026-02-29T00:00:00.000000Z", False, False),
@@ -124,6 +125,15 @@ def test_times_are_times_of_the_calendar(text: str, exact: bool, loose: bool) ->
 LOG = f"log {maker.vkey('a.example/x', 1, maker.key(9))}\n"
 WITNESSES = "".join(f"witness w{n} {maker.vkey(f'w{n}.example', 4, maker.key(30 + n))}\n" for n in range(4))
 OTHER = maker.vkey("b.example/x", 1, maker.key(9))
+
+
+def _vkey(name: str, kind: int, data: bytes) -> str:
+    """The id is of type 1 and of all the data, whatever the type says."""
+    digest = maker.sha256(name.encode() + b"\n\x01" + data).hex()[:8]
+    return f"{name}+{digest}+{maker.b64(bytes([kind]) + data)}"
+
+
+FAULTY = [_vkey("a", 1, bytes(33)), _vkey("a", 4, bytes(32)), _vkey("a\u00a0b", 1, bytes(32)), _vkey("", 1, bytes(32))]
 SHOUTED = "+".join([OTHER.split("+")[0], OTHER.split("+")[1].upper(), OTHER.split("+", 2)[2]])
 
 
@@ -175,6 +185,12 @@ def test_a_trust_file_as_the_standard_has_it_is_taken(text: str) -> None:
         f"{WITNESSES}witness w9 {maker.vkey('other.example', 4, maker.key(30))}\nquorum none\n",
         f"{WITNESSES}witness w0 {maker.vkey('w9.example', 4, maker.key(39))}\nquorum none\n",
         f"{WITNESSES}{WITNESSES.split(chr(10))[0]} url more\nquorum none\n",
+        f"witness w {maker.vkey('w.example', 4, maker.key(9))} url more\nquorum none\n",
+        f"{WITNESSES}grupp g any w0\nquorum w0\n",
+        f"log {FAULTY[0]}\nquorum none\n",
+        f"log {FAULTY[1]}\nquorum none\n",
+        f"log {FAULTY[2]}\nquorum none\n",
+        f"log {FAULTY[3]}\nquorum none\n",
         f"{WITNESSES}group g any\nquorum g\n",
         f"{WITNESSES}group g 0 w0\nquorum g\n",
         f"{WITNESSES}group g 2 w0\nquorum g\n",
@@ -274,6 +290,7 @@ PROOF = MADE.proof(4)
         (b"index 4", b"extra " + b"A" * 2**18 + b"\nindex 4", ["checkpoint"]),
         (b"index 4\n", b"index 4\nAAAA\n", ["checkpoint"]),
         (b"index 4", b"index 5", ["misplaced", "root"]),
+        (b"index 4", b"index 1234", ["misplaced", "root"]),
         (b"\n18\n", b"\n17\n", ["checkpoint"]),
         (b"\n\n", b"\n", ["checkpoint"]),
         (b"\n", b"\r\n", ["checkpoint"]),
@@ -303,6 +320,48 @@ def test_a_checkpoint_is_signed_by_any_log_line_of_its_origin() -> None:
     assert judge_checkpoint(note, other + maker.TRUST) == []
     assert [finding.kind for finding in judge_checkpoint(note, other + b"quorum none\n")] == ["checkpoint"]
     assert [finding.kind for finding in judge_checkpoint(note[:-1], maker.TRUST)] == ["checkpoint"]
+
+
+def test_notes_at_their_bounds_are_taken() -> None:
+    text = MADE.text()
+    vast = text.replace("\n18\n", f"\n{2**63 - 1}\n")
+    room = 65_536 - len(maker.note(text)) - len("— x \n".encode())
+    full = maker.note(text, more=["— x " + "A" * room + "\n"]) if room % 4 == 0 else b""
+    padded = maker.note(text, more=["— " + "x" * (1 + room % 4) + " " + "A" * (room - room % 4) + "\n"])
+    late = maker.cosignature(text, "w.example/1", maker.WITNESS, 2**63 - 1)
+    trust = maker.TRUST.replace(b"none", b"w") + b""
+    witness = b"witness w %s\n" % maker.vkey("w.example/1", 4, maker.WITNESS).encode()
+
+    assert len(padded) == 65_536
+    assert judge_checkpoint(full or padded, maker.TRUST) == judge_checkpoint(padded, maker.TRUST) == []
+    assert judge_checkpoint(maker.note(vast), maker.TRUST) == []
+    assert judge_checkpoint(maker.note(text, more=["— x AAAAAAA=\n"] * 99), maker.TRUST) == []
+    assert judge_checkpoint(maker.note(text, more=[late]), witness + trust) == []
+    assert judge_checkpoint(maker.note(text).replace(b"\n\n", b"\n\n\xe2\x80\x94 \xff AAAAAAAA\n"), maker.TRUST)
+    assert judge_checkpoint(maker.note(text), b"log %s\nquorum none\n" % OTHER_NAME.encode())
+
+
+OTHER_NAME = maker.vkey("audit.example/mode", 1, maker.CHECKPOINT)
+
+
+def test_trust_files_at_their_bounds_are_taken() -> None:
+    logs = "".join(f"log {maker.vkey('a.example/x', 1, maker.key(n))}\n" for n in range(255))
+    assert len(Policy(f"{logs}quorum none\n".encode()).logs) == 255
+    assert Policy(b"quorum none\n#" + b"x" * (65_536 - 14) + b"\n").quorum == b"none"
+
+
+@pytest.mark.parametrize("text", [b"[]", b"null", b"1", b'"x"', b"{}", b""])
+def test_what_is_not_an_object_is_no_record(text: bytes) -> None:
+    assert [finding.kind for finding in judge_record(text)] == ["not-canonical"]
+
+
+def test_a_proof_of_its_greatest_length_is_taken() -> None:
+    room = 131_072 - len(PROOF) - len("extra \n")
+    extra = b"extra " + b"A" * (room - room % 4) + b"\n"
+    proof = PROOF.replace(b"index", extra + b"index")
+    longer = PROOF.replace(b"index", extra.replace(b"A\n", b"AAAAA\n") + b"index")
+    assert kinds_of_proof(proof, MADE.lines[4]) == []
+    assert kinds_of_proof(longer, MADE.lines[4]) == ["checkpoint"]
 
 
 def test_a_fold_tells_the_root_of_each_size_that_it_passes() -> None:

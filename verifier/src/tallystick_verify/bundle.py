@@ -308,7 +308,8 @@ class Report:
         it, version, position = self.manifest, record["entity_version"], record["position"]
         entity = blake2b(record["entity_id"].encode(), digest_size=16).digest()
         room = (it.absent_below(position) if it.absent else 0) if it.complete else position
-        last = self._versions.get(entity, 0 if it.complete and it.first == 0 else None)
+        begins = it.complete and it.first == 0 and len(self._versions) < ENTITIES_MAX
+        last = self._versions.get(entity, 0 if begins else None)
         left_out = 0 if last is None else version - (last & INTEGER_MAX) - 1
         if last is not None and not 0 <= left_out <= room - (last >> 53) - (not it.complete):
             self._found(10, "entity-version", f"version {version} of {record['entity_id']!r} leaves out {left_out}")
