@@ -244,6 +244,12 @@ def _bad_lengths() -> Iterator[Case]:
         bundle.ending = b""
 
     yield _told("a-last-line-without-end", endless, ("missing", None), ("epoch", None))
+
+    def one_mebibyte_more(bundle: Bundle) -> None:
+        bundle.lines[13:] = [b"x" * (2**20 + len(bundle.lines[13]) + 1)]
+        bundle.ending = b""
+
+    yield _told("a-last-line-of-all-that-is-looked-at", one_mebibyte_more, ("not-canonical", 14), ("epoch", None))
     yield _told("far-too-long", lambda bundle: bundle.lines.append(b"x" * 2**21))
     bundle = ledger().bundle(0, 14)
     bundle.lines = []

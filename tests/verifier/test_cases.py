@@ -104,12 +104,21 @@ def told(count: int) -> str:
 
 def test_what_cannot_be_placed_or_is_not_proven_says_nothing_of_another_bundle(tmp_path: Path) -> None:
     made = cases.ledger()
-    misplaced, wrong = made.bundle(0, 9), made.bundle(3, 7)
+    misplaced, wrong, broken = made.bundle(0, 9), made.bundle(3, 7), made.bundle(0, 9)
+    broken.lines[3] = b"{"
     misplaced.lines[3], misplaced.lines[4] = misplaced.lines[4], misplaced.lines[3]
     wrong.lines[1] = maker.changed(wrong.lines[1], labels=["x"])
 
     assert forks(tmp_path / "a", misplaced.files(tell=True), made.bundle(0, 14).files()) == []
-    assert forks(tmp_path / "b", wrong.files(tell=True), made.bundle(9, 12, size=15).files()) == []
+    assert forks(tmp_path / "c", broken.files(tell=True), made.bundle(0, 14).files()) == []
+    assert forks(tmp_path / "b", wrong.files(tell=True), made.bundle(9, 12, size=16).files()) == []
+
+
+def test_two_bundles_are_held_against_the_time_that_is_given(tmp_path: Path) -> None:
+    paths = tuple(maker.write(tmp_path / name, cases.ledger().bundle(0, 14).files()) for name in "ab")
+    early = datetime.fromisoformat("2026-03-03T00:00:00Z")
+    one, two, _ = verify_pair((paths[0], paths[1]), trust=maker.TRUST, now=early)
+    assert found_in([*one.findings, *two.findings]) == {("time", None)}
 
 
 def test_entities_past_the_bound_are_not_followed_and_the_others_are(

@@ -176,6 +176,10 @@ def test_files_over_their_bounds_are_a_finding(tmp_path: Path) -> None:
         assert kinds(folder) == {"bundle"}, name
 
 
+def test_a_file_at_its_bound_is_read(tmp_path: Path) -> None:
+    assert kinds(maker.write(tmp_path, {**FILES, "manifest.json.sig": b"x" * 4096})) == {"seal"}
+
+
 def test_a_link_to_a_bundle_is_followed_since_it_was_asked_for(tmp_path: Path) -> None:
     maker.write(tmp_path / "bundle", FILES)
     (tmp_path / "link").symlink_to(tmp_path / "bundle")
