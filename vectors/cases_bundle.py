@@ -27,6 +27,8 @@ OTHER: Final = chained_anew([*LINES[:5], signed_anew(LINES[5], payload={"n": 1_0
 SIZE: Final = len(LINES)
 STRANGER: Final = fixed_key(9)
 
+_TIMESTAMP: Final = {"over": "end.checkpoint", "token": render_base64(b"not judged"), "type": "rfc3161"}
+
 
 def cases() -> Iterator[Case]:
     yield from _good()
@@ -69,7 +71,7 @@ def _good() -> Iterator[Case]:
     yield _case("known-end", "11 (18)", "the known checkpoint is the end", _part(), known=signed(LINES))
     yield Case("zipped", "10.1", "a zip of the three files", _part().files(), as_zip=True)
     made = _part()
-    made.document["timestamps"] = [{"over": "end.checkpoint", "token": render_base64(b"not judged"), "type": "rfc3161"}]
+    made.document["timestamps"] = [_TIMESTAMP]
     yield _case("timestamp", "11 (20)", "a timestamp is told of, and not judged", made)
 
 
@@ -82,8 +84,16 @@ def _manifests() -> Iterator[Case]:
         ("count", "more records than positions", "range/count", 7),
         ("count-zero", "no records", "range/count", 0),
         ("file", "a path for the file of records", "events/file", "../events.jsonl"),
+        ("file-dot", "another character for its dot", "events/file", "eventsXjsonl"),
         ("hash-case", "a hash in upper case", "events/sha256", "A" * 64),
         ("created", "a time in another form", "created", "2026-03-16T00:00:00Z"),
+        ("created-year-0", "a year before the first", "created", "0000-03-16T00:00:00.000000Z"),
+        (
+            "timestamps-over",
+            "a timestamp over something else",
+            "timestamps",
+            [{**_TIMESTAMP, "over": "endXcheckpoint"}],
+        ),
         ("timestamps", "a timestamp of an unknown type", "timestamps", [{"over": "end.checkpoint", "type": "x"}]),
         ("filter", "a filter of nothing", "filter", []),
         ("absent", "absent positions out of order", "absent", [[5, 6], [3, 4]]),
@@ -190,15 +200,15 @@ def _trees() -> Iterator[Case]:
     yield _case("filtered-outside", "11 (6)", says, made, ("misplaced", 4))
     made = bundle(OTHER, first=2, end=8, checkpoint=signed(LINES))
     yield _case("root-of-another", "11 (14)", "the checkpoint is of another history", made, ("root", None))
-    made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE + 2))
-    yield _case("size-plus-two", "11 (14)", "the checkpoint says two records more", made, ("root", None))
-    made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE - 1))
+    made = bundle(LINES, first=2, end=8, size=SIZE - 1, checkpoint=_resized(SIZE, of=SIZE - 1))
+    yield _case("size-plus-one", "11 (14)", "the checkpoint says one record more", made, ("root", None))
+    made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE - 1, of=SIZE))
     yield _case("size-minus-one", "11 (14)", "the checkpoint says one record less", made, ("root", None))
 
 
-def _resized(size: int) -> bytes:
-    """A signed checkpoint of another size with the root of the ledger."""
-    note = Note.parse(signed(LINES))
+def _resized(size: int, *, of: int) -> bytes:
+    """A signed checkpoint of one size with the root of another."""
+    note = Note.parse(signed(LINES, of))
     origin, _, root, _ = note.text.split("\n")
     text = f"{origin}\n{size}\n{root}\n"
     key = vkey(SECOND_KEY)

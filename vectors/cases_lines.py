@@ -148,6 +148,7 @@ def _texts() -> Iterator[Case]:
         ("truncated", "the line ends early", _THIRD[:-1]),
         ("trailing", "there is more after the record", _THIRD + b"{}"),
         ("deep", "too deep a nesting", _THIRD.replace(b'"n":2', b'"n":' + b"[" * 30_000 + b"]" * 30_000)),
+        ("open-strings", "strings and lists that never end", _THIRD.replace(b'"n":2', b'"n":' + b'["\\' * 20_000)),
         ("depth-33", "33 levels", _THIRD.replace(b'"n":2', b'"n":' + b"[" * 31 + b"]" * 31)),
     ):
         yield _third(f"text-{name}", "11 (5)", f"line 3: {says}", line, ("not-canonical", 3))

@@ -37,6 +37,12 @@ def _records() -> Iterator[SmallCase]:
                 files = {"record": line}
                 yield SmallCase("record", case.name, case.spec, case.says, files, ("not-canonical",))
     record = decode(LINES[4])
+    for name, says, text in (
+        ("occurred-space", "a space between day and time", "2026-03-15 12:00:00Z"),
+        ("occurred-small-letters", "small letters", "2026-03-15t12:00:00z"),
+        ("occurred-nine-digits", "nine digits of a second, and a zone", "2026-03-15T12:00:00.123456789-11:30"),
+    ):
+        yield SmallCase("record", name, "3.1", says, {"record": encode({**record, "occurred_at": text})})
     for name, says, members in (
         ("label-twice", "a label stands twice", {"labels": ["pci", "pci"]}),
         ("label-control", "a label has a control character", {"labels": ["p\u0001"]}),
@@ -55,6 +61,10 @@ def _records() -> Iterator[SmallCase]:
         ("actor-unknown-member", "an actor with a member that actors do not have", {"actor": {"id": "j", "x": "y"}}),
         ("actor-text", "an actor that is a string", {"actor": "jane"}),
         ("occurred-without-zone", "an occurred time without a zone", {"occurred_at": "2026-03-15T12:00:00"}),
+        ("occurred-leap-second", "an occurred time of 60 seconds", {"occurred_at": "2016-12-31T23:59:60Z"}),
+        ("occurred-ten-digits", "ten digits of a second", {"occurred_at": "2026-03-15T12:00:00.0123456789Z"}),
+        ("occurred-year-0", "a year before the first", {"occurred_at": "0000-12-31T12:00:00Z"}),
+        ("occurred-year-0-in-utc", "the same, in UTC", {"occurred_at": "0001-01-01T00:00:00+00:01"}),
         ("recorded-millis", "a recorded time of three digits", {"recorded_at": "2026-03-15T12:00:00.000Z"}),
         ("recorded-no-date", "a recorded time on February 30", {"recorded_at": "2026-02-30T12:00:00.000000Z"}),
         ("ledger-name", "a ledger's name with a space", {"ledger": "sh op"}),

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         TallystickError,
         TamperError,
     )
-    from tallystick.evidence.bundle_check import BundleFinding, BundleReport, verify_bundle
-    from tallystick.evidence.bundle_pair import PairReport, verify_pair
-    from tallystick.evidence.export import Exported
+    from tallystick.evidence.bundle.check import BundleFinding, BundleReport, verify_bundle
+    from tallystick.evidence.bundle.export import Exported
+    from tallystick.evidence.bundle.pair import PairReport, verify_pair
     from tallystick.evidence.findings import Finding, Report
     from tallystick.evidence.verify import verify
     from tallystick.ledger import Ledger
@@ -73,12 +73,12 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "BundleFinding": "evidence.bundle_check",
-    "BundleReport": "evidence.bundle_check",
-    "Exported": "evidence.export",
-    "PairReport": "evidence.bundle_pair",
-    "verify_bundle": "evidence.bundle_check",
-    "verify_pair": "evidence.bundle_pair",
+    "BundleFinding": "evidence.bundle.check",
+    "BundleReport": "evidence.bundle.check",
+    "Exported": "evidence.bundle.export",
+    "PairReport": "evidence.bundle.pair",
+    "verify_bundle": "evidence.bundle.check",
+    "verify_pair": "evidence.bundle.pair",
     "Difference": "read.state",
     "Page": "read.search",
     "Projection": "read.projection",

@@ -23,7 +23,7 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.export import Source
+from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
 from tallystick.govern.retention import Retention
@@ -40,6 +40,8 @@ from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.write.accept import Acceptor
+from tallystick.write.queue import FOLDER as QUEUE_FOLDER
+from tallystick.write.queue import Queue, Ticket
 from tallystick.write.request import Sealed
 from tallystick.write.sealer import Sealer
 
@@ -76,6 +78,9 @@ class Ledger(Asking, Proving):
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
+        self._queue: Queue | None = None
+        self._queue_acceptor: Final = Acceptor(IdMaker(), principal=principal)
+        """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
         self._reader: Reader | None = None
         self._readers: Readers | None = None
         self._closed = False
@@ -148,6 +153,39 @@ class Ledger(Asking, Proving):
             if len(drafts) > BATCH_EVENTS_MAX:
                 raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts")
         return self._open_sealer().seal(drafts) if drafts else []
+
+    def publish(self, event: EventLike | None = None, /, **members: Any) -> Ticket:
+        """Take an event in, as `append` does, without waiting for its turn: durable on return, and sealed soon after.
+
+        What has become of it, says `queue.progress`. Raises `RejectedError`, `BusyError` when the queue is full, or
+        `StoreError`, after which the outcome may be unknown: repeat it with the same id.
+        """
+        if event is None:
+            event = members
+        elif members:
+            raise RejectedError("an event was given both whole and as members", cure="give one of them")
+        return self.publish_many([event])[0]
+
+    def publish_many(self, events: Iterable[EventLike]) -> list[Ticket]:
+        """Take events in, in their order, with one wait for the disk: all of them, or none."""
+        queue, accept = self.queue, self._queue_acceptor.accept
+        return queue.accept([accept(event) for event in events])
+
+    @property
+    def queue(self) -> Queue:
+        """The queue of what was published and is not sealed yet; opening it goes on with what an earlier process left.
+
+        Raises `BusyError` when another process has it, `TamperError` when it is damaged.
+        """
+        if self._queue is None:
+            sealer = self._open_sealer()
+            with self._opening:
+                if self._location.folder is None:
+                    raise RejectedError("a ledger in memory has no queue", cure="append, or use a folder")
+                if self._queue is None:
+                    folder = self._location.folder / QUEUE_FOLDER
+                    self._queue = Queue(folder, seal=sealer.seal_each, find=self._find, clock=self._clock)
+        return self._queue
 
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
         """The records at positions [first, end), up to the present size at most, in order.
@@ -255,6 +293,8 @@ class Ledger(Asking, Proving):
 
     def close(self) -> None:
         """Write the index's tail and let go of files. Closing twice is harmless."""
+        if self._queue is not None:
+            self._queue.close()
         with self._opening:
             if self._closed:
                 return

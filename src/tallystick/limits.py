@@ -130,3 +130,7 @@ TIMESTAMP_BYTES_MAX: Final = 65_536
 POLICY_BYTES_MAX: Final = 65_536
 POLICY_LINES_MAX: Final = 256
 """A trust file; C2SP asks for at least 32 logs, witnesses and groups."""
+
+QUEUE_EVENTS_MAX: Final = 1_000_000
+QUEUE_BYTES_MAX: Final = 1_073_741_824
+"""What may wait in the queue: past either an event is refused with `BusyError`, never dropped."""

@@ -19,11 +19,11 @@ from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.cosigning import Cosigned, cosign, keep, read_kept
-from tallystick.evidence.delivery import Delivery
-from tallystick.evidence.export import Exported, Selection, Source, export
-from tallystick.evidence.post import SECONDS
-from tallystick.evidence.vouching import Vouchers
+from tallystick.evidence.bundle.delivery import Delivery
+from tallystick.evidence.bundle.export import Exported, Selection, Source, export
+from tallystick.evidence.others.cosigning import Cosigned, cosign, keep, read_kept
+from tallystick.evidence.others.post import SECONDS
+from tallystick.evidence.others.vouching import Vouchers
 from tallystick.read.index import Progress
 from tallystick.read.query import Query
 from tallystick.store.contract import Head, Store

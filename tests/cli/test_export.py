@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tallystick.core.policy import Policy
-from tallystick.evidence.witness import Witness
+from tallystick.evidence.others.witness import Witness
 from tests import outside
 from tests.cli.conftest import Run
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from tallystick import Ledger
 from tallystick.core import timestamp
-from tallystick.evidence.controls import load as load_controls
-from tallystick.evidence.period import Period
+from tallystick.evidence.controls.catalogue import load as load_controls
+from tallystick.evidence.controls.period import Period
 from tallystick.evidence.report import Page, make
 from tallystick.evidence.report.documents import Document, parse
 

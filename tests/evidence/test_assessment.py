@@ -14,9 +14,9 @@ from tallystick.core import timestamp
 from tallystick.core.moment import DAY
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError
-from tallystick.evidence.assessment import Assessment, Assessor, assess
-from tallystick.evidence.controls import Control, load
-from tallystick.evidence.period import Period, Window
+from tallystick.evidence.controls.assessment import Assessment, Assessor, assess
+from tallystick.evidence.controls.catalogue import Control, load
+from tallystick.evidence.controls.period import Period, Window
 from tallystick.read.bucketed import moment_of
 
 ROOT: Final = Path(__file__).parents[2]

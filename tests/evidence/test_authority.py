@@ -12,9 +12,9 @@ import pytest
 import tallystick
 from tallystick.core.policy import Policy
 from tallystick.errors import BusyError, RejectedError, TamperError
-from tallystick.evidence import authority
-from tallystick.evidence.authority import check_timestamp, request_timestamp
-from tallystick.evidence.vouching import Vouchers
+from tallystick.evidence.others import authority
+from tallystick.evidence.others.authority import check_timestamp, request_timestamp
+from tallystick.evidence.others.vouching import Vouchers
 from tests import outside
 
 pytestmark = pytest.mark.openssl

@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.control_search import search
-from tallystick.evidence.controls import load
-from tallystick.evidence.wording import in_words
+from tallystick.evidence.controls.catalogue import load
+from tallystick.evidence.controls.search import search
+from tallystick.evidence.controls.wording import in_words
 from tallystick.read.query import Query, parse_terms
 
 PROMISED: Final = {
@@ -76,7 +76,7 @@ def test_every_control_says_what_it_asks_what_shows_it_and_what_its_absence_mean
 
 
 def test_every_selector_is_used_by_some_control() -> None:
-    text = (Path(__file__).parents[2] / "src/tallystick/evidence/catalogue/selectors.yaml").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "src/tallystick/evidence/controls/frameworks/selectors.yaml").read_text("utf-8")
     defined = {line.strip()[:-1] for line in text.split("\n") if line.startswith("  ") and line[2:3].isalpha()}
 
     assert defined == {selector.name for control in load().controls for selector in control.selectors}

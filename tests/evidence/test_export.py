@@ -29,7 +29,7 @@ from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, M
 from tallystick.core.policy import Policy
 from tallystick.core.sshsig import VIEWS_NAMESPACE, open_signature
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.bundle_check import BundleReport, verify_bundle
+from tallystick.evidence.bundle.check import BundleReport, verify_bundle
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query, parse_terms
 
@@ -386,7 +386,7 @@ def test_what_events_say_is_no_formula_in_a_spreadsheet_and_no_markup_in_a_page(
 KILLED = """
 import os, signal, sys
 import tallystick
-from tallystick.evidence import delivery, export
+from tallystick.evidence.bundle import delivery
 step = sys.argv[2]
 def die(*a, **k):
     os.kill(os.getpid(), signal.SIGKILL)

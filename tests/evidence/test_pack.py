@@ -14,9 +14,9 @@ from tallystick import Ledger
 from tallystick.core import timestamp
 from tallystick.core.policy import Policy
 from tallystick.errors import RejectedError
-from tallystick.evidence.controls import load
+from tallystick.evidence.controls.catalogue import load
+from tallystick.evidence.controls.period import Period
 from tallystick.evidence.pack import Pack, make_pack
-from tallystick.evidence.period import Period
 from tests.evidence.reports import Seen
 
 ROOT: Final = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallystick.errors import RejectedError
-from tallystick.evidence.plain_yaml import DEPTH_MAX, YAML_BYTES_MAX, Members, parse_yaml
+from tallystick.evidence.controls.plain_yaml import DEPTH_MAX, YAML_BYTES_MAX, Members, parse_yaml
 
 BOMB: Final = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n"
 

@@ -26,10 +26,10 @@ from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, StoreError, TamperError
 from tallystick.evidence.findings import Kind, Report
-from tallystick.evidence.prunes import MISSING_MAX
-from tallystick.evidence.ranges import Ranges, without
-from tallystick.evidence.scan import RANGE_RECORDS
 from tallystick.evidence.tiles import write_tile_tree
+from tallystick.evidence.verification.prunes import MISSING_MAX
+from tallystick.evidence.verification.ranges import Ranges, without
+from tallystick.evidence.verification.scan import RANGE_RECORDS
 from tallystick.evidence.verify import verify_store
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.memory import MemoryStore

@@ -15,8 +15,8 @@ from tallystick import Ledger
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.moment import DAY
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.controls import load as load_controls
-from tallystick.evidence.period import Period
+from tallystick.evidence.controls.catalogue import load as load_controls
+from tallystick.evidence.controls.period import Period
 from tallystick.evidence.report import Page, load, make, shipped
 from tallystick.evidence.report.blocks import Chart, Heading, Items, Node, Paragraph, Table, Timeline, Words, visible
 from tallystick.evidence.report.html import render as render_html

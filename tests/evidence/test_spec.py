@@ -12,9 +12,9 @@ from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.note import VerifierKey
 from tallystick.core.policy import Policy
 from tallystick.core.system import Genesis
-from tallystick.evidence.bundle_check import verify_bundle
-from tallystick.evidence.delivery import Delivery
-from tallystick.evidence.export import Selection, Source, export
+from tallystick.evidence.bundle.check import verify_bundle
+from tallystick.evidence.bundle.delivery import Delivery
+from tallystick.evidence.bundle.export import Selection, Source, export
 from tallystick.ids import IdMaker
 from tallystick.read.follower import Follower
 from tallystick.read.reader import Reader

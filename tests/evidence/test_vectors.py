@@ -18,8 +18,8 @@ from tallystick.core.proof import Proof
 from tallystick.core.record import Record
 from tallystick.core.timestamp import parse_rfc3339
 from tallystick.errors import RejectedError, TamperError
-from tallystick.evidence.bundle_check import verify_bundle
-from tallystick.evidence.bundle_pair import verify_pair
+from tallystick.evidence.bundle.check import verify_bundle
+from tallystick.evidence.bundle.pair import verify_pair
 from vectors.make import contents
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "vectors"

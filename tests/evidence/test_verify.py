@@ -13,7 +13,7 @@ import pytest
 import tallystick
 from tallystick.core.note import VerifierKey
 from tallystick.evidence.findings import MEANING, Kind
-from tallystick.evidence.scan import RANGE_RECORDS
+from tallystick.evidence.verification.scan import RANGE_RECORDS
 from tests.evidence.forge import kinds
 
 SIZE = 2 * RANGE_RECORDS + 900

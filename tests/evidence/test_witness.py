@@ -28,9 +28,9 @@ from tallystick.core.policy import Policy
 from tallystick.core.policy import Witness as Known
 from tallystick.core.strict import render_base64
 from tallystick.errors import NotFoundError, RejectedError, TamperError
-from tallystick.evidence.cosigning import cosign
-from tallystick.evidence.vouching import Vouchers
-from tallystick.evidence.witness import Witness, make_witness
+from tallystick.evidence.others.cosigning import cosign
+from tallystick.evidence.others.vouching import Vouchers
+from tallystick.evidence.others.witness import Witness, make_witness
 from tallystick.keystore import Keystore
 from tallystick.ledger import Ledger
 from tests import outside
@@ -228,7 +228,7 @@ import os, signal, sys
 from pathlib import Path
 from tallystick.core.cosignature import WitnessSigner
 from tallystick.core.policy import Policy
-from tallystick.evidence.witness import Witness
+from tallystick.evidence.others.witness import Witness
 WitnessSigner.cosign = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 folder, policy, body = sys.argv[1:]
 Witness(Path(folder), policy=Policy.parse(Path(policy).read_bytes())).add_checkpoint(Path(body).read_bytes())

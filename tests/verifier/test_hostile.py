@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallystick_verify import RefusedError, judge_checkpoint, judge_proof, judge_record, verify_bundle, verify_pair
-from tallystick_verify.bundle import FINDINGS_MAX
 from tallystick_verify.notes import Policy
+from tallystick_verify.report import FINDINGS_MAX
 
 from tests.verifier import cases, maker
 

@@ -13,8 +13,8 @@ from tallystick.cli.progress import Bar
 from tallystick.cli.state import occurred_option
 
 if TYPE_CHECKING:
-    from tallystick.evidence.assessment import Assessment
-    from tallystick.evidence.controls import Catalogue, Control
+    from tallystick.evidence.controls.assessment import Assessment
+    from tallystick.evidence.controls.catalogue import Catalogue, Control
 
 Function = Callable[..., Any]
 
@@ -44,7 +44,7 @@ def chosen(
     ids: Sequence[str], *, framework: str | None, everything: bool, catalogue: Sequence[str]
 ) -> tuple[Control, ...]:
     """The controls that a command line names: by their ids, by a framework, or all."""
-    from tallystick.evidence.controls import load
+    from tallystick.evidence.controls.catalogue import load
 
     if sum((bool(ids), framework is not None, everything)) != 1:
         raise click.UsageError("name controls, or a framework with --framework, or all with --all")
@@ -72,7 +72,7 @@ def list_(settings: Settings, *, framework: str | None, catalogue: tuple[str, ..
 
     JSON: {frameworks: [{name, title}], controls: [{control, framework, id, title, window_days, cadence}]}.
     """
-    from tallystick.evidence.controls import load
+    from tallystick.evidence.controls.catalogue import load
 
     known = load(catalogue)
     found = known.controls if framework is None else known.of(framework)
@@ -95,8 +95,8 @@ def explain(settings: Settings, *, id_: str, catalogue: tuple[str, ...]) -> None
     JSON: {control, framework, id, title, requirement, selectors: [{name, shows, terms, in_words}], gap, window_days,
     cadence, asks}.
     """
-    from tallystick.evidence.controls import load
-    from tallystick.evidence.wording import in_words
+    from tallystick.evidence.controls.catalogue import load
+    from tallystick.evidence.controls.wording import in_words
 
     control = load(catalogue).find(id_)
     if settings.json:
@@ -125,8 +125,8 @@ def search(settings: Settings, *, question: tuple[str, ...], number: int, catalo
 
     JSON: {question, controls: [{control, framework, id, title, score}]}, the best first.
     """
-    from tallystick.evidence.control_search import search as search_for
-    from tallystick.evidence.controls import load
+    from tallystick.evidence.controls.catalogue import load
+    from tallystick.evidence.controls.search import search as search_for
 
     asked = " ".join(question)
     found = search_for(load(catalogue), asked, limit=number)
@@ -166,8 +166,8 @@ def check(
     JSON: {size, time, evidenced, gaps, controls: [{control, title, status, after, before, time, size, count,
     actor_count, actors, first, last, samples, selectors, gaps, remarks}]}.
     """
-    from tallystick.evidence.assessment import Assessor
-    from tallystick.evidence.period import Period
+    from tallystick.evidence.controls.assessment import Assessor
+    from tallystick.evidence.controls.period import Period
 
     wanted = chosen(ids, framework=framework, everything=everything, catalogue=catalogue)
     period = Period.between(first, last, occurred=occurred)
@@ -204,7 +204,7 @@ def say_assessments(found: Sequence[Assessment]) -> None:
 
 
 def _row(each: Assessment) -> tuple[str, ...]:
-    from tallystick.evidence.period import day
+    from tallystick.evidence.controls.period import day
 
     first, last = ("-" if moment is None else day(moment) for moment in (each.first, each.last))
     status = "GAP" if each.gaps else "found"
@@ -216,7 +216,7 @@ def _head(control: Control) -> dict[str, Any]:
 
 
 def _control_json(control: Control) -> dict[str, Any]:
-    from tallystick.evidence.wording import in_words
+    from tallystick.evidence.controls.wording import in_words
 
     selectors = [
         {

@@ -51,9 +51,9 @@ def evidence(
     JSON: {folder, size, bundle: {folder, records, manifest_sha256, events_sha256, export_position, proves}, files,
     evidenced, gaps, controls}; bundle is null when no event fits.
     """
-    from tallystick.evidence.controls import load
+    from tallystick.evidence.controls.catalogue import load
+    from tallystick.evidence.controls.period import Period
     from tallystick.evidence.pack import make_pack
-    from tallystick.evidence.period import Period
 
     vouchers = vouchers_of(asked)
     wanted = chosen(ids, framework=framework, everything=everything, catalogue=catalogue)

@@ -14,10 +14,10 @@ from tallystick.cli.query import TERMS_HELP
 from tallystick.cli.texts import read_policy, read_text
 
 if TYPE_CHECKING:
-    from tallystick.evidence.bundle_check import BundleFinding, BundleReport
-    from tallystick.evidence.bundle_pair import PairReport
-    from tallystick.evidence.export import Exported
-    from tallystick.evidence.vouching import Vouchers
+    from tallystick.evidence.bundle.check import BundleFinding, BundleReport
+    from tallystick.evidence.bundle.export import Exported
+    from tallystick.evidence.bundle.pair import PairReport
+    from tallystick.evidence.others.vouching import Vouchers
 
 LISTED_MAX = 50
 
@@ -39,8 +39,8 @@ def vouchers_of(given: dict[str, Any]) -> Vouchers | None:
     witnesses, authorities, roots = (given.pop(name) for name in ("witnesses", "authorities", "timestamp_roots"))
     if witnesses is None and not authorities:
         return None
-    from tallystick.evidence.authority import Authority, load_roots
-    from tallystick.evidence.vouching import Vouchers
+    from tallystick.evidence.others.authority import Authority, load_roots
+    from tallystick.evidence.others.vouching import Vouchers
 
     pem = b"" if roots is None else read_text(roots)
     if pem:
@@ -128,8 +128,8 @@ def check_bundle(settings: Settings, *, bundles: tuple[str, ...], trust: str, kn
     JSON: holds, findings (kind, line, position, seen, meaning), and what the bundle says of itself; of two bundles,
     first, second, and between.
     """
-    from tallystick.evidence.bundle_check import verify_bundle
-    from tallystick.evidence.bundle_pair import verify_pair
+    from tallystick.evidence.bundle.check import verify_bundle
+    from tallystick.evidence.bundle.pair import verify_pair
 
     if len(bundles) > 2:
         raise click.UsageError("give one bundle, or two to be held together")

@@ -14,7 +14,7 @@ from tallystick.cli.texts import read_policy, read_text, write_out
 from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
-    from tallystick.evidence.witness import Refused, Watched
+    from tallystick.evidence.others.witness import Refused, Watched
 
 _HOST = "127.0.0.1"
 _PORT = 7790
@@ -39,7 +39,7 @@ def request(settings: Settings, *, url: str, roots: str | None, output: str, sec
 
     JSON: token, checkpoint, at, by.
     """
-    from tallystick.evidence.authority import Authority, request_timestamp
+    from tallystick.evidence.others.authority import Authority, request_timestamp
 
     authority = Authority(url, b"" if roots is None else read_text(roots))
     with settings.open() as ledger:
@@ -68,7 +68,7 @@ def check(settings: Settings, *, path: str, checkpoint: str | None, roots: str) 
 
     JSON: timestamps (at, by).
     """
-    from tallystick.evidence.authority import check_timestamp
+    from tallystick.evidence.others.authority import check_timestamp
 
     tokens, over = _tokens(path, checkpoint)
     if not tokens:
@@ -85,7 +85,7 @@ def check(settings: Settings, *, path: str, checkpoint: str | None, roots: str) 
 
 def _tokens(path: str, checkpoint: str | None) -> tuple[tuple[bytes, ...], bytes]:
     from tallystick.core.manifest import Manifest
-    from tallystick.evidence.bundle import open_bundle
+    from tallystick.evidence.bundle.files import open_bundle
 
     if checkpoint is not None:
         return (read_text(path),), read_text(checkpoint)
@@ -158,7 +158,7 @@ def make(folder: str, *, name: str, as_json: bool) -> None:
 
     JSON: folder, witness_key.
     """
-    from tallystick.evidence.witness import make_witness
+    from tallystick.evidence.others.witness import make_witness
 
     key = make_witness(Path(folder), name=name).witness_key.render()
     if as_json:
@@ -178,7 +178,7 @@ def serve(folder: str, *, trust: str, host: str, port: int) -> None:
 
     Put it behind a proxy that speaks TLS. Who asks needs no key: a checkpoint vouches for itself.
     """
-    from tallystick.evidence.witness import Witness
+    from tallystick.evidence.others.witness import Witness
 
     policy = read_policy(trust)
     try:
@@ -205,7 +205,7 @@ def show(folder: str, *, as_json: bool) -> None:
     JSON: watched (origin, size, root, at, checkpoint), refused (origin, why, at, request).
     """
     from tallystick.core.policy import Policy
-    from tallystick.evidence.witness import Witness
+    from tallystick.evidence.others.witness import Witness
 
     found = Witness(Path(folder), policy=Policy(logs=()))
     try:

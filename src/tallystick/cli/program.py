@@ -21,6 +21,7 @@ from tallystick.errors import TallystickError
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tallystick.cli.init", "init"),
     "append": ("tallystick.cli.append", "append"),
+    "queue": ("tallystick.cli.queue", "queue"),
     "import": ("tallystick.cli.imports", "import_"),
     "log": ("tallystick.cli.log", "log"),
     "show": ("tallystick.cli.show", "show"),

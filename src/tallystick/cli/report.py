@@ -99,8 +99,8 @@ def make(
     JSON: {name, output, bytes, size, root, after, before, time}.
     """
     from tallystick.core import timestamp
-    from tallystick.evidence.controls import load as load_controls
-    from tallystick.evidence.period import Period
+    from tallystick.evidence.controls.catalogue import load as load_controls
+    from tallystick.evidence.controls.period import Period
     from tallystick.evidence.report import load, write
     from tallystick.evidence.report import make as make_page
     from tallystick.evidence.report.write import check

@@ -1,7 +1,7 @@
 """The manifest of an evidence bundle: what is in it, and all that checking it needs (SPEC 10.2).
 
 One canonical JSON document, written and read here, strictly: what `parse` takes, `render` writes again byte for byte.
-Whether what it says is true is for the verification (`tallystick.evidence.bundle_check`).
+Whether what it says is true is for the verification (`tallystick.evidence.bundle.check`).
 """
 
 from __future__ import annotations

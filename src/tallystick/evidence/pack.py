@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tallystick.errors import RejectedError
-from tallystick.evidence.assessment import Assessment, Assessor
-from tallystick.evidence.controls import Catalogue, Control
-from tallystick.evidence.export import Exported
-from tallystick.evidence.period import Period
+from tallystick.evidence.bundle.export import Exported
+from tallystick.evidence.controls.assessment import Assessment, Assessor
+from tallystick.evidence.controls.catalogue import Catalogue, Control
+from tallystick.evidence.controls.period import Period
+from tallystick.evidence.others.vouching import Vouchers
 from tallystick.evidence.report import load, make, pdf, write
 from tallystick.evidence.report.view import checkpoint_of
-from tallystick.evidence.vouching import Vouchers
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query
 

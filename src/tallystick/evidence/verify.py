@@ -24,14 +24,14 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
-from tallystick.evidence.history import History, KeyInForce
-from tallystick.evidence.identity import IdCheck
-from tallystick.evidence.plan import Plan, size_named
-from tallystick.evidence.prunes import PruneCheck, pruned_meanwhile, prunes_below
-from tallystick.evidence.ranges import without
-from tallystick.evidence.scan import Scan, Terms, scan
-from tallystick.evidence.tree import TreeCheck
-from tallystick.evidence.workers import scan_in_processes
+from tallystick.evidence.verification.history import History, KeyInForce
+from tallystick.evidence.verification.identity import IdCheck
+from tallystick.evidence.verification.plan import Plan, size_named
+from tallystick.evidence.verification.prunes import PruneCheck, pruned_meanwhile, prunes_below
+from tallystick.evidence.verification.ranges import without
+from tallystick.evidence.verification.scan import Scan, Terms, scan
+from tallystick.evidence.verification.tree import TreeCheck
+from tallystick.evidence.verification.workers import scan_in_processes
 from tallystick.keystore import Keystore
 from tallystick.limits import SIZE_MAX
 from tallystick.read.index import Progress

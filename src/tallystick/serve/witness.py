@@ -1,6 +1,6 @@
 """The witness as a small HTTP service: `POST /add-checkpoint`, and `GET /` for people.
 
-The call itself is `tallystick.evidence.witness`; here it is bounded and given its statuses.
+The call itself is `tallystick.evidence.others.witness`; here it is bounded and given its statuses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from tallystick.core import timestamp
 from tallystick.errors import TallystickError
-from tallystick.evidence.witness import REQUEST_BYTES_MAX, Witness
+from tallystick.evidence.others.witness import REQUEST_BYTES_MAX, Witness
 
 _IDLE_SECONDS: Final = 15
 _BODY_SECONDS: Final = 10

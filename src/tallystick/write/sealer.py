@@ -84,6 +84,25 @@ class Sealer:
         """
         return self._group.run(Request(drafts))
 
+    def seal_each(self, drafts: Sequence[Draft]) -> list[Sealed | ConflictError]:
+        """Seal drafts in their order, each by itself, with as few commits as can be: its receipt, or its conflict.
+
+        Raises `BusyError`, or `StoreError` when the outcome may be unknown; then all may be repeated.
+        """
+        requests = [Request([draft]) for draft in drafts]
+        with self._turn:
+            self._commit_until_won(requests, prepare=_open_due_epoch)
+        outcomes: list[Sealed | ConflictError] = []
+        for request in requests:
+            if isinstance(request.error, ConflictError):
+                outcomes.append(request.error)
+            elif request.error is not None:
+                raise request.error
+            else:
+                assert request.sealed is not None, "what was planned is settled"
+                outcomes.append(request.sealed[0])
+        return outcomes
+
     def seal_own(self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None) -> Sequence[Sealed]:
         """Seal events of the ledger's own, together, as `seal` does.
 

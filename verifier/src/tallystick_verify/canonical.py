@@ -1,37 +1,43 @@
 """Canonical JSON (SPEC 2), judged by `canonical(parse(text)) == text`, which alone refuses duplicate names, white
 space, needless escapes, `1.0`, names out of order, lone surrogates and a byte order mark. Depth is bounded before
-anything recurses. Where nothing lies past U+FFFF, what Python's json writes is RFC 8785 but for some floats, and
-those are held to their own text as they are read.
+anything recurses. Each number is judged as it is read; for the rest, what Python's json writes is RFC 8785, but for the
+order of names past U+FFFF.
 """
 
 import json
 import re
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, Final
 
 DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
-_TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+_NO_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^\[\]{}"]+', re.DOTALL)
 
 
-class RefusedError(ValueError):
+class RefusedError(Exception):
     """The bytes are not what SPEC says, and the message tells why: the one error of all parsers here."""
+
+
+def need(holds: bool, why: str) -> None:
+    """Raises RefusedError unless something holds."""
+    if not holds:
+        raise RefusedError(why)
 
 
 def parse(data: bytes) -> Any:
     """The value of a canonical JSON text; raises RefusedError."""
     try:
         text = data.decode("utf-8")
-        if text.count("{") + text.count("[") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
-            raise RefusedError(f"more than {DEPTH_MAX} levels deep")
-        value, _ = _READER.raw_decode(text)  # if there is more behind it, what is written below differs
+        is_flat = text.count("{") + text.count("[") <= DEPTH_MAX
+        need(is_flat or _depth(text) <= DEPTH_MAX, "more than 32 levels deep")
+        value, _ = _READER.raw_decode(text)  # what is behind it differs below
     except UnicodeDecodeError:
         raise RefusedError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise RefusedError(f"not JSON: {error.msg} at character {error.pos}") from None
     is_plain = text.isascii() or max(text) <= "\uffff"
-    if not (is_plain and _WRITER.encode(value) == text) and write(value) != text:
-        raise RefusedError("not in canonical form")
+    need((is_plain and _WRITER.encode(value) == text) or write(value) == text, "not in canonical form")
     return value
 
 
@@ -55,28 +61,21 @@ def number(value: float) -> str:
 
 
 def _depth(text: str) -> int:
-    depth = deepest = 0
-    for token in _TOKEN.finditer(text):
-        depth += (token[0] in "[{") - (token[0] in "]}")
-        deepest = max(deepest, depth)
-    return deepest
+    """How deep objects and arrays lie in one another; brackets in strings are none."""
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in _NO_BRACKETS.sub("", text)))
 
 
 def _integer(text: str) -> int:
-    if len(text) > 17 or abs(value := int(text)) > INTEGER_MAX:
-        raise RefusedError("an integer outside of what every reader reads exactly")
+    value = int(text[:18])
+    need(len(text) <= 17 and abs(value) <= INTEGER_MAX, "an integer outside of what every reader reads exactly")
     return value
 
 
 def _float(text: str) -> float:
-    if number(value := float(text)) != text:  # of infinities and NaN, too, the text is another
-        raise RefusedError(f"a number that is not in canonical form: {text[:50]}")
+    value = float(text)
+    need(number(value) == text, "a number that is not in canonical form, or not finite")
     return value
 
 
-def _constant(text: str) -> None:
-    raise RefusedError(f"{text} is not JSON")
-
-
-_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_float)
 _WRITER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), check_circular=False)

@@ -3,46 +3,45 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TextIO
 
-from tallystick_verify.bundle import Finding, Report
 from tallystick_verify.canonical import RefusedError
 from tallystick_verify.forms import is_rfc3339
-from tallystick_verify.judge import TwoOriginsError, judge_proof, verify_bundle, verify_pair
+from tallystick_verify.judge import judge_proof, verify_bundles
+from tallystick_verify.report import Finding, Report, verdict
 
-READ_BYTES_MAX = 2**20
-OPENSSL = "openssl ts -verify -token_in -in {0}/{1}.tst -data {0}/end.checkpoint -CAfile AUTHORITY.pem"
-FINDINGS = "DOES NOT HOLD: nothing in it can be relied upon for what the findings touch."
-FILTERED = "FILTERED: each record here is in the ledger, as sealed. Of what is not here, this says nothing."
-PROVEN = "HOLDS: this record is in the ledger, under a checkpoint by a key that you trust."
-
-
-def show(text: str) -> None:
-    """Prints a line; what a terminal might obey is escaped."""
-    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+FILE_BYTES_MAX = 2**20
+USAGE = """tallystick-verify BUNDLE [SECOND-BUNDLE] --trust FILE [--known-checkpoint FILE] [--now RFC3339] [--json]
+       tallystick-verify proof PROOF RECORD --trust FILE [--json]"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    asks_proof = given[:1] == ["proof"]
-    parser = argparse.ArgumentParser("tallystick-verify" + " proof" * asks_proof, epilog=__doc__)
-    for name in ("PROOF", "RECORD") if asks_proof else ("BUNDLE",):
-        parser.add_argument(name, type=Path)
-    if not asks_proof:
-        parser.add_argument("SECOND", type=Path, nargs="?", help="another bundle, to hold the first against")
-        parser.add_argument("--known-checkpoint", type=Path, metavar="FILE", help="one that you have from elsewhere")
-        parser.add_argument("--now", type=_moment, metavar="RFC3339", help="the time of verifying")
-        parser.add_argument("--extract-timestamps", type=Path, metavar="DIR", help="writes tokens and what they are of")
-    parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="a tlog-policy, from elsewhere")
+    parser = argparse.ArgumentParser(usage=USAGE, epilog=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="BUNDLE", help="a folder or a .zip")
+    parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="a tlog-policy had by another way")
+    parser.add_argument("--known-checkpoint", type=Path, metavar="FILE", help="one that you have from elsewhere")
+    parser.add_argument("--now", type=_moment, metavar="RFC3339", help="the time of verifying")
     parser.add_argument("--json", action="store_true", help="for programs")
-    asked = parser.parse_args(given[asks_proof:])
+    asked = parser.parse_intermixed_args(arguments)
+    if len(asked.paths) != 3 if asked.paths[0] == "proof" else len(asked.paths) > 2:
+        parser.error("name a bundle, or two, or `proof` and the files of a proof and of its record")
     try:
-        return _proof(asked) if asks_proof else _bundles(asked)
-    except (OSError, RefusedError, TwoOriginsError) as error:
-        show(f"tallystick-verify: {error}")
+        said, lines = _proof(asked) if asked.paths[0] == "proof" else _bundles(asked)
+    except (OSError, RefusedError) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        show(f"tallystick-verify: {why}", sys.stderr)
         return 2
+    for line in [json.dumps(said)] if asked.json else lines:
+        show(line)
+    return 0 if said["holds"] else 1
+
+
+def show(line: str, file: TextIO | None = None) -> None:
+    """Prints a line; what a terminal might obey is escaped."""
+    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line), file=file)
 
 
 def _moment(text: str) -> datetime:
@@ -51,79 +50,46 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text.upper())
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(READ_BYTES_MAX)
+def _read(path: str | Path) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(FILE_BYTES_MAX)
 
 
-def _proof(asked: argparse.Namespace) -> int:
-    findings = judge_proof(_read(asked.PROOF), _read(asked.RECORD), _read(asked.trust))
-    if asked.json:
-        show(json.dumps({"findings": [finding._asdict() for finding in findings], "holds": not findings}))
-    else:
-        _show_findings(findings)
-        show("DOES NOT HOLD" if findings else PROVEN)
-    return bool(findings)
+def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    findings = judge_proof(_read(asked.paths[1]), _read(asked.paths[2]), _read(asked.trust))
+    proves = "this record is in the ledger, under a checkpoint by a key that you trust."
+    said = {"findings": [finding._asdict() for finding in findings], "holds": not findings}
+    return said, [*map(_line, findings), verdict(len(findings), proves)]
 
 
-def _bundles(asked: argparse.Namespace) -> int:
+def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    paths, trust = [Path(path) for path in asked.paths], _read(asked.trust)
     known = None if asked.known_checkpoint is None else _read(asked.known_checkpoint)
-    paths, trust, forks = [path for path in (asked.BUNDLE, asked.SECOND) if path], _read(asked.trust), list[Finding]()
     for path in paths:
         path.stat()
-    if asked.SECOND:
-        *reports, forks = verify_pair((paths[0], paths[1]), trust=trust, known=known, now=asked.now)
-    else:
-        reports = [verify_bundle(asked.BUNDLE, trust=trust, known=known, now=asked.now)]
-    holds = all(report.holds for report in reports) and not forks
-    if asked.json:
-        told = [_as_json(report) for report in reports]
-        show(json.dumps({"bundles": told, "findings": [finding._asdict() for finding in forks], "holds": holds}))
-        return not holds
-    for report in reports:
-        _show_report(report, asked.extract_timestamps)
-    _show_findings(forks)
-    if asked.SECOND:
-        show(f"HELD TOGETHER: {'they are of one history' if holds else 'see the findings'}.")
-    return not holds
+    reports, forks = verify_bundles(paths, trust, known, asked.now)
+    told = list(zip(asked.paths, reports, strict=True))
+    total = len(forks) + sum(report.total for report in reports)
+    bundles = [{"bundle": path, **report.as_json()} for path, report in told]
+    said = {"bundles": bundles, "findings": [finding._asdict() for finding in forks], "holds": not total}
+    lines = [line for path, report in told for line in ("", *_lines(path, report))][1:]
+    if len(paths) == 2:
+        lines += ["", *map(_line, forks), verdict(total, "the two bundles are of one history.")]
+    return said, lines
 
 
-def verdict(report: Report) -> str:
-    """What it proves, in words."""
-    if not report.holds:
-        return FINDINGS
-    it, pruned = report.manifest, f" but for {report.prune}" * bool(report.prune)
-    whole = f"COMPLETE: every record of [{it.first}, {it.stop}) is there{pruned}, as it was sealed."
-    return f"HOLDS, {whole if it.complete else FILTERED} Timestamps are told of, and not judged."
+def _lines(path: str, report: Report) -> Iterator[str]:
+    yield path
+    for number, asks, outcome, fact in report.steps:
+        yield f"{number:3} {asks:42}{outcome:11}{fact}".rstrip()
+        yield from (_line(finding) for finding in report.findings if finding.step == number)
+    yield from ("", verdict(report.total, report.proves))
 
 
-def _as_json(report: Report) -> dict[str, object]:
-    steps = [dict(zip(("step", "asks", "outcome", "fact"), step, strict=True)) for step in report.steps]
-    found = {"dropped": report.dropped, "findings": [finding._asdict() for finding in report.findings]}
-    return {"bundle": str(report.path), "holds": report.holds, "steps": steps, "verdict": verdict(report), **found}
-
-
-def _show_report(report: Report, folder: Path | None) -> None:
-    show(f"{report.path}")
-    for number, name, outcome, fact in report.steps:
-        show(f"{number:3} {name:22} {outcome:10} {fact}")
-        _show_findings(finding for finding in report.findings if finding.step == number)
-    if report.dropped:
-        show(f"    and {report.dropped:,} more findings")
-    show(verdict(report))
-    for number in range(1, len(report.tokens) + 1):
-        show(f"To check timestamp {number}: {OPENSSL.format(folder or 'DIR', number)}")
-    if folder is not None and report.tokens:
-        folder.mkdir(exist_ok=True)
-        (folder / "end.checkpoint").write_bytes(report.manifest.said["end"]["checkpoint"].encode())
-        for number, token in enumerate(report.tokens, 1):
-            (folder / f"{number}.tst").write_bytes(token)
-
-
-def _show_findings(findings: Iterable[Finding]) -> None:
-    for _, kind, seen, line, position in findings:
-        places = f", line {line}" * (line is not None) + f", position {position}" * (position is not None)
-        show(f"    {kind}{places}: {seen}")
+def _line(finding: Finding) -> str:
+    line = f", line {finding.line}" * (finding.line is not None)
+    position = f", position {finding.position}" * (finding.position is not None)
+    return f"      {finding.kind}{line}{position}: {finding.seen}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """The forms of values, of records and of the payloads that a verifier reads. A form tells whether a value fits."""
 
 import base64
-import binascii
 import re
+import reprlib
 from collections.abc import Callable
-from functools import lru_cache
+from datetime import UTC, datetime
+from operator import call
 from typing import Any, Final, TypeAlias
 
-from tallystick_verify.canonical import INTEGER_MAX, RefusedError, parse, write
+from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, parse, write
 
 Form: TypeAlias = Callable[[Any], bool]
 Record: TypeAlias = dict[str, Any]
@@ -18,14 +19,38 @@ _ALGORITHMS: Final = (
 )
 
 
+class Members:
+    """The form of an object of exactly these members; `alike` has the names of those that have one form."""
+
+    def __init__(self, alike: dict[Form, str], **forms: Form) -> None:
+        forms |= {name: form for form, names in alike.items() for name in names.split()}
+        self._forms = dict(sorted(forms.items()))  # as in what is canonical
+        self._names = list(self._forms)
+
+    def __call__(self, value: Any) -> bool:
+        has_names = type(value) is dict and list(value) == self._names
+        return has_names and all(map(call, self._forms.values(), value.values()))
+
+    def require(self, value: Any) -> None:
+        """Raises RefusedError with the members that are amiss."""
+        if not self(value):
+            said = value if type(value) is dict else {}
+            amiss = [name for name, form in self._forms.items() if name not in said or not form(said[name])]
+            seen = reprlib.repr({name: said.get(name) for name in [*amiss, *(said.keys() - self._forms.keys())]})
+            raise RefusedError(f"members are missing, unknown or not of their form: {seen}")
+
+
 def from_base64(text: str | bytes) -> bytes:
     """What standard, padded base64 in its one form stands for; nothing if it is not that."""
-    data = text.encode() if isinstance(text, str) else text
     try:
-        decoded = base64.b64decode(data)
-    except binascii.Error:
+        decoded = base64.b64decode(text)
+    except ValueError:
         return b""
-    return decoded if base64.b64encode(decoded) == data else b""
+    return decoded if text in (base64.b64encode(decoded), base64.b64encode(decoded).decode()) else b""
+
+
+def is_object(value: Any) -> bool:
+    return type(value) is dict
 
 
 def whole(least: int = 0, most: int = INTEGER_MAX) -> Form:
@@ -41,19 +66,6 @@ def base64_of(least: int, most: int) -> Form:
     return lambda value: type(value) is str and least <= len(from_base64(value)) <= most
 
 
-def faults(value: Any, forms: dict[str, Form]) -> list[str]:
-    """Which members an object should have, should not have, or has in another form. A key of `forms` is some names."""
-    every = {name: form for names, form in forms.items() for name in names.split()}
-    if type(value) is not dict or value.keys() != every.keys():
-        return sorted(every.keys() ^ value.keys()) if type(value) is dict else ["it is not an object"]
-    return [name for name, form in every.items() if not form(value[name])]
-
-
-def members(forms: dict[str, Form]) -> Form:
-    """An object of exactly these members."""
-    return lambda value: not faults(value, forms)
-
-
 def array(form: Form, most: int = RECORD_BYTES_MAX, least: int = 0) -> Form:
     return lambda value: type(value) is list and least <= len(value) <= most and all(map(form, value))
 
@@ -67,86 +79,75 @@ def maybe(form: Form) -> Form:
     return lambda value: value is None or form(value)
 
 
-@lru_cache(4096)
-def _is_date(value: str) -> bool:
-    year, month, day = int(value[:4]), int(value[5:7]), int(value[8:])
-    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    return 1 <= month <= 12 and 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]
+def moment(clock: str) -> Form:
+    """A time of the form of a pattern that the calendar has, of the years 1 to 9999 in UTC."""
+    is_written = text(r"\d{4}-\d\d-\d\d" + clock)
+    return lambda value: is_written(value) and _is_real(value.upper())
 
 
-def _moment(pattern: str) -> Form:
-    match = re.compile(r"\d{4}-\d\d-\d\d" + pattern, re.ASCII).fullmatch
-    return lambda value: type(value) is str and match(value) is not None and _is_date(value[:10])
+def _is_real(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
-def is_object(value: Any) -> bool:
-    return type(value) is dict
-
-
-def _is_actor(value: Any) -> bool:
-    return is_object(value) and {"id"} <= value.keys() <= _ACTOR and all(map(_is_member, value.values()))
-
-
-_ACTOR: Final = {"id", "type", "name", "identity_provider"}
-_is_member, _is_labels = identifier(512), array(identifier(100), 64)
-is_time: Final = _moment(rf"T{_CLOCK}:[0-5]\d\.\d{{6}}Z")  # SPEC 3.2
-is_rfc3339: Final = _moment(rf"[Tt]{_CLOCK}:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-]{_CLOCK})")
+is_time: Final = moment(rf"T{_CLOCK}:[0-5]\d\.\d{{6}}Z")  # SPEC 3.2
+is_rfc3339: Final = moment(rf"[Tt ]{_CLOCK}:[0-5]\d(?:\.\d{{1,9}})?(?:[Zz]|[+-]{_CLOCK})")
 is_hash, is_key, is_string = text("[0-9a-f]{64}"), base64_of(32, 32), text(".*")
 is_name: Final = text(r"(?=.{1,200}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")  # SPEC 3.5
-_RECORD: Final[dict[str, Form]] = {  # SPEC 3.1
-    "actor": maybe(_is_actor),
-    "context": is_object,
-    "entity_id": identifier(512),
-    "entity_version": whole(1),
-    "epoch": whole(),
-    "event_type": text(r"(?=.{1,200}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"),
-    "event_version": whole(1),
-    "id": identifier(128),
-    "labels": lambda value: _is_labels(value) and len(set(value)) == len(value),
-    "ledger": is_name,
-    "occurred_at": maybe(is_rfc3339),
-    "payload": is_object,
-    "position": whole(),
-    "prev_hash": is_hash,
-    "recorded_at": is_time,
-    "signature": text("(?:[0-9a-f]{64}){1,2}"),
-}
-_FORMS: Final = tuple(_RECORD.values())
-_GENESIS: Final[dict[str, Form]] = {"ledger origin": is_name, "nonce": is_hash, "root_key evidence_key": is_key} | {
-    "checkpoint_key": is_string,
-    "epoch": members({"records_max seconds_max": whole(1)}),
-    "retention": lambda value: value is None,
-    "algorithms": lambda value: write(value) == _ALGORITHMS,
-}
-_ROTATION: Final = {"new_key old_key": is_key, "purpose": text("checkpoint|evidence")}
-_PRUNE: Final[dict[str, Form]] = {"end first policy_position": whole(), "count": whole(1)} | {
-    "first_hash last_hash": is_hash,
-    "frontier_at_end": array(is_key, 64),
-    "checkpoint_at_prune": is_string,
-    "holds_checked": lambda value: array(whole())(value) and value == sorted(set(value)),
-    "absent": members({"count": whole(1), "digest": is_hash}),
-}
-is_genesis, is_prune = members(_GENESIS), members(_PRUNE)  # SPEC 4, 9.4
-is_rotation: Final = members({**_ROTATION, "new_signature old_signature": base64_of(64, 64)})  # SPEC 5.4
-is_opening: Final = members({"epoch": whole(), "key_commitment": is_hash})  # SPEC 5.2
-is_close: Final = members({"count epoch first_position last_position": whole()})
+is_short, is_labels = identifier(512), array(identifier(100), 64)
+
+
+def is_actor(value: Any) -> bool:
+    is_known = is_object(value) and {"id"} <= value.keys() <= {"id", "type", "name", "identity_provider"}
+    return value is None or (is_known and all(map(is_short, value.values())))
+
+
+is_record: Final = Members(  # SPEC 3.1
+    {is_object: "context payload", whole(1): "entity_version event_version", whole(): "epoch position"},
+    actor=is_actor,
+    entity_id=is_short,
+    event_type=text(r"(?=.{1,200}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"),
+    id=identifier(128),
+    labels=lambda value: is_labels(value) and len(set(value)) == len(value),
+    ledger=is_name,
+    occurred_at=maybe(is_rfc3339),
+    prev_hash=is_hash,
+    recorded_at=is_time,
+    signature=text("(?:[0-9a-f]{64}){1,2}"),
+)
+is_genesis: Final = Members(  # SPEC 4
+    {is_name: "ledger origin", is_hash: "nonce", is_key: "root_key evidence_key", is_string: "checkpoint_key"},
+    epoch=Members({whole(1): "records_max seconds_max"}),
+    retention=lambda value: value is None,
+    algorithms=lambda value: write(value) == _ALGORITHMS,
+)
+is_opening: Final = Members({whole(): "epoch", is_hash: "key_commitment"})  # SPEC 5.2
+is_close: Final = Members({whole(): "count epoch first_position last_position"})
+is_purpose, is_signature = text("checkpoint|evidence"), base64_of(64, 64)  # SPEC 5.4
+is_rotation: Final = Members(
+    {is_key: "new_key old_key", is_signature: "new_signature old_signature", is_purpose: "purpose"}
+)
+is_prune: Final = Members(  # SPEC 9.4
+    {whole(): "end first policy_position", whole(1): "count", is_hash: "first_hash last_hash"},
+    frontier_at_end=array(is_key, 64),
+    checkpoint_at_prune=is_string,
+    holds_checked=lambda value: array(whole())(value) and value == sorted(set(value)),
+    absent=Members({whole(1): "count", is_hash: "digest"}),
+)
 
 
 def record(line: bytes) -> Record:
     """The record that these bytes are (SPEC 2, 3.1); raises RefusedError."""
-    if len(line) > RECORD_BYTES_MAX:
-        raise RefusedError(f"more than {RECORD_BYTES_MAX:,} bytes")
+    need(len(line) <= RECORD_BYTES_MAX, "more than 65,535 bytes")
     value: Record = parse(line)
-    if type(value) is not dict or value.keys() != _RECORD.keys():
-        raise RefusedError("not an object of the sixteen members of a record")
-    for name, form, member in zip(_RECORD, _FORMS, value.values(), strict=True):  # both are sorted
-        if not form(member):
-            raise RefusedError(f"{name} is not as a record has it: {member!r}"[:200])
-    if (len(value["signature"]) == 128) != (value["position"] == 0):
-        raise RefusedError("a signature of that length is not of that position")
+    is_record.require(value)
+    need((len(value["signature"]) == 128) == (value["position"] == 0), "a signature of another length")
     return value
 
 
-def signed_part(line: bytes, said: Record) -> bytes:
+def signed_part(line: bytes, record: Record) -> bytes:
     """A record without its `signature`, which sorts last (SPEC 3.3)."""
-    return line[: -len(said["signature"]) - len(',"signature":""}')] + b"}"
+    return line[: -len(record["signature"]) - len(',"signature":""}')] + b"}"

@@ -1,108 +1,101 @@
 """What a verifier is asked: to judge a bundle, two bundles, a record, a checkpoint or a proof (SPEC 11)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import merge
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tallystick_verify import forms
-from tallystick_verify.bundle import Finding, Report
-from tallystick_verify.canonical import RefusedError
-from tallystick_verify.notes import NOTE_BYTES_MAX, Policy, decimal, parse_checkpoint
+from tallystick_verify import forms, notes
+from tallystick_verify.bundle import Verification
+from tallystick_verify.canonical import need
+from tallystick_verify.report import Finding, Report, counted
 from tallystick_verify.tree import leaf_hash, root_of_path
 
-PROOF_BYTES_MAX: Final = 2 * NOTE_BYTES_MAX
-_UNTRUSTED: Final = Finding(13, "checkpoint", "it is not signed by a key that the trust file has for its origin")
-
-
-class TwoOriginsError(ValueError):
-    """Bundles of two origins cannot be held together."""
+PROOF_BYTES_MAX: Final = 2 * notes.NOTE_BYTES_MAX
+_PROOF: Final = re.compile(rb"c2sp\.org/tlog-proof@v1\n(?:extra (.*)\n)?index (.+)\n((?:.{44}\n)*)\n([^\0]*)")
 
 
 def verify_bundle(path: Path | str, *, trust: bytes, known: bytes | None = None, now: datetime | None = None) -> Report:
     """SPEC 11. Raises RefusedError if the trust file is none; whatever the bundle is, it is judged."""
-    report = Report(Path(path), Policy(trust), known, now or datetime.now(UTC))
-    if report.open():
-        report.run()
-    return report
+    return verify_bundles([Path(path)], trust, known, now)[0][0]
 
 
 def verify_pair(
     paths: tuple[Path, Path], *, trust: bytes, known: bytes | None = None, now: datetime | None = None
 ) -> tuple[Report, Report, list[Finding]]:
-    """Two bundles, each by itself and then held together. Raises RefusedError as above, and TwoOriginsError."""
-    one, two = (Report(path, Policy(trust), known, now or datetime.now(UTC)) for path in paths)
-    opened = [report for report in (one, two) if report.open()]
-    if len(opened) == 2 and one.manifest.origin != two.manifest.origin:
-        raise TwoOriginsError(f"{one.manifest.origin.decode()} and {two.manifest.origin.decode()} are two origins")
-    for report in opened:
-        report.run([other.manifest.end.size for other in opened])
-    return one, two, [Finding(0, "fork", seen) for seen in _forks(one, two)] if len(opened) == 2 else []
+    """Two bundles, each by itself and then held together. Raises RefusedError also if they are of two origins."""
+    (one, two), forks = verify_bundles(paths, trust, known, now)
+    return one, two, forks
 
 
-def _forks(one: Report, two: Report) -> Iterator[str]:
+def verify_bundles(
+    paths: Sequence[Path], trust: bytes, known: bytes | None, now: datetime | None
+) -> tuple[list[Report], list[Finding]]:
+    """One bundle, or two that are then held together."""
+    every = [Verification(path, notes.Policy(trust), known, now or datetime.now(UTC)) for path in paths]
+    opened = [it for it in every if it.open()]
+    origins = {it.manifest.origin for it in opened}
+    need(len(origins) < 2, f"bundles of two origins cannot be held together: {b' and '.join(sorted(origins)).decode()}")
+    for it in opened:
+        it.run(other.manifest.end.size for other in opened)
+    return [*every], list(dict.fromkeys(fork for one, two in pairwise(opened) for fork in _forks(one, two)))
+
+
+def _forks(one: Verification, two: Verification) -> Iterator[Finding]:
     if one.manifest.said["ledger"]["id"] != two.manifest.said["ledger"]["id"]:
-        yield "they are of one origin and two ledgers"
-    ends = one.manifest.end, two.manifest.end
-    if ends[0].size == ends[1].size and ends[0].root != ends[1].root:
-        yield f"their checkpoints of size {ends[0].size:,} have two roots"
-    for report, end in ((one, ends[1]), (two, ends[0])):
-        if ends[0].size != ends[1].size and report.proven and report.fold.roots.get(end.size, end.root) != end.root:
-            yield f"one passes size {end.size:,} with another root than the checkpoint of the other"
+        yield Finding(0, "fork", "they are of one origin and two ledgers")
+    for it, end in ((one, two.manifest.end), (two, one.manifest.end)):
+        passed = (it.fold.roots if it.proven else {}) | {it.manifest.end.size: it.manifest.end.root}
+        if passed.get(end.size, end.root) != end.root:
+            yield Finding(0, "fork", f"at size {end.size:,} one has another root than the checkpoint of the other")
     position, digest, forks = -1, b"", 0
     for place, leaf in merge(one.placed(), two.placed()):
-        forks += place == position and leaf != digest
+        if place == position and leaf != digest:
+            forks += 1
+            if forks == 1:
+                seen = f"two different records, with the leaf hashes {digest.hex()} and {leaf.hex()}"
+                yield Finding(0, "fork", seen, position=place)
         position, digest = place, leaf
-    if forks:
-        yield f"{forks:,} positions have two different records"
+    if forks > 1:
+        yield Finding(0, "fork", f"two different records at {counted(forks, 'position')}")
 
 
 def judge_record(line: bytes) -> list[Finding]:
     """Whether bytes are a record: *not-canonical*."""
-    try:
+    it = Report()
+    with it.step(5, "not-canonical"):
         forms.record(line)
-    except RefusedError as error:
-        return [Finding(5, "not-canonical", str(error))]
-    return []
+    return it.findings
 
 
 def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
     """*checkpoint*: signed by the key of a `log` line that bears its origin. *witness*: as in 19."""
-    policy = Policy(trust)
-    try:
-        checkpoint = parse_checkpoint(note)
-    except RefusedError as error:
-        return [Finding(13, "checkpoint", str(error))]
-    trusted = any(log.name == checkpoint.origin and checkpoint.is_signed_by(log.public) for log in policy.logs)
-    return [_UNTRUSTED] * (not trusted) + [Finding(19, "witness", fault) for fault in policy.faults(checkpoint)]
+    it, policy = Report(), notes.Policy(trust)
+    with it.step(13, "checkpoint"):
+        checkpoint = notes.parse_checkpoint(note)
+        is_signed = any(log.name == checkpoint.origin and checkpoint.is_signed_by(log.public) for log in policy.logs)
+        it.check(13, "checkpoint", is_signed, "it is not signed by a key that the trust file has for its origin")
+        policy.judge(checkpoint, it)
+    return it.findings
 
 
 def judge_proof(proof: bytes, record: bytes, trust: bytes) -> list[Finding]:
     """A single proof: *not-canonical*, *checkpoint*, *witness*, *misplaced* and *root*, as the end of SPEC 11 says."""
-    head, _, note = proof.partition(b"\n\n")
-    title, *rows = [*head.split(b"\n"), b""]
-    if rows[0] == b"extra " or (rows[0].startswith(b"extra ") and forms.from_base64(rows[0][6:])):
-        rows = rows[1:]
-    not_canonical = judge_record(record)
-    findings = not_canonical + judge_checkpoint(note, trust)
-    try:
-        path = [forms.from_base64(row) for row in rows[1:-1]]
-        if len(proof) > PROOF_BYTES_MAX or title != b"c2sp.org/tlog-proof@v1" or rows[0][:6] != b"index ":
-            raise RefusedError("it is not a proof, or one that is too long")
-        index, checkpoint = decimal(rows[0][6:]), parse_checkpoint(note)
-        if any(len(sibling) != 32 for sibling in path):
-            raise RefusedError("its path has something else than hashes")
-    except RefusedError as error:
-        return [*findings, Finding(13, "checkpoint", str(error))]
-    if not_canonical:
-        return findings
-    position = forms.record(record)["position"]
-    if position != index:
-        findings.append(Finding(6, "misplaced", f"the record is of position {position}, and the proof of {index}"))
-    try:
-        if root_of_path(leaf_hash(record), index, checkpoint.size, path) != checkpoint.root:
-            raise RefusedError("the path leads to another root")
-    except RefusedError as error:
-        findings.append(Finding(14, "root", str(error)))
-    return findings
+    it, unusable = Report(), judge_record(record)
+    match = _PROOF.fullmatch(proof) if len(proof) <= PROOF_BYTES_MAX else None
+    extra, digits, rows, note = match.groups() if match else (b"", b"", b"", b"")
+    with it.step(13, "checkpoint"):
+        need(match is not None, "it is not a proof, or one that is too long")
+        need(not extra or forms.from_base64(extra) != b"", "its extra data is not base64")
+        index, path = notes.decimal(digits), [forms.from_base64(row) for row in rows.split()]
+        need(all(len(sibling) == 32 for sibling in path), "its path has something else than hashes")
+        checkpoint = notes.parse_checkpoint(note)
+        if not unusable:
+            position, leaf = forms.record(record)["position"], leaf_hash(record)
+            it.check(6, "misplaced", position == index, f"the record is of {position}, and the proof of {index}")
+            with it.step(14, "root"):
+                need(root_of_path(leaf, index, checkpoint.size, path) == checkpoint.root, "it leads to another root")
+    return [*unusable, *dict.fromkeys([*(judge_checkpoint(note, trust) if match else ()), *it.findings])]

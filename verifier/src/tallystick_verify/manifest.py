@@ -1,32 +1,34 @@
 """The manifest of a bundle (SPEC 10.2, 11 (2)): its form, and whether what it says fits together."""
 
+import struct
 from bisect import bisect_right
+from hashlib import sha256
+from itertools import accumulate
 from typing import Any, Final
 
 from tallystick_verify import forms
-from tallystick_verify.canonical import RefusedError, parse
-from tallystick_verify.forms import array, from_base64, maybe, members, text, whole
+from tallystick_verify.canonical import need, parse
+from tallystick_verify.forms import Members, array, base64_of, is_hash, is_key, is_name, is_string, maybe, text, whole
 from tallystick_verify.notes import parse_checkpoint
 
-_TIMESTAMP: Final = {"over": text(r"end\.checkpoint"), "type": text("rfc3161"), "token": forms.base64_of(1, 65_536)}
-_RANGE: Final = {"first": whole(), "end": whole(1), "count": whole(1, 2**31), "prev_hash": forms.is_hash}
-_EVENTS: Final = {"file": text(r"events\.jsonl"), "bytes": whole(0, 2**40), "sha256": forms.is_hash}
-_FORMS: Final[dict[str, forms.Form]] = {
-    "format": text("tallystick-bundle/1"),
-    "ledger": members({"id": forms.is_hash, "name origin": forms.is_name}),
-    "range": members(_RANGE),
-    "filter": maybe(array(array(text(".{0,4096}"), 256), 256, 1)),
-    "absent": array(array(whole(), 2, 2), 1_000_000),
-    "start": members({"checkpoint": maybe(forms.is_string)}),
-    "end": members({"checkpoint": forms.is_string}),
-    "genesis tool": forms.is_string,
-    "records": array(forms.is_string, 100_000),
-    "hashes": array(forms.is_key, 1_000_000),
-    "mac_keys": array(members({"epoch": whole(), "key": forms.is_hash}), 100_000),
-    "timestamps": array(members(_TIMESTAMP), 16),
-    "events": members(_EVENTS),
-    "created": forms.is_time,
-}
+is_token: Final = base64_of(1, 65_536)
+is_timestamp: Final = Members({text(r"end\.checkpoint"): "over", text("rfc3161"): "type", is_token: "token"})
+is_manifest: Final = Members(
+    {is_string: "genesis tool"},
+    format=text("tallystick-bundle/1"),
+    ledger=Members({is_hash: "id", is_name: "name origin"}),
+    range=Members({whole(): "first", whole(1): "end", whole(1, 2**31): "count", is_hash: "prev_hash"}),
+    filter=maybe(array(array(text(".{0,4096}"), 256), 256, 1)),
+    absent=array(array(whole(), 2, 2), 1_000_000),
+    start=Members({maybe(is_string): "checkpoint"}),
+    end=Members({is_string: "checkpoint"}),
+    records=array(is_string, 100_000),
+    hashes=array(is_key, 1_000_000),
+    mac_keys=array(Members({whole(): "epoch", is_hash: "key"}), 100_000),
+    timestamps=array(is_timestamp, 16),
+    events=Members({text(r"events\.jsonl"): "file", whole(0, 2**40): "bytes", is_hash: "sha256"}),
+    created=forms.is_time,
+)
 
 
 class Manifest:
@@ -34,36 +36,47 @@ class Manifest:
 
     def __init__(self, data: bytes) -> None:
         said: dict[str, Any] = parse(data)
-        if wrong := forms.faults(said, _FORMS):
-            raise RefusedError(f"these members are unknown, missing or of another form: {wrong}"[:500])
+        is_manifest.require(said)
         self.said, self.name, self.origin = said, said["ledger"]["name"], said["ledger"]["origin"].encode()
         self.first, self.stop, self.count = (said["range"][name] for name in ("first", "end", "count"))
         self.complete, self.created, start = said["filter"] is None, said["created"], said["start"]["checkpoint"]
-        self.end = parse_checkpoint(said["end"]["checkpoint"].encode())
         self.start = None if start is None else parse_checkpoint(start.encode())
-        self.hashes = map(from_base64, said["hashes"])
-        lines = [line.encode() for line in said["records"]]
-        self.records = {one["position"]: (line, one) for line in lines for one in [forms.record(line)]}
+        self.end = parse_checkpoint(said["end"]["checkpoint"].encode())
+        self.hashes = [forms.from_base64(root) for root in said["hashes"]]
+        need(self.first < self.stop <= self.end.size, "`range` is empty, or ends past `end.checkpoint`")
+        need(self.count <= self.stop - self.first, "`range.count` is more than there are positions in the range")
+        need(self.start is None or self.start.size <= self.end.size, "`start.checkpoint` is past `end.checkpoint`")
+        epochs = [key["epoch"] for key in said["mac_keys"]]
+        need(epochs == sorted(set(epochs)), "`mac_keys` do not ascend")
+        records = [(line, forms.record(line)) for line in map(str.encode, said["records"])]
+        self.records = {record["position"]: (line, record) for line, record in records}
+        places = [record["position"] for _, record in records]
+        in_range = self.complete and any(self.first <= place < self.stop for place in places)
+        need(places == sorted(set(places)), "`records` do not ascend")
+        need(all(record["ledger"] == self.name for _, record in records), "one of `records` is of another ledger")
+        need(all(0 < place < self.end.size for place in places), "one of `records` is the genesis, or past the tree")
+        need(not in_range, "one of `records` belongs among the events")
         self._read_absent(said["absent"])
-        positions, epochs = list(self.records), [key["epoch"] for key in said["mac_keys"]]
-        ascending = positions == sorted(positions) and len(positions) == len(lines) and epochs == sorted(set(epochs))
-        strangers = [one for _, one in self.records.values() if one["ledger"] != self.name]
-        if not ascending or strangers or (positions and not 0 < positions[0] <= positions[-1] < self.end.size):
-            raise RefusedError("`records` or `mac_keys` do not ascend, or are not of this ledger and tree")
-        if not self.first < self.stop <= self.end.size or self.count > self.stop - self.first:
-            raise RefusedError("`range` is empty, has fewer positions than records, or ends past `end.checkpoint`")
-        within = self.complete and any(self.first <= position < self.stop for position in positions)
-        if within or (self.start and self.start.size > self.end.size):
-            raise RefusedError("a record stands in `records` that belongs to the range, or `start` is past `end`")
 
     def _read_absent(self, absent: list[list[int]]) -> None:
-        self.absent, self._firsts, self._below = absent, [first for first, _ in absent], [0]
-        for (first, end), (after, _) in zip(absent, [*absent[1:], [2**64, 0]], strict=False):
-            self._below.append(self._below[-1] + end - first)
-            if not first < end < after:
-                raise RefusedError("the ranges of `absent` do not ascend, or touch")
-        if absent and (not self.complete or self.absent_below(self.stop) == self.absent_below(self.first)):
-            raise RefusedError("`absent` is not empty, but nothing of the range is absent, or all is filtered")
+        edges, ranges = [edge for pair in absent for edge in pair], [struct.pack(">QQ", *pair) for pair in absent]
+        need(edges == sorted(set(edges)), "the ranges of `absent` do not ascend, or touch")
+        self.absent, self._firsts = absent, edges[::2]
+        self._below = [0, *accumulate(end - first for first, end in absent)]
+        self._absence = {"count": self._below[-1], "digest": sha256(b"".join(ranges)).hexdigest()}
+        in_range = self.complete and self.absent_below(self.stop) > self.absent_below(self.first)
+        need(not absent or in_range, "`absent` has nothing of the range, or is of a filtered bundle")
+
+    def is_said_by(self, prune: forms.Record) -> bool:
+        """Whether a prune is of the form of SPEC 9.4, and says exactly what `absent` does."""
+        payload = prune["payload"]
+        is_one = forms.is_prune(payload) and forms.is_time(prune["occurred_at"])
+        says_it = is_one and payload["absent"] == self._absence and self.absent[-1][1] <= payload["end"]
+        return says_it and prune["entity_id"] == "tallystick.ledger"
+
+    def unseen_below(self, position: int) -> int:
+        """How many positions below this one may have records that the bundle does not show."""
+        return self.absent_below(position) if self.complete else position
 
     def absent_below(self, position: int) -> int:
         """How many positions of `absent` lie below a position."""

@@ -1,29 +1,23 @@
 """The three files of a bundle, in a folder or a zip (SPEC 10.1, 11 (1)): found, bounded, and read as streams.
 
-Nothing is written, no link is followed, and nothing is read whole but what has a bound.
+Nothing is written, no link is followed, and nothing is read whole but what has a bound. All raise RefusedError.
 """
 
 import io
 import os
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from tallystick_verify.canonical import RefusedError, need
+
 MANIFEST, EVENTS, SEAL = "manifest.json", "events.jsonl", "manifest.json.sig"
 SIZES_MAX: Final = {MANIFEST: 64 * 2**20, EVENTS: 2**40, SEAL: 4096}
 READ_BYTES: Final = 2**18
-_ZIP: Final = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error)
-_UNREADABLE: Final = (*_ZIP, OSError, EOFError, ValueError, RuntimeError, OverflowError, IndexError)
-"""What a hostile zip or folder makes the standard library raise."""
-
-
-class NoBundleError(Exception):
-    """A file is missing, unlawful, too long or cannot be read."""
+METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class _File(io.FileIO):
@@ -34,7 +28,7 @@ class _File(io.FileIO):
         super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW))
         if not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
             self.close()
-            raise NoBundleError(f"{path.name} is not a regular file")
+            raise RefusedError(f"{path.name} is not a regular file")
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > 4 * READ_BYTES:
@@ -43,52 +37,51 @@ class _File(io.FileIO):
 
 
 class Package:
-    """A bundle as files; `sizes` are what the folder or the zip says. Raises NoBundleError."""
+    """A bundle as files."""
 
     def __init__(self, path: Path) -> None:
-        self.sizes: dict[str, int] = {}
         try:
             self._path, self._is_folder = path.resolve(), path.is_dir()
-            self._look_into_folder() if self._is_folder else self._look_into_zip()
-        except _UNREADABLE as error:
-            raise NoBundleError(f"it cannot be read: {error}") from error
+            sizes = dict(self._look_into_folder() if self._is_folder else self._look_into_zip())
+        except Exception as error:  # a hostile zip makes the standard library raise errors of many kinds
+            raise RefusedError(f"it is no bundle: {error}") from error
         for name, most in SIZES_MAX.items():
-            if self.sizes.get(name, most + 1) > most:
-                raise NoBundleError(f"{name} is missing, or has more than {most:,} bytes")
+            need(sizes.get(name, most + 1) <= most, f"{name} is missing, or has more than {most:,} bytes")
 
-    def _look_into_folder(self) -> None:
+    def _look_into_folder(self) -> Iterator[tuple[str, int]]:
         with os.scandir(self._path) as entries:
             for entry in entries:
-                if entry.name not in SIZES_MAX or not entry.is_file(follow_symlinks=False):
-                    raise NoBundleError(f"{entry.name!r} is not of a bundle, or not a regular file")
-                self.sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+                is_ours = entry.name in SIZES_MAX and entry.is_file(follow_symlinks=False)
+                need(is_ours, f"{entry.name!r} is not of a bundle, or not a regular file")
+                yield entry.name, entry.stat(follow_symlinks=False).st_size
 
-    def _look_into_zip(self) -> None:
+    def _look_into_zip(self) -> Iterator[tuple[str, int]]:
         with _File(self._path) as file, zipfile.ZipFile(file) as archive:
+            names = [entry.orig_filename for entry in archive.infolist()]
+            need(
+                len(names) == len(SIZES_MAX) and set(names) == SIZES_MAX.keys(),
+                f"it has not the three files: {names[:4]}",
+            )
             for entry in archive.infolist():
-                name, mode = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-                if name not in SIZES_MAX or name in self.sizes or mode not in (0, stat.S_IFREG):
-                    raise NoBundleError(f"the entry {name[:100]!r} is not of a bundle, not a file, or there twice")
-                if entry.flag_bits & 0x41 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise NoBundleError(f"{name} is encrypted, or neither stored nor deflated")
-                self.sizes[name] = entry.file_size
+                is_file = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+                is_plain = not entry.flag_bits & 0x41 and entry.compress_type in METHODS
+                need(
+                    is_file and is_plain, f"{entry.orig_filename} is a link, encrypted, or neither stored nor deflated"
+                )
+                yield entry.orig_filename, entry.file_size
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """The bytes of one of the three; raises NoBundleError."""
+    def chunks(self, name: str, most: int) -> Iterator[bytes]:
+        """The first `most` bytes of one of the three."""
         try:
             with _File(self._path / name if self._is_folder else self._path) as file, ExitStack() as stack:
                 archive = None if self._is_folder else stack.enter_context(zipfile.ZipFile(file))
-                stream = file if archive is None else stack.enter_context(archive.open(name))
-                while chunk := stream.read(READ_BYTES):
+                stream = stack.enter_context(archive.open(name)) if archive else file
+                while chunk := stream.read(min(READ_BYTES, most)):
+                    most -= len(chunk)
                     yield chunk
-        except _UNREADABLE as error:
-            raise NoBundleError(f"{name} cannot be read: {error}") from error
+        except Exception as error:
+            raise RefusedError(f"{name} cannot be read: {error}") from error
 
     def read(self, name: str) -> bytes:
-        """One of the two small files; raises NoBundleError."""
-        data = bytearray()
-        for chunk in self.chunks(name):
-            data += chunk
-            if len(data) > SIZES_MAX[name]:
-                raise NoBundleError(f"{name} has more than {SIZES_MAX[name]:,} bytes")
-        return bytes(data)
+        """One of the two small files."""
+        return b"".join(self.chunks(name, SIZES_MAX[name]))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from hashlib import sha256
 
-from tallystick_verify.canonical import RefusedError
+from tallystick_verify.canonical import need
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -23,43 +23,41 @@ class Fold:
     def __init__(self, hashes: Iterable[bytes], *, cuts: Iterable[int], watched: Iterable[int]) -> None:
         self.size, self._stack, self._hashes = 0, list[bytes](), iter(hashes)
         self._cuts, self._watched = sorted(cuts), frozenset(watched)
-        self.roots: dict[int, bytes] = {0: sha256().digest()}
-
-    def append(self, root: bytes, height: int = 0) -> None:
-        """A perfect subtree of 2^height leaves; a leaf is one of height 0."""
-        size, stack = self.size, self._stack
-        self.size = size + (1 << height)
-        while size >> height & 1:
-            root = sha256(b"\x01" + stack.pop() + root).digest()
-            height += 1
-        stack.append(root)
-        if self.size in self._watched:
-            self.roots[self.size] = self.root()
+        self.roots, self._fault = {0: sha256().digest()}, ""
 
     def place(self, position: int, record: bytes) -> None:
-        """A record at its position, behind hashes for the gap before it; raises RefusedError."""
-        if position != self.size:
-            self.cover(position)
-        self.append(sha256(b"\x00" + record).digest())
-
-    def cover(self, end: int) -> None:
-        """The gap up to `end`, each piece of it by the largest subtrees that fit; raises RefusedError."""
-        while self.size < end:
-            edge = min([end, *(cut for cut in self._cuts if cut > self.size)])
-            height = min((edge - self.size).bit_length(), (self.size & -self.size).bit_length()) - 1
-            root = next(self._hashes, None)
-            if root is None:
-                raise RefusedError(f"there is no hash for the subtree of {1 << height:,} records at {self.size:,}")
-            self.append(root, height)
+        """A record at its position, behind hashes for the gap before it."""
+        self._cover(position)
+        self._append(leaf_hash(record), 0)
 
     def finish(self, end: int) -> bytes:
         """The root of the tree of size `end`, every hash used; raises RefusedError."""
-        self.cover(end)
-        if next(self._hashes, None) is not None:
-            raise RefusedError("there are more hashes than the tree needs")
-        return self.root()
+        self._cover(end)
+        need(not self._fault, self._fault)
+        need(next(self._hashes, None) is None, "there are more hashes than the tree needs")
+        return self._root()
 
-    def root(self) -> bytes:
+    def _append(self, root: bytes, height: int) -> None:
+        """A perfect subtree of 2^height leaves."""
+        size, self.size = self.size, self.size + (1 << height)
+        while size >> height & 1:
+            root = node_hash(self._stack.pop(), root)
+            height += 1
+        self._stack.append(root)
+        if self.size in self._watched:
+            self.roots[self.size] = self._root()
+
+    def _cover(self, end: int) -> None:
+        """The gap up to `end`, each piece of it by the largest subtrees that fit."""
+        while self.size < end:
+            edge = min([end, *(cut for cut in self._cuts if cut > self.size)])
+            height = min((edge - self.size).bit_length(), (self.size & -self.size).bit_length()) - 1
+            root = next(self._hashes, b"")
+            if not root and not self._fault:
+                self._fault = f"there is no hash for the subtree of {1 << height:,} records at {self.size:,}"
+            self._append(root, height)
+
+    def _root(self) -> bytes:
         root = self._stack[-1]
         for left in self._stack[-2::-1]:
             root = node_hash(left, root)
@@ -68,8 +66,7 @@ class Fold:
 
 def root_of_path(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     """The root to which an inclusion path leads (RFC 9162 2.1.3); raises RefusedError if the tree has no such path."""
-    if index >= size or (size == 1) != (not path):
-        raise RefusedError("the path is not one of that index and tree")
+    need(index < size and (size == 1) == (not path), "the path is not one of that index and tree")
     if size == 1:
         return leaf
     left = 1 << (size - 1).bit_length() - 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tallystick.core import timestamp
-from tallystick.evidence.assessment import Assessment
-from tallystick.evidence.period import Period, day, shown
+from tallystick.evidence.controls.assessment import Assessment
+from tallystick.evidence.controls.period import Period, day, shown
 from tallystick.evidence.report.blocks import Cell, Heading, Node, Paragraph, Source, Table, Words, visible
 from tallystick.evidence.report.view import Assessed
 from tallystick.read.query import Query

@@ -16,7 +16,7 @@ from typing import Any, Final
 from tallystick.core.moment import Moment
 from tallystick.core.strict import parse_decimal
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.plain_yaml import Members, as_days, parse_yaml
+from tallystick.evidence.controls.plain_yaml import Members, as_days, parse_yaml
 from tallystick.evidence.report import placeholders
 
 DOCUMENT_BYTES_MAX: Final = 262_144

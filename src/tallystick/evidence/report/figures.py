@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError
-from tallystick.evidence.assessment import Progress
-from tallystick.evidence.period import When, shown
+from tallystick.evidence.controls.assessment import Progress
+from tallystick.evidence.controls.period import When, shown
 from tallystick.evidence.report.assessed import details, gaps, overview
 from tallystick.evidence.report.blocks import Cell, Chart, Counted, Entry, Node, Table, Timeline, visible
 from tallystick.evidence.report.telling import HEADS, actor_of, change_of, column_reader, details_of

@@ -8,9 +8,9 @@ from typing import Final
 
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.errors import RejectedError
-from tallystick.evidence.assessment import Assessor, Progress
-from tallystick.evidence.controls import Catalogue
-from tallystick.evidence.period import Period, shown
+from tallystick.evidence.controls.assessment import Assessor, Progress
+from tallystick.evidence.controls.catalogue import Catalogue
+from tallystick.evidence.controls.period import Period, shown
 from tallystick.evidence.report.blocks import (
     Chart,
     Code,

@@ -10,7 +10,7 @@ from tallystick.core.record import Record
 from tallystick.core.system import SYSTEM_ENTITY
 from tallystick.core.upcast import ABSENT
 from tallystick.errors import RejectedError
-from tallystick.evidence.period import shown
+from tallystick.evidence.controls.period import shown
 from tallystick.evidence.report.blocks import visible
 from tallystick.read.bucketed import moment_of
 

@@ -18,9 +18,9 @@ from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from tallystick.errors import RejectedError, TallystickError
-from tallystick.evidence.assessment import Assessment, Gap, Seen
-from tallystick.evidence.controls import Control, Selector
-from tallystick.evidence.period import Window
+from tallystick.evidence.controls.assessment import Assessment, Gap, Seen
+from tallystick.evidence.controls.catalogue import Control, Selector
+from tallystick.evidence.controls.period import Window
 from tallystick.evidence.report.blocks import Counted
 from tallystick.evidence.report.figures import block_of
 from tallystick.evidence.report.placeholders import Placeholders

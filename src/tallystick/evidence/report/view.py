@@ -20,9 +20,9 @@ from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.moment import Moment
 from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.assessment import Assessment, Assessor
-from tallystick.evidence.controls import Catalogue
-from tallystick.evidence.period import Period, When, Window
+from tallystick.evidence.controls.assessment import Assessment, Assessor
+from tallystick.evidence.controls.catalogue import Catalogue
+from tallystick.evidence.controls.period import Period, When, Window
 from tallystick.evidence.report.blocks import Counted, Source
 from tallystick.ledger import Ledger
 from tallystick.read.as_of import AsOf, ClockName
@@ -237,7 +237,9 @@ class View:
         elif terms:
             raise RejectedError("both terms and a selector are given", place=selector[:60], cure="give one of them")
         elif selector not in self._selectors:
-            raise NotFoundError(f"there is no selector {selector[:60]!r}: see catalogue/selectors.yaml")
+            raise NotFoundError(
+                f"there is no selector {selector[:60]!r}: see evidence/controls/frameworks/selectors.yaml"
+            )
         else:
             asked = self._selectors[selector].joined
         window = Window(

@@ -1,0 +1,1 @@
+"""Evidence bundles: made from a ledger, and verified without it."""

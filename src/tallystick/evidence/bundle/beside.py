@@ -1,0 +1,90 @@
+"""What has to stand beside the records of a bundle, so that it can be checked by itself (SPEC 10.4).
+
+The genesis, every change of keys, the opening and the close of each epoch, and the prune that says what is absent: they
+are found by the index, and read from the log. If the index lied, the bundle would not verify.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from tallystick.core.custody import RECORDS_PRUNED
+from tallystick.core.pruned import Absent, RecordsPruned
+from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
+from tallystick.core.system import EpochClosed, EpochOpened
+from tallystick.errors import RejectedError, TamperError
+from tallystick.evidence.verification.ranges import Ranges
+from tallystick.limits import BUNDLE_RECORDS_MAX
+from tallystick.read.query import Query
+from tallystick.read.search import Search
+from tallystick.store.contract import Store
+from tallystick.store.reading import absent_ranges, read_record
+
+
+class Beside:
+    """Answers for the first `size` records of a ledger."""
+
+    def __init__(self, store: Store, search: Search, *, size: int) -> None:
+        self._store: Final = store
+        self._search: Final = search
+        self._size: Final = size
+
+    def absent(self, first: int, end: int) -> tuple[Ranges, int | None]:
+        """What no record is at, as the newest prune that fits says, and where that prune is.
+
+        Nothing, when all of [first, end) is there. Raises `TamperError` when no prune speaks for what is absent.
+        """
+        below = self._store.pruned_below()
+        if below <= first:
+            return Ranges(), None
+        every = Ranges()
+        every.extend(absent_ranges(self._store, 0, below))
+        if not any(True for _ in every.within(first, end)):
+            return Ranges(), None
+        for position in self._positions(RECORDS_PRUNED, newest_first=True):
+            pruned = RecordsPruned.of(read_record(self._store, position))
+            if pruned.end <= below and Absent.over(every.within(0, pruned.end)) == pruned.absent:
+                return every, position
+        raise TamperError("records are absent for which no prune speaks, and nothing is exported: run a verification")
+
+    def of(self, taken: Sequence[int], prune: int | None) -> tuple[list[int], list[Record]]:
+        """The epochs of the records at these positions, and what stands beside them, the genesis too, in order."""
+        opened, closed = self._epochs()
+        epochs = [
+            epoch for epoch, at in sorted(opened.items()) if _any_within(taken, at, closed.get(epoch, self._size))
+        ]
+        if not epochs:  # the genesis alone stands before the opening of epoch 0
+            epochs = [0]
+        wanted = {0, *self._positions(KEY_ROTATED)}
+        for epoch in epochs:
+            wanted |= {opened[epoch], closed[epoch]}
+        if prune is not None:
+            wanted.add(prune)
+        inside = taken if isinstance(taken, range) else frozenset(taken)
+        beside = sorted(position for position in wanted if position not in inside)
+        if len(beside) > BUNDLE_RECORDS_MAX:
+            raise RejectedError("the records are of too many epochs", cure="export a smaller range")
+        return epochs, [read_record(self._store, position) for position in beside]
+
+    def _epochs(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Where epochs were opened, and closed."""
+        opened, closed = {}, {}
+        for position in self._positions(EPOCH_OPENED, EPOCH_CLOSED):
+            record = read_record(self._store, position)
+            if record.event_type == EPOCH_OPENED:
+                opened[EpochOpened.of(record).epoch] = position
+            else:
+                closed[EpochClosed.of(record).epoch] = position
+        return opened, closed
+
+    def _positions(self, *event_types: str, newest_first: bool = False) -> Iterator[int]:
+        found = self._search.scan(Query(event_types=event_types), end=self._size, newest_first=newest_first)
+        return (record.position for record in found)
+
+
+def _any_within(taken: Sequence[int], first: int, last: int) -> bool:
+    """Whether one of these positions, which ascend, is from the first to the last."""
+    at = bisect_left(taken, first)
+    return at < len(taken) and taken[at] <= last

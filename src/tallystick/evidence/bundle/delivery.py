@@ -1,0 +1,165 @@
+"""Where an export goes: a folder of its own, or one zip, and beside it views for people; all of it, or nothing.
+
+Everything is written into a hidden folder beside the target, reaches the disk, and takes the target's name at the
+end. What a crash leaves is that hidden folder, which nothing looks at. No file that was there before is ever
+replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tallystick.core.canonical import encode
+from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
+from tallystick.core.sshsig import VIEWS_NAMESPACE, sign_file
+from tallystick.errors import ConflictError, RejectedError, StoreError
+from tallystick.evidence.bundle.views import VIEWS, View
+
+VIEWS_FORMAT: Final = "tallystick-views/1"
+_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the same records make the same zip
+
+
+class Delivery:
+    """One export on its way. A context manager: what was not handed over when it is left is removed."""
+
+    def __init__(self, target: str | os.PathLike[str], *, as_zip: bool = False, views: Sequence[str] = ()) -> None:
+        self.target: Final = Path(target)
+        self.views_target: Final = self.target.with_name(f"{self.target.name}.views") if views else None
+        self._as_zip: Final = as_zip
+        for name in views:
+            if name not in VIEWS:
+                raise RejectedError(f"there is no view {name!r}", place="views", cure=f"use {', '.join(VIEWS)}")
+        self._wanted: Final = tuple(dict.fromkeys(views))
+        self._views: list[View] = []
+
+    def __enter__(self) -> Delivery:
+        self._check_free()
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            prefix = f".{self.target.name}-"
+            self._scratch: Path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.target.parent))
+            (self._scratch / "bundle").mkdir()
+            (self._scratch / "views").mkdir()
+            self._views = [VIEWS[name](self._scratch / "views" / f"events.{name}") for name in self._wanted]
+        except OSError as error:
+            raise StoreError(f"could not write beside {self.target}: {error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for view in self._views:
+            view.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @contextmanager
+    def open_events(self) -> Iterator[IO[bytes]]:
+        """The file of records, to be written once."""
+        with _told(self.target), (self._scratch / "bundle" / EVENTS_FILE).open("wb", buffering=1 << 20) as file:
+            yield file
+            _sync(file)
+
+    def view(self, lines: Sequence[bytes]) -> None:
+        """The next records, for the views."""
+        for view in self._views:
+            view.add(lines)
+
+    def write(self, name: str, data: bytes) -> None:
+        """One of the small files."""
+        self._write(self._scratch / "bundle" / name, data)
+
+    def finish(self, manifest: bytes, key: Ed25519PrivateKey) -> None:
+        """All was written: make ready what will be handed over, so that only names are left to give."""
+        if self._views:
+            self._finish_views(manifest, key)
+        if self._as_zip:
+            with _told(self.target):
+                self._zip()
+
+    def hand_over(self) -> None:
+        """Give everything its name. The bundle comes last: when it is there, all of it is."""
+        with _told(self.target):
+            self._check_free()
+            if self.views_target is not None:
+                (self._scratch / "views").rename(self.views_target)
+            (self._scratch / ("bundle.zip" if self._as_zip else "bundle")).rename(self.target)
+            _sync_folder(self.target.parent)
+
+    def _check_free(self) -> None:
+        """Raises `ConflictError` for a file that is there, or a folder with something in it."""
+        for target, is_folder in ((self.target, not self._as_zip), (self.views_target, True)):
+            if target is None or not (target.exists() or target.is_symlink()):
+                continue
+            if not (is_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+                raise ConflictError(f"{target} is there already, and evidence is never replaced: name another place")
+
+    def _finish_views(self, manifest: bytes, key: Ed25519PrivateKey) -> None:
+        """Sign a manifest of the views' own that names the bundle (SPEC 10.7)."""
+        files = []
+        with _told(self.target):
+            for view in self._views:
+                view.finish()
+                with view.path.open("rb") as file:
+                    digest = _digest(file)
+                files.append({"bytes": view.path.stat().st_size, "file": view.path.name, "sha256": digest})
+        document = {"bundle_sha256": sha256(manifest).hexdigest(), "files": files, "format": VIEWS_FORMAT}
+        data = encode(document)
+        self._write(self._scratch / "views" / MANIFEST_FILE, data)
+        self._write(self._scratch / "views" / SEAL_FILE, sign_file(data, key, namespace=VIEWS_NAMESPACE))
+
+    def _zip(self) -> None:
+        with (self._scratch / "bundle.zip").open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name in BUNDLE_FILES:
+                    info = zipfile.ZipInfo(name, _ZIP_TIME)
+                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                    source = self._scratch / "bundle" / name
+                    with source.open("rb") as data, archive.open(info, "w", force_zip64=True) as entry:
+                        shutil.copyfileobj(data, entry, 1 << 20)
+            _sync(file)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with _told(self.target), path.open("wb") as file:
+            file.write(data)
+            _sync(file)
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """A failing disk as our own error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"could not write {target}: {error.strerror or error}") from error
+
+
+def _digest(file: IO[bytes]) -> str:
+    hasher = sha256()
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Controls of frameworks, and what of the ledger is evidence for them."""

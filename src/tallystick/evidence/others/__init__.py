@@ -1,0 +1,1 @@
+"""What others vouch for: witnesses and timestamp authorities; and being a witness of theirs."""

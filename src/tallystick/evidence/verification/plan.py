@@ -1,0 +1,62 @@
+"""What a verification is going to look at: one head, and the ranges to scan below it.
+
+Decided before anything is read, and bounded by what is there: a head may claim whatever it likes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tallystick.config import Location
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.merkle import TILE_WIDTH
+from tallystick.core.note import Note
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.evidence.verification.scan import RANGE_RECORDS, Task
+from tallystick.store.contract import Head, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to scan, and where."""
+
+    head: Head
+    """The one that is verified; what is published later is not."""
+    tasks: list[Task]
+    lost: range
+    """Published positions past the last record there is."""
+    location: Location | None
+    processes: int
+
+    @classmethod
+    def of(cls, store: Store, *, location: Location | None, first: int, end: int | None, processes: int | None) -> Plan:
+        try:
+            head = store.head()
+        except StoreError as error:
+            raise TamperError(f"the ledger cannot be read, it is damaged or not a ledger: {error}") from error
+        if head is None:
+            raise NotFoundError("there is no ledger here")
+        last = store.last_position()
+        if last is None:
+            raise TamperError(f"the ledger has a head that says {head.size} records, and no record")
+        # A head may claim any size; what is not there is one finding, and no work.
+        size = min(head.size, last + 1)
+        end = size if end is None else min(end, size)
+        if not 0 <= first < end:
+            raise RejectedError(f"there are no positions {first} to {end} in a ledger of {size}")
+        first -= first % TILE_WIDTH
+        end = min(size, end + -end % TILE_WIDTH)
+        tasks = [Task(at, min(at + RANGE_RECORDS, end)) for at in range(first, end, RANGE_RECORDS)]
+        # A process takes longer to start than one range takes to scan.
+        useful = min(processes or os.cpu_count() or 1, len(tasks))
+        return cls(head, tasks, range(size, head.size), location, useful if location and location.folder else 1)
+
+    def covers(self, size: int) -> bool:
+        """Whether the first `size` records are scanned, as far as they are there."""
+        return self.tasks[0].first == 0 and self.tasks[-1].end >= min(size, self.lost.start)
+
+
+def size_named(note: bytes) -> int:
+    """The size that a checkpoint names, before anything vouches for it. `RejectedError` if it is none."""
+    return Checkpoint.parse(Note.parse(note).text).size
