@@ -9,14 +9,14 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from tallystick_verify import verify_bundle
+from tallystick_verify import verify_bundle, verify_pair
 from tallystick_verify.report import STEPS
 
 from tests.verifier import cases, maker
@@ -40,6 +40,11 @@ JUDGE: Final = """async ({files, trust, known, now}) => {
     const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
     const given = Object.entries(files).map(([name, data]) => new File([bytes(data)], name));
     return await window.tallystickVerify.verifyBundle(given, bytes(trust), known === null ? null : bytes(known), now);
+}"""
+JUDGE_TWO: Final = """async ({bundles, trust, known, now}) => {
+    const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+    const given = bundles.map((files) => Object.entries(files).map(([name, data]) => new File([bytes(data)], name)));
+    return await window.tallystickVerify.verifyBundles(given, bytes(trust), known === null ? null : bytes(known), now);
 }"""
 SMALL: Final = """async ({name, parts}) => {
     const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
@@ -97,6 +102,16 @@ def judged(
     return report
 
 
+def judged_together(
+    page: Page, bundles: Iterable[Mapping[str, bytes]], *, trust: bytes, now: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The findings of two bundles, and where they fork."""
+    encoded = [{name: b64(data) for name, data in files.items()} for files in bundles]
+    given = {"bundles": encoded, "trust": b64(trust), "known": None, "now": now}
+    said = page.evaluate(JUDGE_TWO, given)
+    return [finding for report in said["reports"] for finding in report["findings"]], said["forks"]
+
+
 def small(page: Page, name: str, *parts: bytes) -> list[dict[str, Any]]:
     findings: list[dict[str, Any]] = page.evaluate(SMALL, {"name": name, "parts": [b64(part) for part in parts]})
     return findings
@@ -124,6 +139,18 @@ def test_each_made_bundle_is_judged_as_the_verifier_does(page: Page, case: Case,
     assert steps == [(number, name, outcome) for number, name, outcome, _ in twin.steps]
 
 
+@pytest.mark.parametrize("case", [case for case in cases.EVERY if case.second], ids=lambda case: case.name)
+def test_two_made_bundles_are_held_together_as_the_verifier_does(page: Page, case: Case, tmp_path: Path) -> None:
+    assert case.second is not None
+    paths = maker.write(tmp_path / "one", case.files), maker.write(tmp_path / "two", case.second)
+    one, two, twin = verify_pair(paths, trust=case.trust, now=datetime.fromisoformat(case.now))
+
+    findings, forks = judged_together(page, (case.files, case.second), trust=case.trust, now=case.now)
+
+    assert found_in(findings) == found_in([finding._asdict() for finding in (*one.findings, *two.findings)])
+    assert forks == [finding._asdict() for finding in twin]
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 @pytest.mark.parametrize("name", ["complete", "a-value", "far-too-long", "manifest-bytes-deep"])
 def test_a_zip_is_judged_as_its_files_are(page: Page, name: str, method: int) -> None:
@@ -136,9 +163,7 @@ def test_a_zip_is_judged_as_its_files_are(page: Page, name: str, method: int) ->
 
 def vectors() -> list[Path]:
     return sorted(
-        path.parent
-        for path in VECTORS.glob("*/*/case.json")
-        if not (path.parent / "second").exists() and not path.parent.name.endswith(("files-link",))
+        path.parent for path in VECTORS.glob("*/*/case.json") if not path.parent.name.endswith(("files-link",))
     )
 
 
@@ -155,6 +180,11 @@ def test_each_golden_vector_is_judged_as_it_must_be(page: Page, folder: Path) ->
         paths = [folder / "bundle.zip"] if zipped else list((folder / "bundle").iterdir())
         known = read("known.checkpoint") if (folder / "known.checkpoint").exists() else None
         files = {path.name: path.read_bytes() for path in paths}
+        if (folder / "second").exists():
+            second = {path.name: path.read_bytes() for path in (folder / "second").iterdir()}
+            findings, forks = judged_together(page, (files, second), trust=read("trust.policy"), now=case["now"])
+            assert found_in([*findings, *forks]) == expected
+            return
         findings = judged(page, files, trust=read("trust.policy"), known=known, now=case["now"])["findings"]
     elif case["kind"] == "record":
         findings = small(page, "judgeRecord", read("record"))
@@ -273,6 +303,28 @@ def test_what_is_missing_is_said(fresh: Page, tmp_path: Path) -> None:
     fresh.click("#go")
     fresh.locator("#problem", has_text="line 1 of the trust file").wait_for()
     assert not fresh.locator("#result").is_visible()
+
+
+def test_two_bundles_are_dropped_and_their_fork_is_shown(fresh: Page, tmp_path: Path) -> None:
+    for name, other in (("one", None), ("two", 4)):
+        made = cases.ledger() if other is None else cases.ledger(other=other)
+        maker.write(tmp_path / name, made.bundle(0, 14).files())
+    fresh.fill("#trust-text", maker.TRUST.decode())
+    fresh.set_input_files("#bundle", sorted((tmp_path / "one").iterdir()))
+    fresh.set_input_files("#second", sorted((tmp_path / "one").iterdir()))
+    fresh.click("#go")
+    fresh.locator("#verdict.holds").wait_for()
+    assert fresh.locator("#verdict").inner_text() == "Pass\nThe two bundles are of one history."
+    assert fresh.locator("li.step").count() == 40
+
+    fresh.set_input_files("#second", sorted((tmp_path / "two").iterdir()))
+    fresh.click("#go")
+    fresh.locator("#verdict.not").wait_for()
+
+    shown = fresh.locator("#forks").inner_text()
+    assert "fork: at size 18 one has another root than the checkpoint of the other" in shown
+    assert "fork, position 4: two different records, with the leaf hashes " in shown
+    assert "fork: two different records at 10 positions" in shown
 
 
 def test_text_that_would_do_something_is_shown_and_does_nothing(fresh: Page) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +53,7 @@ def _forks(one: Verification, two: Verification) -> Iterator[Finding]:
         if passed.get(end.size, end.root) != end.root:
             yield Finding(0, "fork", f"at size {end.size:,} one has another root than the checkpoint of the other")
     position, digest, forks = -1, b"", 0
-    for place, leaf in merge(one.placed(), two.placed()):
+    for place, leaf in merge(one.placed(), two.placed(), key=itemgetter(0)):
         if place == position and leaf != digest:
             forks += 1
             if forks == 1:
