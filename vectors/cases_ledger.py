@@ -16,6 +16,7 @@ from tallystick.core.custody import RECORDS_PRUNED, RETENTION_SET
 from tallystick.core.keys import epoch_key
 from tallystick.core.pruned import Absent, RecordsPruned, frontier_at
 from tallystick.core.record import EPOCH_CLOSED, KEY_ROTATED
+from tallystick.core.strict import render_base64
 from tallystick.core.system import EpochClosed, KeyRotated, system_members
 from tests.evidence.forge import GENESIS, KEYS, NOON, Insider, fixed_key
 from vectors.case import Case, Expected
@@ -30,6 +31,7 @@ def cases() -> Iterator[Case]:
     yield from _epochs()
     yield from _times()
     yield from _streams()
+    yield from _own()
     yield from _keys()
     yield from _geneses()
     yield from _sizes()
@@ -159,6 +161,17 @@ def _streams() -> Iterator[Case]:
     )
 
 
+def _own() -> Iterator[Case]:
+    """Records that only the ledger itself may write."""
+    mallory: dict[str, Any] = {"actor": {"id": "mallory", "type": "system"}}
+    for at, name, says, found in (
+        (7, "close", "the close of epoch 0 is by somebody else", (("epoch", None),)),
+        (13, "rotation", "the change of keys is by somebody else", (("key-rotation", None), ("checkpoint", None))),
+    ):
+        lines = chained_anew([*LINES[:at], signed_anew(LINES[at], **mallory), *LINES[at + 1 :]], at + 1)
+        yield _case(f"{name}-by-another", "5.5", says, bundle(lines, first=0, end=16), *found)
+
+
 def _keys() -> Iterator[Case]:
     """Keys that were changed without leave. The checkpoint then is not by the key in force, either."""
     found = (("key-rotation", None), ("checkpoint", None))
@@ -262,7 +275,7 @@ def _sizes() -> Iterator[Case]:
     yield _case("numbers", "2.1", "numbers and names that are easily written otherwise", _whole(insider))
 
 
-def _pruned(*, absent: Absent | None = None, end: int = 4) -> Insider:
+def _pruned(*, absent: Absent | None = None, end: int = 4, say: dict[str, Any] | None = None) -> Insider:
     """The ledger of `_short`, then a policy and a prune of positions 2 and 3, in an epoch of its own."""
     insider = _short()
     insider.open(1)
@@ -283,7 +296,7 @@ def _pruned(*, absent: Absent | None = None, end: int = 4) -> Insider:
         absent=absent or Absent.over([(2, 4)]),
         moment=insider.moment,
     )
-    content = system_members(RECORDS_PRUNED, pruned.payload(), event_id="prune")
+    content = system_members(RECORDS_PRUNED, pruned.payload() | (say or {}), event_id="prune")
     insider.put({**content, "occurred_at": timestamp.render(pruned.moment)})
     insider.close()
     return insider
@@ -312,5 +325,22 @@ def _prunes() -> Iterator[Case]:
     made.lines.insert(2, insider.lines[2])
     says = "a record stands where it is said to be absent"
     yield case("pruned-and-there", "11 (6)", says, made.stated(), ("misplaced", 3))
+    root, before = render_base64(bytes(32)), insider.lines[:8]
+    for name, says, say in (
+        ("first", "the prune begins where it ends", {"first": 4}),
+        ("count", "the prune took more than is absent", {"count": 3}),
+        ("end", "the prune ends past itself", {"end": 100, "frontier_at_end": [root] * 3}),
+        ("frontier", "the prune has roots of another tree", {"frontier_at_end": []}),
+        ("policy", "the prune names itself as its policy", {"policy_position": 8}),
+        ("no-checkpoint", "the prune has no checkpoint", {"checkpoint_at_prune": ""}),
+        ("checkpoint-early", "its checkpoint is below its end", {"checkpoint_at_prune": signed(before, 3).decode()}),
+        ("checkpoint-late", "its checkpoint is past it", {"checkpoint_at_prune": signed(insider.lines, 9).decode()}),
+        (
+            *("checkpoint-stranger", "its checkpoint is signed by a stranger"),
+            {"checkpoint_at_prune": signed(before, key=fixed_key(9)).decode()},
+        ),
+    ):
+        made = _whole(_pruned(say=say), gone=[(2, 4)], **later)
+        yield case(f"pruned-{name}", "11 (16)", says, made, ("prune", None))
     made = _whole(_pruned(absent=Absent.over([(3, 5)])), gone=[(3, 5)], **later)
     yield case("pruned-past-its-end", "11 (16)", "the prune ends before what is absent does", made, ("prune", None))

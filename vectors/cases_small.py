@@ -7,11 +7,11 @@ from typing import Final
 
 from tallystick.core.canonical import decode, encode
 from tallystick.core.merkle import inclusion_path
-from tallystick.core.note import Note
+from tallystick.core.note import Note, Signer, sign_note
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
 from tallystick.core.strict import render_base64
-from tests.evidence.forge import KEYS, fixed_key
+from tests.evidence.forge import KEYS, ORIGIN, fixed_key
 from vectors.case import SmallCase
 from vectors.cases_lines import cases as line_cases
 from vectors.scene import Hashes, changed, ledger, signed, vkey
@@ -89,10 +89,14 @@ def _checkpoints() -> Iterator[SmallCase]:
         ("no-newline", "no newline at the end", plain[:-1]),
         ("crlf", "lines end in CR LF", plain.replace("\n", "\r\n")),
         ("hyphen", "a hyphen for the dash", plain.replace("\u2014", "-")),
+        ("key-id-alone", "a signature line without a signature", f"{plain}\u2014 example.org/else AAAAAA==\n"),
         ("unsigned", "no signature line", plain.partition("\n\n")[0] + "\n\n"),
         ("empty", "nothing", ""),
     ):
         yield SmallCase("checkpoint", name, "7.2", says, {"checkpoint": raw.encode()}, ("checkpoint",))
+    short = sign_note(text.replace(root, render_base64(bytes(31))), Signer(ORIGIN, KEYS.checkpoint)).render()
+    says = "a root of 31 bytes, signed"
+    yield SmallCase("checkpoint", "root-short", "7.2", says, {"checkpoint": short}, ("checkpoint",))
     stranger = signed(LINES, 8, key=fixed_key(9))
     yield SmallCase("checkpoint", "stranger", "7.2", "signed by a stranger", {"checkpoint": stranger}, ("checkpoint",))
 

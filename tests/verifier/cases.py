@@ -67,7 +67,7 @@ def pruned(*, say: dict[str, Any] | None = None, **members: Any) -> tuple[Ledger
         "first": 3,
         "first_hash": "00" * 32,
         "last_hash": "00" * 32,
-        "frontier_at_end": [],
+        "frontier_at_end": [maker.b64(bytes(32))] * 2,
         "holds_checked": [],
         "policy_position": 2,
         **(say or {}),
@@ -258,6 +258,10 @@ def _bad_lengths() -> Iterator[Case]:
     bundle.lines[0], bundle.lines[1] = bundle.lines[1], bundle.lines[0]
     files = bundle.files(tell=True)
     yield Case("filtered-out-of-order", files, frozenset({("chain", 1), ("misplaced", 2)}))
+    bundle = ledger().bundle(0, 14, keep=lambda at: at in (1, 2, 4, 6))
+    bundle.lines[2] = bundle.lines[0]
+    files = bundle.files(tell=True)
+    yield Case("filtered-an-opening-again", files, frozenset({("misplaced", 3), ("time", 3)}))
     bundle = ledger().bundle(0, 14, keep=lambda at: at in (3, 9))
     bundle.lines[0] = maker.changed(bundle.lines[0], position=8)
     files = bundle.files(tell=True)
@@ -393,6 +397,8 @@ def bad_ledgers() -> Iterator[Case]:
     yield Case("known-is-none", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=b"x")
     stranger = maker.note(made.text(9), private=maker.STRANGER)
     yield Case("known-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=stranger)
+    stranger = maker.note(made.text(18), private=maker.STRANGER)
+    yield Case("known-end-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=stranger)
     other = maker.note(made.text(9).replace("made", "mode", 1), "audit.example/mode")
     yield Case("known-of-another-origin", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=other)
     yield Case(
@@ -522,6 +528,8 @@ def _bad_genesis(made: Ledger) -> Iterator[Case]:
                 made.lines[0], payload={**payload, "checkpoint_key": maker.vkey(maker.ORIGIN, 4, maker.CHECKPOINT)}
             ),
         ),
+        ("actor", maker.changed(made.lines[0], actor={"id": "mallory"})),
+        ("entity", maker.changed(made.lines[0], entity_id="tallystick")),
         ("records", maker.changed(made.lines[0], payload={**payload, "epoch": {"records_max": 0, "seconds_max": 1}})),
     ):
         bundle = made.bundle(3, 7)
@@ -648,6 +656,8 @@ def _bad_rotations() -> Iterator[Case]:
 
 
 def _bad_prunes() -> Iterator[Case]:
+    at_prune, _ = pruned()
+    stranger = maker.note(at_prune.text(8), private=maker.STRANGER)
     found = frozenset({("prune", None)})
     for name, say, members in (
         ("end", {"end": 4}, {}),
@@ -657,6 +667,18 @@ def _bad_prunes() -> Iterator[Case]:
         ("holds-text", {"holds_checked": ["x"]}, {}),
         ("holds-null", {"holds_checked": None}, {}),
         ("frontier", {"frontier_at_end": ["x"]}, {}),
+        ("first", {"first": 0}, {}),
+        ("first-at-its-end", {"first": 6}, {}),
+        ("count-of-more-than-is-absent", {"count": 3}, {}),
+        ("count-of-more-than-it-spans", {"count": 2, "first": 5}, {}),
+        ("end-past-itself", {"end": 10}, {}),
+        ("policy-none", {"policy_position": 0}, {}),
+        ("policy-itself", {"policy_position": 9}, {}),
+        ("frontier-short", {"frontier_at_end": [maker.b64(bytes(32))]}, {}),
+        ("checkpoint-none", {"checkpoint_at_prune": ""}, {}),
+        ("checkpoint-below-its-end", {"checkpoint_at_prune": at_prune.checkpoint(5).decode()}, {}),
+        ("checkpoint-past-itself", {"checkpoint_at_prune": at_prune.checkpoint(10).decode()}, {}),
+        ("checkpoint-of-a-stranger", {"checkpoint_at_prune": stranger.decode()}, {}),
         ("type", {}, {"event_type": "tallystick.records.prunes"}),
         ("moment", {}, {"occurred_at": None}),
         ("moment-form", {}, {"occurred_at": "2026-03-03T00:00:00Z"}),

@@ -52,7 +52,9 @@ def test_a_filtered_and_a_pruned_bundle_say_what_they_do_not_prove(
     assert main([bundle(tmp_path / "f", keep=lambda at: at == 3), "--trust", trust, *NOW]) == 0
     assert "Of what is not here, this says nothing." in capsys.readouterr().out
     assert main([pruned, "--trust", trust, *NOW]) == 0
-    assert "is there but for [3, 6) lawfully pruned, as it was sealed" in capsys.readouterr().out
+    assert (
+        "is there, as it was sealed, but for 2 records that were pruned, as position 9 says." in capsys.readouterr().out
+    )
 
 
 def test_findings_are_shown_under_their_step_with_line_and_position(
@@ -93,6 +95,7 @@ def test_two_bundles_are_held_together(tmp_path: Path, trust: str, capsys: pytes
     shown = capsys.readouterr().out
     assert "    fork, position 4: two different records, with the leaf hashes " in shown
     assert "    fork: two different records at 10 positions" in shown
+    assert shown.count("fork, position ") == 1
     assert main([bundle(tmp_path / "a"), fork, "--trust", trust, "--json", *NOW]) == 1
     assert {finding["kind"] for finding in json.loads(capsys.readouterr().out)["findings"]} == {"fork"}
 
@@ -143,6 +146,18 @@ def test_a_proof_is_verified_with_its_record(tmp_path: Path, trust: str, capsys:
     assert "    misplaced: " in capsys.readouterr().out
     assert main([*proof, str(tmp_path / "other"), "--trust", trust, "--json"]) == 1
     assert [finding["kind"] for finding in json.loads(capsys.readouterr().out)["findings"]] == ["misplaced", "root"]
+
+
+def test_what_is_told_is_counted_in_words(tmp_path: Path, trust: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bundle(tmp_path / "b", timestamps=[b"\x30\x00", b"\x30\x01"])
+    assert main([path, "--trust", trust, *NOW]) == 0
+    shown = capsys.readouterr().out
+    assert "2 timestamps: README says how openssl checks them" in shown
+    assert "as it was sealed. Timestamps are told of, and not judged." in shown
+
+    (Path(path) / "manifest.json").write_bytes(b"{}")
+    assert main([path, "--trust", trust, *NOW]) == 1
+    assert "FAIL: 1 finding. Nothing" in capsys.readouterr().out
 
 
 def test_no_byte_of_a_bundle_reaches_the_terminal_unescaped(

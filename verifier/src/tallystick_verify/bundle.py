@@ -8,6 +8,7 @@ from base64 import b64encode
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b, sha256
 from heapq import merge
@@ -82,8 +83,9 @@ class Verification(Report):
         self._epochs()
         self._whole()
         self._history()
-        pruned = f" but for {self.prune}" * bool(self.prune)
-        self.proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there{pruned}, as it was sealed."
+        gone = counted(it.absent_below(it.stop) - it.absent_below(it.first), "record")
+        pruned = f", but for {gone} that were pruned, as {self.prune} says" * bool(self.prune)
+        self.proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there, as it was sealed{pruned}."
         if not it.complete:
             self.proves = (
                 "filtered. Each record is in the ledger as it was sealed. Of what is not here, this says nothing."
@@ -107,6 +109,7 @@ class Verification(Report):
         record = forms.record(self.genesis)
         said, payload = [record[name] for name in ("event_type", "position", "epoch", "prev_hash")], record["payload"]
         need(said == ["tallystick.ledger.created", 0, 0, "0" * 64], f"it is not one: {said}")
+        need(forms.is_own(record), "it is not by the ledger itself")
         forms.is_genesis.require(payload)
         key = notes.parse_key(payload["checkpoint_key"].encode(), notes.LOG)
         self.keys = {"checkpoint": [(0, key.public)], "evidence": [(0, from_base64(payload["evidence_key"]))]}
@@ -209,10 +212,11 @@ class Verification(Report):
         if record["event_type"] == "tallystick.key.rotated" and self.keys:
             at, self.at = self.at, (None, position)
             with self.step(12, "key-rotation"):
+                need(forms.is_own(record), "it is not by the ledger itself")
                 self._rotate(position, record["payload"])
             self.at = at
-        if record["event_type"] == "tallystick.records.pruned" and self.manifest.is_said_by(record):
-            self.prune = "[{first}, {end}) lawfully pruned".format_map(record["payload"])
+        if record["event_type"] == "tallystick.records.pruned" and self._prunes(position, record):
+            self.prune = f"position {position:,}"
 
     def _rotate(self, position: int, payload: Record) -> None:
         """SPEC 11 (12). Raises RefusedError, and then nothing is changed."""
@@ -225,10 +229,20 @@ class Verification(Report):
         need(notes.verifies(new, from_base64(payload["new_signature"]), signed), "the new key did not sign it")
         keys.append((position, new))
 
+    def _prunes(self, position: int, record: Record) -> bool:
+        """SPEC 11 (16): whether a prune, whose checkpoint this ledger signed before it, says what is absent."""
+        if self.manifest.is_said_by(record):
+            with suppress(RefusedError):
+                checkpoint = notes.parse_checkpoint(record["payload"]["checkpoint_at_prune"].encode())
+                is_between = record["payload"]["end"] <= checkpoint.size <= position
+                return is_between and (not self.keys or self._is_vouched(checkpoint))
+        return False
+
     def _epoch_end(self, position: int, record: Record) -> None:
         """SPEC 5.2: an opening or a close counts for the epoch that it says and is of. The first two count."""
         kind, number, payload = record["event_type"], record["epoch"], record["payload"]
-        if kind in ENDS and number in self.mac_keys and ENDS[kind](payload) and payload["epoch"] == number:
+        is_end = kind in ENDS and number in self.mac_keys and forms.is_own(record)
+        if is_end and ENDS[kind](payload) and payload["epoch"] == number:
             insort(self.ends[kind, number], (position, payload))
             del self.ends[kind, number][2:]
 

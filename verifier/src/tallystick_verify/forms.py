@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, parse, write
 
+LEDGER: Final = "tallystick.ledger"
 Form: TypeAlias = Callable[[Any], bool]
 Record: TypeAlias = dict[str, Any]
 RECORD_BYTES_MAX: Final = 65_535
@@ -131,7 +132,7 @@ is_rotation: Final = Members(
     {is_key: "new_key old_key", is_signature: "new_signature old_signature", is_purpose: "purpose"}
 )
 is_prune: Final = Members(  # SPEC 9.4
-    {whole(): "end first policy_position", whole(1): "count", is_hash: "first_hash last_hash"},
+    {whole(1): "count end first policy_position", is_hash: "first_hash last_hash"},
     frontier_at_end=array(is_key, 64),
     checkpoint_at_prune=is_string,
     holds_checked=lambda value: array(whole())(value) and value == sorted(set(value)),
@@ -146,6 +147,11 @@ def record(line: bytes) -> Record:
     is_record.require(value)
     need((len(value["signature"]) == 128) == (value["position"] == 0), "a signature of another length")
     return value
+
+
+def is_own(record: Record) -> bool:
+    """Whether a record is by the ledger itself (SPEC 5.5)."""
+    return bool(record["entity_id"] == LEDGER and record["actor"] == {"id": "tallystick", "type": "system"})
 
 
 def signed_part(line: bytes, record: Record) -> bytes:

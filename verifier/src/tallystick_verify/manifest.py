@@ -68,11 +68,15 @@ class Manifest:
         need(not absent or in_range, "`absent` has nothing of the range, or is of a filtered bundle")
 
     def is_said_by(self, prune: forms.Record) -> bool:
-        """Whether a prune is of the form of SPEC 9.4, and says exactly what `absent` does."""
-        payload = prune["payload"]
-        is_one = forms.is_prune(payload) and forms.is_time(prune["occurred_at"])
-        says_it = is_one and payload["absent"] == self._absence and self.absent[-1][1] <= payload["end"]
-        return says_it and prune["entity_id"] == "tallystick.ledger"
+        """Whether a prune is of the form of SPEC 9.4, and says exactly what `absent` does (11 (16))."""
+        said, position = prune["payload"], prune["position"]
+        is_one = forms.is_prune(said) and forms.is_time(prune["occurred_at"]) and prune["entity_id"] == forms.LEDGER
+        if not is_one or said["absent"] != self._absence:
+            return False
+        first, end, count = said["first"], said["end"], said["count"]
+        is_sound = count <= min(end - first, self._below[-1]) and len(said["frontier_at_end"]) == end.bit_count()
+        is_before = self.absent[-1][1] <= end <= position and said["policy_position"] < position
+        return bool(is_sound and is_before)
 
     def unseen_below(self, position: int) -> int:
         """How many positions below this one may have records that the bundle does not show."""

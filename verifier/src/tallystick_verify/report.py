@@ -15,7 +15,7 @@ STEPS: Final = (
     *("sealed by the keys of their epochs", "the versions of each entity in order"),
     *("epochs whole, keys committed to before", "changes of keys signed by both keys"),  # 11, 12
     *("a checkpoint by a key that you trust", "the records lead to the signed root"),
-    *("the manifest sealed by the ledger", "what is absent was lawfully pruned"),  # 15, 16
+    *("the manifest sealed by the ledger", "what is absent is told by a prune"),  # 15, 16
     *("goes on from the checkpoint it names", "goes on from the checkpoint you know"),
     *("as many witnesses as you ask for", "timestamps told of, and not judged"),  # 19, 20
 )

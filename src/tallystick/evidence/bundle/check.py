@@ -194,9 +194,10 @@ class _Check:
         own = sorted(lines.own, key=lambda record: record.position)
         if genesis is not None:
             self._follow_keys(genesis, own)
-        end = self._check_end(manifest)
+        end = self._check_end(manifest) if genesis is not None else None
         folded = self._check_root(manifest, lines, end, hashes)
-        self._check_seal(bundle, manifest)
+        if genesis is not None:
+            self._check_seal(bundle, manifest)
         self._check_absent(manifest, own)
         self._check_start(manifest, fold, folded=folded)
         if self._known is not None:
@@ -335,12 +336,23 @@ class _Check:
                 pruned = RecordsPruned.of(record)
             except RejectedError:
                 continue  # another event; or one that says nothing that counts
-            if pruned.absent == absent and manifest.absent[-1][1] <= pruned.end:
+            in_place = manifest.absent[-1][1] <= pruned.end and pruned.policy_position < record.position
+            if pruned.absent == absent and in_place and self._is_vouched(pruned, record.position, manifest.origin):
                 count = sum(end - first for first, end in manifest.absent)
-                said = f"{count:,} records below {pruned.end} are gone, as position {record.position} says"
-                self._pruned.append(f"[{manifest.absent[0][0]}, {pruned.end}) lawfully pruned: {said}")
+                said = f"{count:,} records below {pruned.end:,} were pruned, as position {record.position:,} says"
+                self._pruned.append(said)
                 return
         self.find(Kind.PRUNE, "no prune in the bundle says that these positions are absent")
+
+    def _is_vouched(self, pruned: RecordsPruned, position: int, origin: str) -> bool:
+        """Whether this ledger signed the checkpoint of a prune, and before it. (Without a genesis nobody knows.)"""
+        try:
+            size = Checkpoint.parse(Note.parse(pruned.checkpoint_at_prune).text).size
+            if self._keys["checkpoint"]:
+                self._open(pruned.checkpoint_at_prune, origin)
+        except (RejectedError, TamperError):
+            return False
+        return pruned.end <= size <= position
 
     def _check_start(self, manifest: Manifest, fold: Fold, *, folded: bool) -> None:
         """(17)"""
