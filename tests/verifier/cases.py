@@ -272,6 +272,15 @@ def _bad_lengths() -> Iterator[Case]:
     yield Case("filtered-version-past-the-gap", bundle.files(tell=True), expected)
 
 
+def bad_places() -> Iterator[Case]:
+    lines = {("epoch", number) for number in range(1, 8)}  # an opening that is out of place opens nothing
+    expected = {("missing", 1), ("chain", 1), ("epoch", None), *lines}
+    yield _told("genesis-gone", lambda bundle: bundle.lines.pop(0), *expected)
+    bundle = ledger().bundle(0, 14, keep=lambda at: at == 3)
+    bundle.lines[0] = maker.changed(bundle.lines[0], entity_version=50)
+    yield Case("filtered-begins-with-any-version", bundle.files(tell=True), frozenset({("root", None)}))
+
+
 def bad_manifests() -> Iterator[Case]:
     for name, path, value in (
         ("format", ["format"], "tallystick-bundle/2"),
@@ -396,6 +405,8 @@ def bad_ledgers() -> Iterator[Case]:
     yield Case("fork-known", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=fork.checkpoint(9))
     yield Case("known-is-none", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=b"x")
     stranger = maker.note(made.text(9), private=maker.STRANGER)
+    vouched = maker.note(made.text(18), private=maker.STRANGER)
+    yield Case("known-end-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=vouched)
     yield Case("known-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=stranger)
     stranger = maker.note(made.text(18), private=maker.STRANGER)
     yield Case("known-end-of-a-stranger", made.bundle(0, 14).files(), frozenset({("fork", None)}), known=stranger)
@@ -479,6 +490,8 @@ def _bad_checkpoints(made: Ledger) -> Iterator[Case]:
         ("plus-in-name", maker.note(text, more=["— a+b AAAAAAAA\n"])),
         ("no-break-space", maker.note(text, more=["— a\u00a0b AAAAAAAA\n"])),
         ("no-id", maker.note(text, more=["— x AAAA\n"])),
+        ("id-alone", maker.note(text, more=["— x AAAAAA==\n"])),
+        ("root-in-another-form", maker.note(_other_form(text))),
         ("no-name", maker.note(text, more=["—  AAAAAAAA\n"])),
         ("more-in-a-line", maker.note(text, more=["— x AAAAAAAA more\n"])),
         ("control", maker.note(text, more=["— a\x01b AAAAAAAA\n"])),
@@ -492,6 +505,12 @@ def _bad_checkpoints(made: Ledger) -> Iterator[Case]:
         ("another-origin", maker.vkey("audit.example/mode", 1, maker.CHECKPOINT)),
     ):
         yield Case(f"trust-{name}", made.bundle(0, 14).files(), found, trust=f"log {trust}\nquorum none\n".encode())
+
+
+def _other_form(text: str) -> str:
+    """The last digit of a root stands for four bits and two that must be zero: here they are not."""
+    last = text[-3]
+    return f"{text[:-3]}{chr(ord(last) + 1)}=\n"
 
 
 def _flipped(line: str) -> str:
@@ -723,7 +742,7 @@ def _bad_witnesses(made: Ledger) -> Iterator[Case]:
 
 
 def every() -> list[Case]:
-    return [*good(), *bad_lines(), *bad_manifests(), *bad_ledgers()]
+    return [*good(), *bad_lines(), *bad_places(), *bad_manifests(), *bad_ledgers()]
 
 
 EVERY: Final = every()

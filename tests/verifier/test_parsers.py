@@ -290,6 +290,7 @@ PROOF = MADE.proof(4)
         (b"index 4", b"extra " + b"A" * 2**18 + b"\nindex 4", ["checkpoint"]),
         (b"index 4\n", b"index 4\nAAAA\n", ["checkpoint"]),
         (b"index 4", b"index 5", ["misplaced", "root"]),
+        (b"index 4\n", b"index 4\n" + b"A" * 42 + b"B=\n", ["checkpoint"]),
         (b"index 4", b"index 1234", ["misplaced", "root"]),
         (b"\n18\n", b"\n17\n", ["checkpoint"]),
         (b"\n\n", b"\n", ["checkpoint"]),

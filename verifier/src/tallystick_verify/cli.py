@@ -14,7 +14,6 @@ from tallystick_verify.judge import judge_proof, verify_bundles
 from tallystick_verify.notes import parse_checkpoint
 from tallystick_verify.report import Finding, Report, verdict
 
-FILE_BYTES_MAX = 2**20
 USAGE = """tallystick-verify BUNDLE [SECOND-BUNDLE] --trust FILE [--known-checkpoint FILE] [--now RFC3339] [--json]
        tallystick-verify proof PROOF RECORD --trust FILE [--json]"""
 
@@ -61,7 +60,7 @@ def _moment(text: str) -> datetime:
 
 def _read(path: str | Path) -> bytes:
     with Path(path).open("rb") as file:
-        return file.read(FILE_BYTES_MAX)
+        return file.read(2**20)  # more than any of these may have
 
 
 def _proof(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -82,11 +81,10 @@ def _bundles(asked: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     told = list(zip(asked.paths, reports, strict=True))
     total = len(forks) + sum(report.total for report in reports)
     bundles = [{"bundle": path, **report.as_json()} for path, report in told]
-    said = {"bundles": bundles, "findings": [finding._asdict() for finding in forks], "holds": not total}
     lines = [line for path, report in told for line in ("", *_lines(path, report))][1:]
     if len(paths) == 2:
         lines += ["", *map(_line, forks), verdict(total, "the two bundles are of one history.")]
-    return said, lines
+    return {"bundles": bundles, "findings": [finding._asdict() for finding in forks], "holds": not total}, lines
 
 
 def _lines(path: str, report: Report) -> Iterator[str]:
