@@ -338,8 +338,7 @@ class _Check:
                 continue  # another event; or one that says nothing that counts
             in_place = manifest.absent[-1][1] <= pruned.end and pruned.policy_position < record.position
             if pruned.absent == absent and in_place and self._is_vouched(pruned, record.position, manifest.origin):
-                count = sum(end - first for first, end in manifest.absent)
-                said = f"{count:,} records below {pruned.end:,} were pruned, as position {record.position:,} says"
+                said = f"{absent.count:,} records below {pruned.end:,} were pruned, as {record.position:,} says"
                 self._pruned.append(said)
                 return
         self.find(Kind.PRUNE, "no prune in the bundle says that these positions are absent")
