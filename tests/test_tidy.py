@@ -109,6 +109,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "store.sqlite",
         "store.sqlite_prune",
         "read.sqlite_index",
+        "read.sqlite_schema",
         "read.sqlite_cursors",
         "evidence.controls.search",
     ),

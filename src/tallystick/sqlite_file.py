@@ -59,6 +59,26 @@ def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
     return connection
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file has that name now; None if there is none. While one is open, no other can have its identity."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database as it is at this moment."""
+    reader, writer = connect_readonly(source, immutable=False), apsw.Connection(str(target))
+    try:
+        with writer.backup("main", reader, "main") as backup:
+            backup.step()
+    finally:
+        reader.close()
+        writer.close()
+
+
 def query(connection: apsw.Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """The rows of one statement."""
     return connection.execute(statement, values).fetchall()

@@ -432,6 +432,28 @@ def test_an_index_that_is_deleted_while_in_use_costs_only_a_rebuild(folder: Path
     check_ledger(folder)
 
 
+def test_who_reads_an_index_that_was_deleted_meanwhile_reads_what_is_written(folder: Path) -> None:
+    """By its name a new connection would find another process's index, and roll-ups would wait for that for ever."""
+    ledger = tallystick.open(folder)
+    fill(ledger, 10)
+    sqlite_index.delete_files(folder)
+    with tallystick.open(folder) as other:
+        fill(other, 11)
+    assert ledger._reader is not None
+    follower = ledger._reader.follower
+    assert isinstance(follower.file, SqliteIndexFile)
+    while follower.file._idle:  # as if other threads were reading
+        follower.file._idle.pop().close()
+    fill(ledger, 12)
+    check(follower, ledger._store)
+    closing = threading.Thread(target=ledger.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+
+    check_ledger(folder)
+
+
 def test_an_index_with_pages_of_nonsense_is_found_out_or_made_anew_but_never_believed(folder: Path) -> None:
     sound = (folder / "index.db").read_bytes()
     chance = random.Random(7)

@@ -299,10 +299,10 @@ import tallystick
 from tallystick.read import sqlite_index
 ledger = tallystick.open(sys.argv[1])
 ledger.append_many([{"event_type": "t.new", "entity_id": f"e-{n % 5}", "id": f"new-{n}"} for n in range(50)])
-statements = dict(sqlite_index._save_statements())
+statements = dict(sqlite_index.save_statements())
 values = "".join(f", ?{n}" for n in range(1, 4) if f"?{n}" in statements[sys.argv[2]])
 statements[sys.argv[2]] = f"SELECT die(){values}"
-sqlite_index._save_statements = lambda: statements
+sqlite_index.save_statements = lambda: statements
 writer = ledger._open_reader().follower.file._writer
 writer.create_scalar_function("die", lambda *_: os.kill(os.getpid(), 9), 0)
 ledger.query()

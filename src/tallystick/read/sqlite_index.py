@@ -12,8 +12,6 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -28,9 +26,18 @@ from tallystick.read.index import Rows, hash_id
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_rollups import SqliteRollups
+from tallystick.read.sqlite_schema import SCHEMA_PARTS, save_statements, schema, schema_parts
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
-from tallystick.sqlite_file import connect, connect_readonly, named_statements, run_script, transaction, translated
+from tallystick.sqlite_file import (
+    connect,
+    connect_readonly,
+    copy_database,
+    identity,
+    run_script,
+    transaction,
+    translated,
+)
 from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
@@ -83,6 +90,8 @@ class SqliteIndexFile:
         self._idle: list[apsw.Connection] = []
         self._writing: Final = threading.Lock()
         self._closed = False
+        self._identity: tuple[int, int] | None = None
+        """Of the file that the writing connection has, in which all must read."""
         self.questions: Final = SqliteQuestions(self.query, self.tokens, self.find)
         self.snapshots: Final = SqliteSnapshots(self)
         self.rollups: Final = SqliteRollups(self)
@@ -125,7 +134,7 @@ class SqliteIndexFile:
         # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,
         # where a statement a row would wait for it thousands of times beside a busy sealing thread.
         brought = sorted((key, position) for key, positions in rows.brought.items() for position in positions)
-        sql = _save_statements()
+        sql = save_statements()
         with self.changing() as writer:
             execute = writer.execute
             found: list[Any] = execute("SELECT position FROM cursor").fetchall()
@@ -204,13 +213,18 @@ class SqliteIndexFile:
 
     @contextmanager
     def _reader(self) -> Iterator[apsw.Connection]:
-        """A connection for one short read, taken from the idle ones or opened."""
+        """A connection for one short read, taken from the idle ones or opened; or else the writing one, in its turn."""
         if self._closed:
             raise StoreError(f"the index {self.path} is closed: open the ledger again")
+        reader: apsw.Connection | None
         try:
             reader = self._idle.pop()
         except IndexError:
             reader = self._connect_reader()
+        if reader is None:
+            with self._writing:
+                yield self._open_writer()
+            return
         try:
             yield reader
         finally:
@@ -243,11 +257,12 @@ class SqliteIndexFile:
         """Open or make the file; why its content cannot be used, or None when it can."""
         try:
             self._writer = self._connect_writer()
+            self._identity = identity(self.path)
             with transaction(self._writer):
                 if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-                    run_script(self._writer, _schema())
+                    run_script(self._writer, schema())
                     self._writer.execute("INSERT INTO posting (posting, rank) VALUES ('hashsize', 33554432)")
-            run_script(self._writer, _save_statements()["staging"])
+            run_script(self._writer, save_statements()["staging"])
             return self._problem()
         except apsw.BusyError as error:
             raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
@@ -267,9 +282,15 @@ class SqliteIndexFile:
         writer.create_scalar_function("searchable", lambda *values: searchable(values[0]), 1, deterministic=True)
         return writer
 
-    def _connect_reader(self) -> apsw.Connection:
+    def _connect_reader(self) -> apsw.Connection | None:
+        """None if the file was deleted beneath us: by its name there is none now, or that of another process."""
         if not self._in_memory:
-            return connect_readonly(self.path, immutable=False)
+            if identity(self.path) == self._identity:
+                reader = connect_readonly(self.path, immutable=False)
+                if identity(self.path) == self._identity:
+                    return reader
+                reader.close()
+            return None
         reader = apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS)
         reader.set_busy_timeout(_BUSY_MS)
         return reader
@@ -282,8 +303,8 @@ class SqliteIndexFile:
         """Why the index cannot be followed on from where it is; None when it can."""
         with self._reader() as reader:
             [[layout]] = reader.execute("PRAGMA user_version").fetchall()
-            found = set(reader.execute(_SCHEMA_PARTS))
-            if layout != _LAYOUT or found != _schema_parts():
+            found = set(reader.execute(SCHEMA_PARTS))
+            if layout != _LAYOUT or found != schema_parts():
                 return f"it has layout {layout} and is not what layout {_LAYOUT} makes"
             rows: list[Any] = reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
         if not rows:
@@ -325,7 +346,6 @@ class SqliteIndexFile:
         self._closed = closed
 
 
-_SCHEMA_PARTS: Final = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
 _BUSY_MS: Final = 30_000
 _MEMORY_FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
 
@@ -333,7 +353,7 @@ _MEMORY_FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | ap
 def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int) -> None:
     """Take the records apart into the rows of a table in memory."""
     try:
-        writer.execute(_save_statements()["stage"], (b"[%b]" % b",".join(lines), saved))
+        writer.execute(save_statements()["stage"], (b"[%b]" % b",".join(lines), saved))
         [[staged, first, last]] = writer.execute("SELECT count(*), min(position), max(position) FROM incoming")
     except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
         raise TamperError(f"records at positions {saved} to {end - 1} are damaged ({error}): verify") from error
@@ -344,13 +364,7 @@ def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int
 def _copy(source: Path, target: Path) -> None:
     """Copy an index as it is at this moment. One that is damaged is not worth it."""
     try:
-        reader, writer = connect_readonly(source, immutable=False), apsw.Connection(str(target))
-        try:
-            with writer.backup("main", reader, "main") as backup:
-                backup.step()
-        finally:
-            reader.close()
-            writer.close()
+        copy_database(source, target)
     except apsw.Error as error:
         _log.warning("the index %s could not be copied, and is made anew elsewhere: %s", source, error)
         target.unlink(missing_ok=True)
@@ -372,28 +386,3 @@ def _hash_at(store: Store, position: int) -> bytes:
     for stored in store.read(position, position + 1):
         return record_hash(stored.line)
     return b""
-
-
-def _sql(name: str) -> str:
-    return files("tallystick.read").joinpath(name).read_text("utf-8")
-
-
-@cache
-def _schema() -> str:
-    return _sql("index.sql").replace("␁", "\x01")
-
-
-@cache
-def _schema_parts() -> set[tuple[str, str]]:
-    scratch = apsw.Connection(":memory:")
-    try:
-        run_script(scratch, _schema())
-        return set(scratch.execute(_SCHEMA_PARTS))
-    finally:
-        scratch.close()
-
-
-@cache
-def _save_statements() -> dict[str, str]:
-    """The statements of `index_save.sql` by name."""
-    return named_statements(_sql("index_save.sql"))
