@@ -29,6 +29,7 @@ from tallystick.core.merkle import (
 )
 from tallystick.core.note import Note
 from tallystick.core.tiles import TileNodes, TilePath, render_entries, tile_width
+from tallystick.durable import replace
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.ledger import Ledger
 from tallystick.read.index import Progress
@@ -140,15 +141,5 @@ def _parse(signed: bytes, *, place: str) -> Checkpoint:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a whole file in its place: a reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if path.name == CHECKPOINT:
-                os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    replace(path, data, synced=path.name == CHECKPOINT)

@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
+from tallystick.durable import replace, sync
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.write import segments
 from tallystick.write.segments import Damage, Frame
@@ -127,10 +128,9 @@ class Journal:
             lines = [json.dumps({"sequence": n, "why": why}, ensure_ascii=False) for n, why in refused.items()]
             with (self._folder / _REFUSED).open("ab") as file:
                 file.write("".join(f"{line}\n" for line in lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                sync(file)
         cursor = self.cursor + len(frames)
-        _replace(self._folder / _CURSOR, f"{cursor}\n".encode())
+        replace(self._folder / _CURSOR, f"{cursor}\n".encode(), synced=False)  # an older one is good, too
         with self._writing:
             self.refusals |= refused
             self.cursor = cursor
@@ -152,7 +152,7 @@ class Journal:
         if self._file.tell() == segments.HEAD_BYTES or self._file.tell() + size <= segments.SEGMENT_BYTES:
             return
         try:
-            os.fsync(self._file.fileno())
+            sync(self._file)
             following = segments.begin(self._folder, self.end)
         except OSError as error:
             raise StoreError(f"could not begin a segment of the queue: {error}") from error
@@ -221,7 +221,7 @@ def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
             for sequence in range(cursor, scanned.end):
                 frame = good.get(sequence) or Frame(sequence, sequence, now, LOST)
                 _write_all(file, segments.render(frame))
-            os.fsync(file.fileno())
+            sync(file)
         scratch.rename(folder / f"{_REPAIRED}-{cursor}-{now}")  # from here on the repair is done, or will be
         finish_repair(folder)
         return scanned.damage
@@ -281,13 +281,6 @@ def _read_refused(path: Path) -> dict[int, str]:
             one = json.loads(line)
             found[int(one["sequence"])] = str(one["why"])
     return found
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replace a file at one stroke. Whether it reached the disk does not matter: an older cursor is good, too."""
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_bytes(data)
-    scratch.replace(path)
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
