@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
-from tallystick.durable import replace, sync
+from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.write import segments
 from tallystick.write.segments import Damage, Frame
@@ -130,15 +130,17 @@ class Journal:
                 file.write("".join(f"{line}\n" for line in lines).encode())
                 sync(file)
         cursor = self.cursor + len(frames)
-        replace(self._folder / _CURSOR, f"{cursor}\n".encode(), synced=False)  # an older one is good, too
+        ended = [path for (_, path), (end, _) in pairwise(segments.segments(self._folder)) if end <= cursor]
+        replace(self._folder / _CURSOR, f"{cursor}\n".encode())
+        if ended:  # an older cursor is good, too, as long as what it points to is there
+            sync_folder(self._folder)
         with self._writing:
             self.refusals |= refused
             self.cursor = cursor
             self.bytes -= sum(map(segments.frame_bytes, frames))
             self.oldest_at = None if cursor == self.end else frames[-1].accepted_at
-        for (_, path), (following, _) in pairwise(segments.segments(self._folder)):
-            if following <= cursor:
-                path.unlink(missing_ok=True)
+        for path in ended:
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -222,7 +224,8 @@ def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
                 frame = good.get(sequence) or Frame(sequence, sequence, now, LOST)
                 _write_all(file, segments.render(frame))
             sync(file)
-        scratch.rename(folder / f"{_REPAIRED}-{cursor}-{now}")  # from here on the repair is done, or will be
+        scratch.rename(folder / f"{_REPAIRED}-{cursor}-{now}")
+        sync_folder(folder)  # from here on the repair is done, or will be
         finish_repair(folder)
         return scanned.damage
 
