@@ -14,7 +14,6 @@ from tallystick.config import Location
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import consistency_path, inclusion_path
 from tallystick.core.moment import Moment
-from tallystick.core.note import Note
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
 from tallystick.core.tiles import TileNodes
@@ -106,7 +105,7 @@ class Proving(ABC):
         there.
         """
         source = self._export_source()
-        start = None if since is None else _size_of(since)
+        start = None if since is None else Checkpoint.of_note(since).size
         for moment, edge in ((after, first if first is not None else start), (before, end)):
             if moment is not None and edge is not None:
                 raise RejectedError("a range was given both by times and by positions", cure="give one of them")
@@ -136,8 +135,3 @@ class Proving(ABC):
 
     def _nodes(self, size: int) -> TileNodes:
         return TileNodes(size, lambda level, index, width: tile_hashes(self._store, level, index, width))
-
-
-def _size_of(since: bytes) -> int:
-    """The size of a checkpoint. `RejectedError` if it is none."""
-    return Checkpoint.parse(Note.parse(since).text).size

@@ -17,7 +17,6 @@ from tallystick.core.canonical import decode_canonical, encode
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.merkle import HASH_BYTES
-from tallystick.core.note import Note
 from tallystick.core.record import Record
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError
@@ -176,7 +175,7 @@ class Manifest:
 
 def _size_named(note: bytes, place: str) -> int:
     try:
-        return Checkpoint.parse(Note.parse(note).text).size
+        return Checkpoint.of_note(note).size
     except RejectedError as error:
         raise RejectedError(f"it is no checkpoint: {error}", place=place) from error
 

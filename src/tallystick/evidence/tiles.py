@@ -27,7 +27,6 @@ from tallystick.core.merkle import (
     split_hashes,
     verify_consistency,
 )
-from tallystick.core.note import Note
 from tallystick.core.tiles import TileNodes, TilePath, render_entries, tile_width
 from tallystick.durable import replace
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
@@ -135,7 +134,7 @@ def _published(ledger: Ledger, folder: Path, head: Checkpoint) -> int:
 
 def _parse(signed: bytes, *, place: str) -> Checkpoint:
     try:
-        return Checkpoint.parse(Note.parse(signed).text)
+        return Checkpoint.of_note(signed)
     except RejectedError as error:
         raise RejectedError(f"not a checkpoint: {error}", place=place, cure="name another folder") from error
 

@@ -25,7 +25,6 @@ from tallystick.core.fold import Fold, recording
 from tallystick.core.keys import LedgerKeys, epoch_key
 from tallystick.core.manifest import MANIFEST_FILE, SEAL_FILE, Manifest
 from tallystick.core.merkle import leaf_hash
-from tallystick.core.note import Note
 from tallystick.core.record import Record
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
@@ -202,7 +201,7 @@ class _Export:
         epochs, others = beside.of(range(self._first, self._end) if self._positions is None else self._positions, prune)
         hashes: list[bytes] = []
         written = self._written(others, hashes)
-        if written.root(self._size) != Checkpoint.parse(Note.parse(self._checkpoint).text).root:
+        if written.root(self._size) != Checkpoint.of_note(self._checkpoint).root:
             raise TamperError("the records do not lead to the signed root, and nothing is exported: run a verification")
         self._check_count(written.count, absent)
         if len(hashes) > BUNDLE_HASHES_MAX:
@@ -304,7 +303,7 @@ class _Export:
         """Write the records, and note the hashes of what lies between them."""
         node = TileNodes(self._size, lambda level, index, width: tile_hashes(self._store, level, index, width))
         start = self._selection.start_checkpoint
-        start_size = [] if start is None else [Checkpoint.parse(Note.parse(start).text).size]
+        start_size = [] if start is None else [Checkpoint.of_note(start).size]
         fold = Fold(cuts=(self._first, self._end, *start_size), node=recording(node, hashes))
         written = _Written(fold, [(record.position, record.line) for record in beside])
         total = self._end - self._first if self._positions is None else len(self._positions)

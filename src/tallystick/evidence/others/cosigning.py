@@ -90,7 +90,7 @@ def keep(folder: Path, checkpoint: bytes) -> None:
 
 def _ask(witness: Witness, checkpoint: bytes, consistency: Consistency, old: int, seconds: float) -> SignatureLine:
     """One witness' cosignature. Raises `BusyError`, or `TamperError` when it says what cannot be."""
-    size = Checkpoint.parse(Note.parse(checkpoint).text).size
+    size = Checkpoint.of_note(checkpoint).size
     old = min(old, size)
     for _ in range(_ROUNDS):
         proof = [f"{render_base64(one)}\n" for one in (consistency(old, size) if old else ())]
