@@ -528,6 +528,18 @@ def test_a_ledger_publishes_and_seals_in_order(tmp_path: Path) -> None:
         assert ledger.verify().holds
 
 
+def test_of_events_published_together_all_are_taken_or_none(tmp_path: Path) -> None:
+    good = {"event_type": "a.b", "entity_id": "e"}
+    with tallystick.open(tmp_path / "ledger") as ledger:
+        with pytest.raises(RejectedError) as caught:
+            ledger.publish_many([good, good, {"event_type": "a b", "entity_id": "e"}])
+        assert caught.value.place == "event 2 /event_type"
+        with pytest.raises(RejectedError, match="more than 10000 events"):
+            ledger.publish_many([good] * 10_001)
+        assert ledger.publish_many([]) == []
+        assert ledger.queue.stats().accepted == 0
+
+
 def test_closing_a_ledger_seals_what_waits(tmp_path: Path) -> None:
     with tallystick.open(tmp_path / "ledger") as ledger:
         ledger.publish_many({"event_type": "a.b", "entity_id": "e", "payload": {"n": n}} for n in range(2_000))

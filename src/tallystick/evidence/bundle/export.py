@@ -28,7 +28,6 @@ from tallystick.core.merkle import leaf_hash
 from tallystick.core.record import Record
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
-from tallystick.core.tiles import TileNodes
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.beside import Beside
 from tallystick.evidence.bundle.delivery import Delivery
@@ -38,7 +37,7 @@ from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store, StoredRecord
-from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, tile_hashes
+from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, stored_nodes
 
 EXPORTED: Final = "tallystick.evidence.exported"
 TOOL: Final = "tallystick"
@@ -301,7 +300,7 @@ class _Export:
 
     def _written(self, beside: Sequence[Record], hashes: list[bytes]) -> _Written:
         """Write the records, and note the hashes of what lies between them."""
-        node = TileNodes(self._size, lambda level, index, width: tile_hashes(self._store, level, index, width))
+        node = stored_nodes(self._store, self._size)
         start = self._selection.start_checkpoint
         start_size = [] if start is None else [Checkpoint.of_note(start).size]
         fold = Fold(cuts=(self._first, self._end, *start_size), node=recording(node, hashes))
