@@ -15,7 +15,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Fold:
-    """Grows a tree from left to right, by leaves and, over gaps cut at `cuts`, by roots of perfect subtrees.
+    """Grows a tree from left to right, by leaves and, over gaps cut at `cuts`, by roots of perfect subtrees. The first is a leaf.
 
     `roots` keeps the root at each size in `watched` that the fold passes.
     """
