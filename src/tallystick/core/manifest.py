@@ -92,6 +92,11 @@ class Manifest:
         start = self.start_size
         return (self.first, self.end) if start is None else (self.first, self.end, start)
 
+    @property
+    def filter(self) -> list[list[str]] | None:
+        """The queries as JSON has them: None for every record of the range."""
+        return None if self.queries is None else [list(terms) for terms in self.queries]
+
     def document(self) -> dict[str, Any]:
         """The JSON document."""
         return {
@@ -99,7 +104,7 @@ class Manifest:
             "created": self.created,
             "end": {"checkpoint": self.checkpoint.decode()},
             "events": {"bytes": self.events_bytes, "file": EVENTS_FILE, "sha256": self.events_sha256.hex()},
-            "filter": None if self.queries is None else [list(terms) for terms in self.queries],
+            "filter": self.filter,
             "format": FORMAT,
             "genesis": self.genesis.decode(),
             "hashes": [render_base64(one) for one in self.hashes],

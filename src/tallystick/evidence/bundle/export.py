@@ -133,23 +133,24 @@ def export(
         work = _Export(source, selection, delivery, progress)
         manifest, warnings = work.manifest(vouch)
         data = manifest.render()
+        digest = sha256(data).hexdigest()
         _check_readable(data)
         delivery.write(MANIFEST_FILE, data)
         delivery.write(SEAL_FILE, sign_file(data, work.evidence_key, namespace=BUNDLE_NAMESPACE))
         delivery.finish(data, work.evidence_key)
         # A crash from here on leaves an export that is recorded, and was not handed over; never the other way.
-        sealed = source.seal_own([OwnEvent(EXPORTED, _exported_payload(manifest, data), actor)])[0]
+        sealed = source.seal_own([OwnEvent(EXPORTED, _exported_payload(manifest, digest), actor)])[0]
         delivery.hand_over()
     return Exported(
         path=delivery.target,
         views=delivery.views_target,
-        manifest_sha256=sha256(data).hexdigest(),
+        manifest_sha256=digest,
         events_sha256=manifest.events_sha256.hex(),
         count=manifest.count,
         first=manifest.first,
         end=manifest.end,
         size=manifest.size,
-        filter=manifest.document()["filter"],
+        filter=manifest.filter,
         position=sealed.position,
         warnings=tuple(text for text, _ in warnings),
         is_contradicted=any(contradicts for _, contradicts in warnings),
@@ -167,13 +168,13 @@ def _check_readable(data: bytes) -> None:
         ) from error
 
 
-def _exported_payload(manifest: Manifest, data: bytes) -> dict[str, object]:
+def _exported_payload(manifest: Manifest, digest: str) -> dict[str, object]:
     return {
         "count": manifest.count,
         "events_sha256": manifest.events_sha256.hex(),
-        "filter": manifest.document()["filter"],
+        "filter": manifest.filter,
         "ledger_size": manifest.size,
-        "manifest_sha256": sha256(data).hexdigest(),
+        "manifest_sha256": digest,
         "range": {"end": manifest.end, "first": manifest.first},
     }
 
