@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from vectors.scene import NOW, TRUST
+from vectors.scene import NOW, TRUST, Bundle
 
 Expected: TypeAlias = tuple[str, int | None]
 """The kind of a finding, and its line."""
@@ -31,6 +31,11 @@ class Case:
     """A whole zip, in place of the files."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Names in the bundle's folder that are links, and to what."""
+
+    @classmethod
+    def of(cls, name: str, spec: str, says: str, made: Bundle, *expected: Expected, **more: Any) -> Case:
+        """The case of one made bundle."""
+        return cls(name, spec, says, made.files(), expected, **more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tallystick.core.note import Note, SignatureLine
 from tallystick.core.policy import Group, Policy, Witness
 from tallystick.core.strict import render_base64
 from tests.evidence.forge import KEYS, fixed_key
-from vectors.case import Case, Expected
+from vectors.case import Case
 from vectors.scene import SECOND_KEY, Bundle, bundle, chained_anew, ledger, signed, signed_anew, vkey
 
 LINES: Final = ledger().lines
@@ -41,38 +41,34 @@ def cases() -> Iterator[Case]:
     yield from _places()
 
 
-def _case(name: str, spec: str, says: str, made: Bundle, *expected: Expected, **more: Any) -> Case:
-    return Case(name, spec, says, made.files(), expected, **more)
-
-
 def _part() -> Bundle:
     return bundle(LINES, first=2, end=8)
 
 
 def _good() -> Iterator[Case]:
-    yield _case("complete", "10", "all closed epochs", bundle(LINES, end=20))
-    yield _case("part", "10.2", "positions 2 to 7", _part())
-    yield _case("one-record", "10.2", "a single record", bundle(LINES, first=11, end=12))
-    yield _case("genesis-alone", "10.3", "position 0, and nothing else", bundle(LINES, end=1))
-    yield _case("filtered", "10.2", "four records of two epochs", bundle(LINES, only=[3, 6, 10, 14]))
-    yield _case(
+    yield Case.of("complete", "10", "all closed epochs", bundle(LINES, end=20))
+    yield Case.of("part", "10.2", "positions 2 to 7", _part())
+    yield Case.of("one-record", "10.2", "a single record", bundle(LINES, first=11, end=12))
+    yield Case.of("genesis-alone", "10.3", "position 0, and nothing else", bundle(LINES, end=1))
+    yield Case.of("filtered", "10.2", "four records of two epochs", bundle(LINES, only=[3, 6, 10, 14]))
+    yield Case.of(
         "filtered-own", "10.4", "a filter that fits records of the ledger's own", bundle(LINES, only=[0, 8, 13])
     )
     early = bundle(LINES, first=2, end=8, size=9)
-    yield _case("small-checkpoint", "11 (13)", "a checkpoint from before the key changed", early)
+    yield Case.of("small-checkpoint", "11 (13)", "a checkpoint from before the key changed", early)
     made = bundle(LINES, first=8, end=16, start=signed(LINES, 8))
-    yield _case("start", "11 (17)", "held against the checkpoint where it begins", made)
+    yield Case.of("start", "11 (17)", "held against the checkpoint where it begins", made)
     made = bundle(LINES, first=8, end=16, start=signed(LINES, 5))
-    yield _case("start-before", "11 (17)", "held against a checkpoint from before it begins", made)
+    yield Case.of("start-before", "11 (17)", "held against a checkpoint from before it begins", made)
     second = Policy(logs=(vkey(SECOND_KEY),)).render()
-    yield _case("trust-second-key", "11 (13)", "the trust file has the newer key alone", _part(), trust=second)
+    yield Case.of("trust-second-key", "11 (13)", "the trust file has the newer key alone", _part(), trust=second)
     known = signed(LINES, 8)
-    yield _case("known", "11 (18)", "a known checkpoint of a size that the fold passes", _part(), known=known)
-    yield _case("known-end", "11 (18)", "the known checkpoint is the end", _part(), known=signed(LINES))
+    yield Case.of("known", "11 (18)", "a known checkpoint of a size that the fold passes", _part(), known=known)
+    yield Case.of("known-end", "11 (18)", "the known checkpoint is the end", _part(), known=signed(LINES))
     yield Case("zipped", "10.1", "a zip of the three files", _part().files(), as_zip=True)
     made = _part()
     made.document["timestamps"] = [_TIMESTAMP]
-    yield _case("timestamp", "11 (20)", "a timestamp is told of, and not judged", made)
+    yield Case.of("timestamp", "11 (20)", "a timestamp is told of, and not judged", made)
 
 
 def _manifests() -> Iterator[Case]:
@@ -104,13 +100,13 @@ def _manifests() -> Iterator[Case]:
     ):
         made = _part()
         _set(made.document, path, value)
-        yield _case(f"manifest-{name}", "11 (2)", says, made, ("manifest", None))
+        yield Case.of(f"manifest-{name}", "11 (2)", says, made, ("manifest", None))
     made = _part()
     del made.document["tool"]
-    yield _case("manifest-missing-member", "11 (2)", "a member is missing", made, ("manifest", None))
+    yield Case.of("manifest-missing-member", "11 (2)", "a member is missing", made, ("manifest", None))
     made = _part()
     made.document["records"].reverse()
-    yield _case("manifest-records-order", "11 (2)", "records out of order", made, ("manifest", None))
+    yield Case.of("manifest-records-order", "11 (2)", "records out of order", made, ("manifest", None))
     honest = encode(_part().document)
     for name, says, raw in (
         ("newline", "a newline at its end", honest + b"\n"),
@@ -122,22 +118,22 @@ def _manifests() -> Iterator[Case]:
     ):
         made = _part()
         made.raw_manifest = raw
-        yield _case(f"manifest-{name}", "11 (2)", says, made, ("manifest", None))
+        yield Case.of(f"manifest-{name}", "11 (2)", says, made, ("manifest", None))
     made = _part()
     made.raw_manifest = honest.replace(b'"filter":null', b'"filter":' + b"[" * 1_000_000)
-    yield _case("manifest-deep", "11 (2)", "a million brackets in it", made, ("manifest", None), as_zip=True)
+    yield Case.of("manifest-deep", "11 (2)", "a million brackets in it", made, ("manifest", None), as_zip=True)
     made = _part()
     made.document["events"]["sha256"] = "0" * 64
-    yield _case("events-hash", "11 (4)", "the manifest says another hash", made, ("events", None))
+    yield Case.of("events-hash", "11 (4)", "the manifest says another hash", made, ("events", None))
     made = _part()
     made.document["events"]["bytes"] += 1
-    yield _case("events-bytes", "11 (4)", "the manifest says another length", made, ("events", None))
+    yield Case.of("events-bytes", "11 (4)", "the manifest says another length", made, ("events", None))
     made = bundle(LINES, first=2, end=8, epochs=[0])
     made.document["range"]["end"] = 9
-    yield _case("range-longer", "11 (6)", "the range says one position more", made, ("missing", None))
+    yield Case.of("range-longer", "11 (6)", "the range says one position more", made, ("missing", None))
     made = _part()
     made.document["range"]["prev_hash"] = "0" * 64
-    yield _case("range-prev-hash", "11 (7)", "the range says another hash before it", made, ("chain", 1))
+    yield Case.of("range-prev-hash", "11 (7)", "the range says another hash before it", made, ("chain", 1))
 
 
 def _set(document: dict[str, Any], path: str, value: Any) -> None:
@@ -152,16 +148,16 @@ def _seals() -> Iterator[Case]:
     made = _part()
     made.raw_seal = honest[SEAL_FILE]
     made.document["tool"] = "vectorz"
-    yield _case("seal-byte", "11 (15)", "a byte of the manifest is changed", made, ("seal", None))
+    yield Case.of("seal-byte", "11 (15)", "a byte of the manifest is changed", made, ("seal", None))
     made = _part()
     made.evidence = STRANGER
-    yield _case("seal-stranger", "11 (15)", "sealed by a stranger", made, ("seal", None))
+    yield Case.of("seal-stranger", "11 (15)", "sealed by a stranger", made, ("seal", None))
     made = _part()
     made.evidence = KEYS.checkpoint
-    yield _case("seal-wrong-key", "11 (15)", "sealed by the checkpoint key", made, ("seal", None))
+    yield Case.of("seal-wrong-key", "11 (15)", "sealed by the checkpoint key", made, ("seal", None))
     made = _part()
     made.namespace = "file"
-    yield _case("seal-namespace", "11 (15)", "sealed in another namespace", made, ("seal", None))
+    yield Case.of("seal-namespace", "11 (15)", "sealed in another namespace", made, ("seal", None))
     text = honest[SEAL_FILE].decode()
     body = "".join(text.split("\n")[1:-2])
     wide = "\n".join(["-----BEGIN SSH SIGNATURE-----", body[:76], body[76:152], body[152:228], body[228:], ""])
@@ -175,7 +171,7 @@ def _seals() -> Iterator[Case]:
         made = _part()
         made.raw_seal = raw.encode()
         if made.raw_seal != honest[SEAL_FILE]:
-            yield _case(f"seal-{name}", "10.6", says, made, ("seal", None))
+            yield Case.of(f"seal-{name}", "10.6", says, made, ("seal", None))
 
 
 def _trees() -> Iterator[Case]:
@@ -189,21 +185,21 @@ def _trees() -> Iterator[Case]:
     ):
         made = _part()
         made.document["hashes"] = edit(made.document["hashes"])
-        yield _case(f"hashes-{name}", "11 (14)", says, made, ("root", None))
+        yield Case.of(f"hashes-{name}", "11 (14)", says, made, ("root", None))
     made = bundle(LINES, only=[3, 6, 10, 14])
     del made.lines[1]
     says = "a filtered bundle lost a record, and its manifest was mended"
-    yield _case("filtered-lost", "11 (14)", says, made.stated(), ("root", None))
+    yield Case.of("filtered-lost", "11 (14)", says, made.stated(), ("root", None))
     made = bundle(LINES, only=[3, 6, 10, 14])
     made.document["range"]["end"] = 12
     says = "a record of a filtered bundle is past the range"
-    yield _case("filtered-outside", "11 (6)", says, made, ("misplaced", 4))
+    yield Case.of("filtered-outside", "11 (6)", says, made, ("misplaced", 4))
     made = bundle(OTHER, first=2, end=8, checkpoint=signed(LINES))
-    yield _case("root-of-another", "11 (14)", "the checkpoint is of another history", made, ("root", None))
+    yield Case.of("root-of-another", "11 (14)", "the checkpoint is of another history", made, ("root", None))
     made = bundle(LINES, first=2, end=8, size=SIZE - 1, checkpoint=_resized(SIZE, of=SIZE - 1))
-    yield _case("size-plus-one", "11 (14)", "the checkpoint says one record more", made, ("root", None))
+    yield Case.of("size-plus-one", "11 (14)", "the checkpoint says one record more", made, ("root", None))
     made = bundle(LINES, first=2, end=8, checkpoint=_resized(SIZE - 1, of=SIZE))
-    yield _case("size-minus-one", "11 (14)", "the checkpoint says one record less", made, ("root", None))
+    yield Case.of("size-minus-one", "11 (14)", "the checkpoint says one record less", made, ("root", None))
 
 
 def _resized(size: int, *, of: int) -> bytes:
@@ -232,9 +228,9 @@ def _checkpoints() -> Iterator[Case]:
         ("unknown-beside-good", "a signature by nobody known beside the good one", (stranger, good), None),
     ):
         made = bundle(LINES, first=2, end=8, checkpoint=Note(note.text, signatures).render())
-        yield _case(f"checkpoint-{name}", "11 (13)", says, made, *([expected] if expected else []))
+        yield Case.of(f"checkpoint-{name}", "11 (13)", says, made, *([expected] if expected else []))
     made = bundle(LINES, first=2, end=8, checkpoint=signed(LINES, key=KEYS.checkpoint))
-    yield _case("checkpoint-retired-key", "5.4", "signed by the key of an earlier period", made, ("checkpoint", None))
+    yield Case.of("checkpoint-retired-key", "5.4", "signed by the key of an earlier period", made, ("checkpoint", None))
     text = signed(LINES).decode()
     root = note.text.split("\n")[2]
     for name, says, raw in (
@@ -246,39 +242,39 @@ def _checkpoints() -> Iterator[Case]:
     ):
         made = _part()
         made.document["end"]["checkpoint"] = raw
-        yield _case(f"checkpoint-{name}", "7.2", says, made, ("manifest", None))
+        yield Case.of(f"checkpoint-{name}", "7.2", says, made, ("manifest", None))
     strange = Policy(logs=(vkey(STRANGER),)).render()
     says = "the trust file has another key of that origin"
-    yield _case("trust-stranger", "11 (13)", says, _part(), ("checkpoint", None), trust=strange)
+    yield Case.of("trust-stranger", "11 (13)", says, _part(), ("checkpoint", None), trust=strange)
     elsewhere = Policy(logs=(vkey(SECOND_KEY, "forge/bank"),)).render()
     says = "the trust file is for another origin"
-    yield _case("trust-other-origin", "11 (13)", says, _part(), ("checkpoint", None), trust=elsewhere)
+    yield Case.of("trust-other-origin", "11 (13)", says, _part(), ("checkpoint", None), trust=elsewhere)
     early = bundle(LINES, first=2, end=8, size=9)
     newer = Policy(logs=(vkey(SECOND_KEY),)).render()
     says = "the trust file has a newer key alone, which vouches for nothing before it"
-    yield _case("trust-newer-key", "11 (13)", says, early, ("checkpoint", None), trust=newer)
+    yield Case.of("trust-newer-key", "11 (13)", says, early, ("checkpoint", None), trust=newer)
 
 
 def _held() -> Iterator[Case]:
     made = bundle(LINES, first=8, end=16, start=signed(OTHER, 8))
-    yield _case("start-fork", "11 (17)", "the start checkpoint is of another history", made, ("fork", None))
+    yield Case.of("start-fork", "11 (17)", "the start checkpoint is of another history", made, ("fork", None))
     made = bundle(LINES, first=8, end=16, start=signed(LINES, 8, key=STRANGER))
-    yield _case("start-stranger", "11 (17)", "the start checkpoint is signed by a stranger", made, ("fork", None))
+    yield Case.of("start-stranger", "11 (17)", "the start checkpoint is signed by a stranger", made, ("fork", None))
     early = bundle(LINES, first=2, end=8, size=9)
     says = "an older bundle than what is known"
-    yield _case("rollback", "11 (18)", says, early, ("rollback", None), known=signed(LINES))
+    yield Case.of("rollback", "11 (18)", says, early, ("rollback", None), known=signed(LINES))
     says = "the known checkpoint is of another history"
-    yield _case("known-fork", "11 (18)", says, _part(), ("fork", None), known=signed(OTHER, 8))
-    yield _case("known-fork-end", "11 (18)", says, _part(), ("fork", None), known=signed(OTHER))
+    yield Case.of("known-fork", "11 (18)", says, _part(), ("fork", None), known=signed(OTHER, 8))
+    yield Case.of("known-fork-end", "11 (18)", says, _part(), ("fork", None), known=signed(OTHER))
     says = "the bundle does not tell the root at the known size"
-    yield _case("reach", "11 (18)", says, _part(), ("reach", None), known=signed(LINES, 11))
+    yield Case.of("reach", "11 (18)", says, _part(), ("reach", None), known=signed(LINES, 11))
     second = bundle(OTHER, first=4, end=12).files()
     says = "two bundles, each right, of two histories"
-    yield _case("pair-fork", "11", says, _part(), ("fork", None), second=second)
+    yield Case.of("pair-fork", "11", says, _part(), ("fork", None), second=second)
     second = bundle(LINES, first=4, end=12).files()
-    yield _case("pair", "11", "two bundles of one history that overlap", _part(), second=second)
+    yield Case.of("pair", "11", "two bundles of one history that overlap", _part(), second=second)
     second = bundle(LINES, only=[3, 6, 10]).files()
-    yield _case("pair-filtered", "11", "a complete bundle and a filtered one", _part(), second=second)
+    yield Case.of("pair-filtered", "11", "a complete bundle and a filtered one", _part(), second=second)
 
 
 def _witnessed() -> Iterator[Case]:
@@ -298,21 +294,21 @@ def _witnessed() -> Iterator[Case]:
     ):
         note = with_cosignatures(signed(LINES), given) if given else signed(LINES)
         made = bundle(LINES, first=2, end=8, checkpoint=note)
-        yield _case(f"witness-{name}", "11 (19)", says, made, *([expected] if expected else []), trust=policy)
+        yield Case.of(f"witness-{name}", "11 (19)", says, made, *([expected] if expected else []), trust=policy)
 
 
 def _places() -> Iterator[Case]:
     expected = (("bundle", None),)
     made = _part()
     made.extra["notes.txt"] = b"a fourth file\n"
-    yield _case("files-fourth", "11 (1)", "a fourth file", made, *expected)
+    yield Case.of("files-fourth", "11 (1)", "a fourth file", made, *expected)
     for name in BUNDLE_FILES:
         made = _part()
         made.left_out = (name,)
-        yield _case(f"files-without-{name.replace('.', '-')}", "11 (1)", f"{name} is not there", made, *expected)
+        yield Case.of(f"files-without-{name.replace('.', '-')}", "11 (1)", f"{name} is not there", made, *expected)
     made = _part()
     made.left_out, made.extra["elsewhere"] = (EVENTS_FILE,), made.events
-    yield _case(
+    yield Case.of(
         "files-link", "11 (1)", "a link in place of the records", made, *expected, links={EVENTS_FILE: "elsewhere"}
     )
     files = _part().files()

@@ -38,10 +38,6 @@ def cases() -> Iterator[Case]:
     yield from _prunes()
 
 
-def _case(name: str, spec: str, says: str, made: Bundle, *expected: Expected) -> Case:
-    return Case(name, spec, says, made.files(), expected)
-
-
 def _short(*, close: bool = True) -> Insider:
     """A ledger of one epoch: 0 genesis, 1 opening, 2-4 events, and the close at 5."""
     insider = Insider()
@@ -63,13 +59,13 @@ def _epochs() -> Iterator[Case]:
     insider.open(2)
     event(insider, 3)
     insider.close()
-    yield _case("epoch-gap", "11 (11)", "epoch 2 follows epoch 0", _whole(insider), none)
+    yield Case.of("epoch-gap", "11 (11)", "epoch 2 follows epoch 0", _whole(insider), none)
     insider = _short()
     insider.open(0)
     event(insider, 3)
     insider.close()
     says = "epoch 0 is opened and closed twice"
-    yield _case("epoch-repeat", "11 (11)", says, _whole(insider), *[("epoch", line) for line in (7, 8, 9)], none)
+    yield Case.of("epoch-repeat", "11 (11)", says, _whole(insider), *[("epoch", line) for line in (7, 8, 9)], none)
     insider = _short()
     insider.open(1)
     event(insider, 3)
@@ -77,34 +73,34 @@ def _epochs() -> Iterator[Case]:
     event(insider, 4)
     insider.epoch = 1
     insider.close()
-    yield _case("epoch-decrease", "11 (9)", "an event of epoch 0 stands in epoch 1", _whole(insider), ("epoch", 9))
+    yield Case.of("epoch-decrease", "11 (9)", "an event of epoch 0 stands in epoch 1", _whole(insider), ("epoch", 9))
     insider = _short()
     event(insider, 3)
     insider.open(1)
     insider.close()
     says = "an event after the close of its epoch"
-    yield _case("epoch-after-close", "11 (9)", says, _whole(insider), ("epoch", 7), none)
+    yield Case.of("epoch-after-close", "11 (9)", says, _whole(insider), ("epoch", 7), none)
     insider = _short(close=False)
     insider.open(1)
     event(insider, 3)
     insider.close()
-    yield _case("epoch-not-closed", "11 (11)", "epoch 0 is never closed", _whole(insider), none)
+    yield Case.of("epoch-not-closed", "11 (11)", "epoch 0 is never closed", _whole(insider), none)
     insider = _short(close=False)
-    yield _case("epoch-open-key", "5.3", "the key of an epoch that is open is disclosed", _whole(insider), none)
+    yield Case.of("epoch-open-key", "5.3", "the key of an epoch that is open is disclosed", _whole(insider), none)
     insider = _short()
     insider.open(1, key=epoch_key(KEYS.event_mac, 7))
     event(insider, 3)
     insider.close()
     says = "an opening commits to another key than the one that signs"
-    yield _case("epoch-commitment", "11 (11)", says, _whole(insider), ("commitment", None))
+    yield Case.of("epoch-commitment", "11 (11)", says, _whole(insider), ("commitment", None))
     insider = _short(close=False)
     insider.close(last_position=3)
     says = "an epoch was cut short after its close was written"
-    yield _case("epoch-truncated", "11 (11)", says, _whole(insider), none)
+    yield Case.of("epoch-truncated", "11 (11)", says, _whole(insider), none)
     insider = _short(close=False)
     wrong = {**EpochClosed(0, 1, 5).payload(), "count": 4}
     insider.own(EPOCH_CLOSED, wrong)
-    yield _case("epoch-count", "5.2", "a close counts wrongly", _whole(insider), none)
+    yield Case.of("epoch-count", "5.2", "a close counts wrongly", _whole(insider), none)
     yield from _resealed_epochs()
 
 
@@ -118,16 +114,16 @@ def _resealed_epochs() -> Iterator[Case]:
     lines = chained_anew(lines, 4)
     made = bundle(lines, checkpoint=signed(lines, key=KEPT_KEY))
     says = "an old event is signed anew under the key of a newer epoch"
-    yield _case("epoch-newer-key", "11 (9)", says, made, ("epoch", 4))
+    yield Case.of("epoch-newer-key", "11 (9)", says, made, ("epoch", 4))
     made = bundle(LINES, first=2, end=8)
     made.document["mac_keys"] = []
     says = "no key is disclosed"
-    yield _case("key-missing", "11 (9)", says, made, *[("signature", line) for line in range(1, 7)])
+    yield Case.of("key-missing", "11 (9)", says, made, *[("signature", line) for line in range(1, 7)])
     made = bundle(LINES, first=2, end=8)
     made.document["mac_keys"][0]["key"] = epoch_key(KEYS.event_mac, 5).hex()
     says = "another key is disclosed than the one that signed"
     expected = [("signature", line) for line in range(1, 7)]
-    yield _case("key-wrong", "11 (11)", says, made, *expected, ("signature", None), ("commitment", None))
+    yield Case.of("key-wrong", "11 (11)", says, made, *expected, ("signature", None), ("commitment", None))
 
 
 def _times() -> Iterator[Case]:
@@ -135,14 +131,14 @@ def _times() -> Iterator[Case]:
     insider.moment = NOON
     event(insider, 3)
     insider.close()
-    yield _case(
+    yield Case.of(
         "time-backwards", "11 (8)", "a record claims to be earlier than the one before", _whole(insider), ("time", 6)
     )
     made = bundle(LINES, first=2, end=8, created="2026-03-15T12:00:03.000000Z")
     says = "records are later than the bundle"
-    yield _case("time-after-bundle", "11 (8)", says, made, ("time", 4), ("time", 5), ("time", 6))
+    yield Case.of("time-after-bundle", "11 (8)", says, made, ("time", 4), ("time", 5), ("time", 6))
     made = bundle(LINES, first=2, end=8, created="2026-03-17T00:00:00.000000Z")
-    yield _case("time-future", "11 (8)", "the bundle was made tomorrow", made, ("time", None))
+    yield Case.of("time-future", "11 (8)", "the bundle was made tomorrow", made, ("time", None))
 
 
 def _streams() -> Iterator[Case]:
@@ -151,12 +147,12 @@ def _streams() -> Iterator[Case]:
         insider.versions["till-0"] = version - 1
         event(insider, 3)
         insider.close()
-        yield _case(f"version-{name}", "11 (10)", says, _whole(insider), ("entity-version", 6))
+        yield Case.of(f"version-{name}", "11 (10)", says, _whole(insider), ("entity-version", 6))
     insider = Insider()
     insider.versions["till-0"] = 1
     event(insider, 0)
     insider.close()
-    yield _case(
+    yield Case.of(
         "version-begins-at-2", "11 (10)", "a stream begins at version 2", _whole(insider), ("entity-version", 3)
     )
 
@@ -169,7 +165,7 @@ def _own() -> Iterator[Case]:
         (13, "rotation", "the change of keys is by somebody else", (("key-rotation", None), ("checkpoint", None))),
     ):
         lines = chained_anew([*LINES[:at], signed_anew(LINES[at], **mallory), *LINES[at + 1 :]], at + 1)
-        yield _case(f"{name}-by-another", "5.5", says, bundle(lines, first=0, end=16), *found)
+        yield Case.of(f"{name}-by-another", "5.5", says, bundle(lines, first=0, end=16), *found)
 
 
 def _keys() -> Iterator[Case]:
@@ -199,16 +195,16 @@ def _keys() -> Iterator[Case]:
         insider.own(KEY_ROTATED, rotated.payload())
         insider.close()
         made = bundle(insider.lines, checkpoint=signed(insider.lines, key=SECOND_KEY))
-        yield _case(f"rotation-{name}", "11 (12)", says, made, *found)
+        yield Case.of(f"rotation-{name}", "11 (12)", says, made, *found)
     insider = _short(close=False)
     rotated = KeyRotated.sign("evidence", ledger="shop", old=KEYS.evidence, new=fixed_key(5))
     insider.own(KEY_ROTATED, rotated.payload())
     insider.close()
     made = _whole(insider)
     made.evidence = fixed_key(5)
-    yield _case("rotation-evidence", "5.4", "the evidence key was changed, and the new one seals", made)
+    yield Case.of("rotation-evidence", "5.4", "the evidence key was changed, and the new one seals", made)
     made = _whole(insider)
-    yield _case(
+    yield Case.of(
         "rotation-evidence-old", "11 (15)", "the old evidence key seals after it was changed", made, ("seal", None)
     )
     insider = _short(close=False)
@@ -216,7 +212,7 @@ def _keys() -> Iterator[Case]:
     rotate(insider, fixed_key(6), old=SECOND_KEY)
     insider.close()
     made = bundle(insider.lines, checkpoint=signed(insider.lines, key=fixed_key(6)))
-    yield _case("rotation-twice", "5.4", "the checkpoint key was changed twice", made)
+    yield Case.of("rotation-twice", "5.4", "the checkpoint key was changed twice", made)
 
 
 def _geneses() -> Iterator[Case]:
@@ -226,24 +222,24 @@ def _geneses() -> Iterator[Case]:
     made = bundle(LINES, first=2, end=8)
     made.document["genesis"] = other.decode()
     says = "another genesis"
-    yield _case("genesis-swapped", "11 (3)", says, made, ("genesis", None), ("root", None))
+    yield Case.of("genesis-swapped", "11 (3)", says, made, ("genesis", None), ("root", None))
     made = bundle(LINES, first=2, end=8)
     made.document["genesis"], made.document["ledger"]["id"] = other.decode(), sha256(other).hexdigest()
     says = "another genesis, and the id that goes with it"
-    yield _case("genesis-and-id", "11 (14)", says, made, ("root", None))
+    yield Case.of("genesis-and-id", "11 (14)", says, made, ("root", None))
     stranger = GENESIS.seal(fixed_key(9), event_id="genesis", recorded_at=timestamp.render(NOON))
     made = bundle(LINES, first=2, end=8)
     made.document["genesis"], made.document["ledger"]["id"] = stranger.decode(), sha256(stranger).hexdigest()
     says = "the genesis is not signed by its root key"
-    yield _case("genesis-unsigned", "11 (3)", says, made, ("genesis", None), ("root", None))
+    yield Case.of("genesis-unsigned", "11 (3)", says, made, ("genesis", None), ("root", None))
     made = bundle(LINES, end=8)
     made.document["genesis"], made.document["ledger"]["id"] = other.decode(), sha256(other).hexdigest()
     says = "the first line is another genesis than the manifest's"
-    yield _case("genesis-line", "11 (9)", says, made, ("genesis", 1))
+    yield Case.of("genesis-line", "11 (9)", says, made, ("genesis", 1))
     made = bundle(LINES, first=2, end=8)
     made.document["ledger"]["origin"] = "forge/shop2"
     says = "the manifest names another origin than the genesis"
-    yield _case("genesis-origin", "11 (3)", says, made, ("genesis", None), ("checkpoint", None))
+    yield Case.of("genesis-origin", "11 (3)", says, made, ("genesis", None), ("checkpoint", None))
 
 
 def _sizes() -> Iterator[Case]:
@@ -259,20 +255,20 @@ def _sizes() -> Iterator[Case]:
         insider.close()
         made = _whole(insider)
         found = [one for one in expected if one[0] != "root"]
-        yield _case(f"record-of-{length}", "3.1", f"a record of {length:,} bytes", made, *found)
+        yield Case.of(f"record-of-{length}", "3.1", f"a record of {length:,} bytes", made, *found)
     deep: Any = 0
     for _ in range(30):
         deep = [deep]
     insider = _short(close=False)
     event(insider, 3, payload={"deep": deep})
     insider.close()
-    yield _case("depth-32", "2.2", "32 levels", _whole(insider))
+    yield Case.of("depth-32", "2.2", "32 levels", _whole(insider))
     insider = _short(close=False)
     event(
         insider, 3, payload={"numbers": [1e-7, 1e21, 0.1, -0.5, 5e-324, 1.7976931348623157e308], "\U0001f600": "\u007f"}
     )
     insider.close()
-    yield _case("numbers", "2.1", "numbers and names that are easily written otherwise", _whole(insider))
+    yield Case.of("numbers", "2.1", "numbers and names that are easily written otherwise", _whole(insider))
 
 
 def _pruned(*, absent: Absent | None = None, end: int = 4, say: dict[str, Any] | None = None) -> Insider:
@@ -307,7 +303,7 @@ def _prunes() -> Iterator[Case]:
     now = "2026-07-01T00:01:00Z"
 
     def case(name: str, spec: str, says: str, made: Bundle, *expected: Expected) -> Case:
-        return replace(_case(name, spec, says, made, *expected), now=now)
+        return replace(Case.of(name, spec, says, made, *expected), now=now)
 
     insider = _pruned()
     yield case("pruned", "11 (16)", "positions 2 and 3 were lawfully pruned", _whole(insider, gone=[(2, 4)], **later))
@@ -320,7 +316,9 @@ def _prunes() -> Iterator[Case]:
     says = "what is absent is not said"
     yield case("pruned-unsaid", "11 (6)", says, made, ("missing", 3))
     made = bundle(LINES, first=2, end=8, gone=[(3, 4)])
-    yield _case("absent-without-prune", "11 (16)", "positions are absent, and no prune says so", made, ("prune", None))
+    yield Case.of(
+        "absent-without-prune", "11 (16)", "positions are absent, and no prune says so", made, ("prune", None)
+    )
     made = _whole(insider, gone=[(2, 4)], **later)
     made.lines.insert(2, insider.lines[2])
     says = "a record stands where it is said to be absent"

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tallystick.core.keys import KEY_BYTES, LedgerKeys
 from tallystick.core.system import Purpose
+from tallystick.durable import sync, sync_folder
 from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError
 from tallystick.ids import random_bytes
 
@@ -60,9 +61,9 @@ class Keystore:
             try:
                 for name, secret in _fresh().items():
                     _write(scratch / f"{name}.key", secret)
-                _sync_folder(scratch)
+                sync_folder(scratch)
                 scratch.rename(self.folder)  # a crash before this leaves a folder that nothing looks at
-                _sync_folder(self.folder.parent)
+                sync_folder(self.folder.parent)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
@@ -77,7 +78,7 @@ class Keystore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self.folder / f"{name}.key", _pem(Ed25519PrivateKey.generate()))
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except FileExistsError:
             return
         except OSError as error:
@@ -116,7 +117,7 @@ class Keystore:
             return new
         try:
             _write(self.folder / f"{name}.key", _pem(new))
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             raise StoreError(f"could not write the next {purpose} key in {self.folder}: {error}") from error
         return new
@@ -136,7 +137,7 @@ class Keystore:
                     self._secrets[purpose] = self._secrets.pop(name)
                 else:
                     (self.folder / f"{name}.key").replace(self.folder / f"{purpose}.key")
-                    _sync_folder(self.folder)
+                    sync_folder(self.folder)
             except (NotFoundError, FileNotFoundError):
                 return
             except OSError as error:
@@ -194,16 +195,4 @@ def _write(path: Path, secret: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, as far as the system can be asked for that."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(file)

@@ -29,7 +29,6 @@ from tallystick.evidence.verify import verify_store
 from tallystick.govern.retention import Retention
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
-from tallystick.limits import BATCH_EVENTS_MAX
 from tallystick.proving import Proving
 from tallystick.read.follower import Follower
 from tallystick.read.index import GroupKind, Progress, TimeKind, has_id
@@ -131,27 +130,14 @@ class Ledger(Asking, Proving):
         Raises `RejectedError`, `ConflictError` (the expected version, or the id used for other content),
         `BusyError`, or `StoreError`, after which the outcome may be unknown: repeat it with the same id.
         """
-        if event is None:
-            event = members
-        elif members:
-            raise RejectedError("an event was given both whole and as members", cure="give one of them")
-        return self._open_sealer().seal([self._acceptor.accept(event)])[0]
+        return self._open_sealer().seal([self._acceptor.accept(_one_event(event, members))])[0]
 
     def append_many(self, events: Iterable[EventLike]) -> Sequence[Sealed]:
         """Seal up to 10,000 events in their order and as one commit: all of them, or none.
 
         Raises as `append` does; a `RejectedError` names the event by its index among `events`.
         """
-        drafts = []
-        accept = self._acceptor.accept
-        for event in events:
-            try:
-                drafts.append(accept(event))
-            except RejectedError as error:
-                place = f"event {len(drafts)}{' ' if error.place else ''}{error.place}"
-                raise RejectedError(error.problem, place=place, cure=error.cure) from error
-            if len(drafts) > BATCH_EVENTS_MAX:
-                raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="append them in parts")
+        drafts = self._acceptor.accept_all(events)
         return self._open_sealer().seal(drafts) if drafts else []
 
     def publish(self, event: EventLike | None = None, /, **members: Any) -> Ticket:
@@ -160,16 +146,16 @@ class Ledger(Asking, Proving):
         What has become of it, says `queue.progress`. Raises `RejectedError`, `BusyError` when the queue is full, or
         `StoreError`, after which the outcome may be unknown: repeat it with the same id.
         """
-        if event is None:
-            event = members
-        elif members:
-            raise RejectedError("an event was given both whole and as members", cure="give one of them")
-        return self.publish_many([event])[0]
+        accepted = self._queue_acceptor.accept(_one_event(event, members))
+        return self.queue.accept([accepted])[0]
 
     def publish_many(self, events: Iterable[EventLike]) -> list[Ticket]:
-        """Take events in, in their order, with one wait for the disk: all of them, or none."""
-        queue, accept = self.queue, self._queue_acceptor.accept
-        return queue.accept([accept(event) for event in events])
+        """Take up to 10,000 events in, in their order and with one wait for the disk: all of them, or none.
+
+        Raises as `publish` does; a `RejectedError` names the event by its index among `events`.
+        """
+        drafts = self._queue_acceptor.accept_all(events)
+        return self.queue.accept(drafts) if drafts else []
 
     @property
     def queue(self) -> Queue:
@@ -394,3 +380,11 @@ class Ledger(Asking, Proving):
     def _finish_rotations(self) -> None:
         self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
         self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
+
+
+def _one_event(event: EventLike | None, members: Mapping[str, Any]) -> EventLike:
+    if event is None:
+        return members
+    if members:
+        raise RejectedError("an event was given both whole and as members", cure="give one of them")
+    return event

@@ -14,10 +14,8 @@ from tallystick.config import Location
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import consistency_path, inclusion_path
 from tallystick.core.moment import Moment
-from tallystick.core.note import Note
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
-from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.export import Exported, Selection, Source, export
@@ -27,7 +25,7 @@ from tallystick.evidence.others.vouching import Vouchers
 from tallystick.read.index import Progress
 from tallystick.read.query import Query
 from tallystick.store.contract import Head, Store
-from tallystick.store.reading import tile_hashes
+from tallystick.store.reading import stored_nodes, tile_hashes
 
 
 class Proving(ABC):
@@ -53,13 +51,13 @@ class Proving(ABC):
         head = self._head()
         if not 0 <= position < head.size:
             raise NotFoundError(f"there is no position {position} in this ledger, which has {head.size} records")
-        path = inclusion_path(position, head.size, node=self._nodes(head.size))
+        path = inclusion_path(position, head.size, node=stored_nodes(self._store, head.size))
         return Proof(position, tuple(path), head.checkpoint)
 
     def prove_consistency(self, old_size: int, size: int | None = None) -> list[bytes]:
         """The proof that the tree of `size`, by default the newest, begins with that of `old_size` (RFC 9162 2.1.4)."""
         size = self._head().size if size is None else size
-        return consistency_path(old_size, size, node=self._nodes(size))
+        return consistency_path(old_size, size, node=stored_nodes(self._store, size))
 
     def tile(self, level: int, index: int, width: int) -> bytes:
         """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
@@ -70,10 +68,9 @@ class Proving(ABC):
 
         Nothing waits for them longer than `seconds`; what went wrong is in `problems`.
         """
-        cosigned = cosign(
-            self.checkpoint(), policy, consistency=self.prove_consistency, kept=self._kept(), seconds=seconds
-        )
-        if cosigned.checkpoint != self.checkpoint() and self._location.folder is not None:
+        newest = self.checkpoint()
+        cosigned = cosign(newest, policy, consistency=self.prove_consistency, kept=self._kept(), seconds=seconds)
+        if cosigned.checkpoint != newest and self._location.folder is not None:
             keep(self._location.folder, cosigned.checkpoint)
         return cosigned
 
@@ -106,7 +103,7 @@ class Proving(ABC):
         there.
         """
         source = self._export_source()
-        start = None if since is None else _size_of(since)
+        start = None if since is None else Checkpoint.of_note(since).size
         for moment, edge in ((after, first if first is not None else start), (before, end)):
             if moment is not None and edge is not None:
                 raise RejectedError("a range was given both by times and by positions", cure="give one of them")
@@ -133,11 +130,3 @@ class Proving(ABC):
 
     def _kept(self) -> bytes | None:
         return None if self._location.folder is None else read_kept(self._location.folder)
-
-    def _nodes(self, size: int) -> TileNodes:
-        return TileNodes(size, lambda level, index, width: tile_hashes(self._store, level, index, width))
-
-
-def _size_of(since: bytes) -> int:
-    """The size of a checkpoint. `RejectedError` if it is none."""
-    return Checkpoint.parse(Note.parse(since).text).size

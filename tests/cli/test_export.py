@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,15 +171,19 @@ def witness_of(run: Run, folder: str, name: str) -> str:
     return str(made["witness_key"])
 
 
-def test_a_witness_is_made_asked_and_shown(trust: str, run: Run, tmp_path: Path) -> None:
-    key = witness_of(run, "w", "witness.example/w1")
-    witness = Witness(tmp_path / "w", policy=Policy.parse(Path(trust).read_bytes()))
-
+def answers_of(witness: Witness) -> Callable[[str, bytes], outside.Answer]:
     def answer(_: str, body: bytes) -> outside.Answer:
         reply = witness.add_checkpoint(body)
         return reply.status, reply.content_type, reply.body
 
-    with outside.serving(answer) as url:
+    return answer
+
+
+def test_a_witness_is_made_asked_and_shown(trust: str, run: Run, tmp_path: Path) -> None:
+    key = witness_of(run, "w", "witness.example/w1")
+    witness = Witness(tmp_path / "w", policy=Policy.parse(Path(trust).read_bytes()))
+
+    with outside.serving(answers_of(witness)) as url:
         down = f"witness w2 {witness_of(run, 'w2', 'x.example/w2')} http://127.0.0.1:9"
         Path("policy").write_text(f"witness w1 {key} {url}\n{down}\nquorum w1\n")
         said = run("witness", "ask", "--trust", "policy", "-o", "cosigned").stdout
@@ -206,11 +211,7 @@ def test_a_witness_that_knows_another_history_makes_an_export_end_with_1(trust: 
     key = witness_of(run, "w", "witness.example/w1")
     witness = Witness(tmp_path / "w", policy=Policy.parse(Path(trust).read_bytes()))
 
-    def answer(_: str, body: bytes) -> outside.Answer:
-        reply = witness.add_checkpoint(body)
-        return reply.status, reply.content_type, reply.body
-
-    with outside.serving(answer) as url:
+    with outside.serving(answers_of(witness)) as url:
         Path("policy").write_text(f"witness w1 {key} {url}\nquorum w1\n")
         run("export", "-l", "audit", "-o", "first", "--witnesses", "policy")
         said = run("export", "-l", "other", "-o", "second", "--witnesses", "policy", code=1)

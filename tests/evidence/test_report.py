@@ -28,14 +28,6 @@ DOCUMENTS: Final = ("access-review", "change-review", "entity-dossier", "evidenc
 WANTED: Final = {"entity-dossier": {"entity": "user-456"}, "incident-timeline": {"correlation": "incident-2026-03"}}
 
 
-@pytest.fixture(scope="module")
-def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    """The ledger of the examples, which occurred from 2026-02-23 through 2026-04-05."""
-    with tallystick.open(tmp_path_factory.mktemp("clinic") / "audit") as ledger:
-        ledger.append_many([line for line in (ROOT / "examples/events.jsonl").read_bytes().split(b"\n") if line])
-        yield ledger
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with tallystick.open(tmp_path / "audit") as ledger:

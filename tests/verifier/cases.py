@@ -150,6 +150,8 @@ def good() -> Iterator[Case]:
     gone, absent = pruned()
     yield Case("pruned", gone.bundle(0, 11, absent=absent).files())
     yield Case("pruned-with-the-prune-beside", gone.bundle(2, 8, absent=absent, beside=[9]).files())
+    gone, absent = pruned(say={"end": 9, "checkpoint_at_prune": gone.checkpoint(9).decode()})
+    yield Case("pruned-up-to-the-prune", gone.bundle(0, 11, absent=absent).files())
     yield Case("filtered-epochs-apart", _three_epochs().bundle(0, 10, keep=lambda at: at in (2, 8)).files())
     alike = Ledger()
     alike.open()

@@ -10,6 +10,8 @@ import time
 import tracemalloc
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallystick_verify import RefusedError, judge_checkpoint, judge_proof, judge_record, verify_bundle, verify_pair
 from tallystick_verify.notes import Policy
+from tallystick_verify.package import READ_BYTES, Package, _File
 from tallystick_verify.report import FINDINGS_MAX
 
 from tests.verifier import cases, maker
@@ -159,6 +162,62 @@ def test_what_is_not_a_regular_file_is_a_finding_and_nobody_waits_for_it(tmp_pat
     assert kinds(folder) == {"bundle"}
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_what_becomes_a_pipe_after_it_was_seen_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    package = Package(maker.write(tmp_path, FILES))
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(RefusedError, match="not a regular file"):
+        b"".join(package.chunks(name, 1))
+    with pytest.raises(RefusedError, match="not a regular file"):  # and seen as one, nothing of it is opened
+        Package(tmp_path)
+
+
+@contextmanager
+def forbidden(folder: Path) -> Iterator[None]:
+    """Whoever runs the tests may not look into a folder, also if that is root."""
+    user = os.geteuid()
+    folder.chmod(0)
+    if user == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
+def test_what_may_not_be_read_is_no_finding(tmp_path: Path) -> None:
+    folder = maker.write(tmp_path / "bundle", FILES)
+    package = Package(folder)
+    with forbidden(folder):
+        with pytest.raises(PermissionError):
+            verify_bundle(folder, trust=maker.TRUST)
+        with pytest.raises(PermissionError):
+            package.read("manifest.json")
+
+
+def test_no_more_is_read_than_was_asked_for_and_never_much_at_once(tmp_path: Path) -> None:
+    vast = 4 * READ_BYTES
+    folder = maker.write(tmp_path, {**FILES, "events.jsonl": b"x" * (vast + 1)})
+    package = Package(folder)
+    assert [len(chunk) for chunk in package.chunks("events.jsonl", READ_BYTES + 3)] == [READ_BYTES, 3]
+
+    with _File(folder / "events.jsonl") as file:
+        assert file.read(0) == b""
+        for everything in (-1, None):
+            assert len(file.read(everything)) == vast
+            file.seek(0)
+        assert len(file.read(vast)) == vast
+        with pytest.raises(zipfile.BadZipFile):
+            file.read(vast + 1)
+
+
+def test_the_time_is_the_present_one_if_none_is_given(tmp_path: Path) -> None:
+    assert verify_bundle(maker.write(tmp_path, FILES), trust=maker.TRUST).holds
+
+
 def test_a_fourth_file_a_pipe_and_nothing_at_all_are_no_bundles(tmp_path: Path) -> None:
     folder = maker.write(tmp_path / "bundle", {**FILES, "README": b""})
     os.mkfifo(tmp_path / "pipe")
@@ -237,6 +296,17 @@ def test_a_zip_that_is_more_or_less_than_a_bundle_is_a_finding(tmp_path: Path, d
     path.write_bytes(data)
 
     assert kinds(path) == {"bundle"}
+
+
+@pytest.mark.parametrize("flags", [b"\x01\x00", b"\x40\x00"])
+def test_an_encrypted_entry_is_refused_before_any_is_read(tmp_path: Path, flags: bytes) -> None:
+    last = b"PK\x01\x02\x14\x03\x14\x00"
+    before, after = maker.zipped(FILES).rsplit(last + b"\0\0", 1)
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(before + last + flags + after)
+
+    with pytest.raises(RefusedError, match="encrypted"):
+        Package(path)
 
 
 def test_a_zip_whose_directory_claims_to_be_huge_is_not_believed(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tallystick_verify import RefusedError, judge_checkpoint, judge_proof, judge_record
 from tallystick_verify.canonical import number, parse
 from tallystick_verify.forms import is_rfc3339, is_time
-from tallystick_verify.notes import Policy
+from tallystick_verify.notes import Policy, parse_checkpoint
+from tallystick_verify.report import Report
 from tallystick_verify.tree import Fold
 
 from tests.verifier import cases, maker
@@ -371,6 +372,28 @@ def test_a_fold_tells_the_root_of_each_size_that_it_passes() -> None:
     for position, line in enumerate(MADE.lines):
         fold.place(position, line)
     assert fold.roots == {size: maker.tree(leaves[:size]) for size in range(19)}
+
+
+def test_a_fold_keeps_no_other_roots_and_tells_the_first_hash_that_it_misses() -> None:
+    fold = Fold([], cuts=[], watched=[6])
+    fold.place(0, b"")
+    with pytest.raises(RefusedError, match="no hash for the subtree of 1 records at 1"):
+        fold.finish(6)
+    assert fold.roots.keys() == {0, 6}
+
+
+def test_a_cosignature_that_does_not_hold_is_told_and_does_not_count() -> None:
+    one = b"witness w %s\n" % maker.vkey("w.example/1", 4, maker.WITNESS).encode()
+    two = one + b"witness v %s\n" % maker.vkey("w.example/2", 4, maker.STRANGER).encode()
+    note = parse_checkpoint(MADE.checkpoint(more=[maker.cosignature(MADE.text(7), "w.example/1", maker.WITNESS)]))
+    for trust, told, found in (
+        (b"quorum none\n", "", 0),
+        (one + b"quorum w\n", "0 of 1 witness cosigned", 2),
+        (two + b"quorum none\n", "0 of 2 witnesses cosigned", 1),
+    ):
+        report = Report()
+        Policy(trust).judge(note, report)
+        assert (report.told[19], len(report.findings)) == (told, found)
 
 
 MEMBERS: dict[str, list[object]] = {

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tallystick
+from tallystick import durable
 from tallystick.clock import wall_clock
 from tallystick.errors import (
     BusyError,
@@ -251,6 +252,44 @@ def test_segments_go_when_all_in_them_is_sealed(tmp_path: Path, monkeypatch: pyt
     again.accept([draft(99)])
     again.close()
     assert len(ledger.ids) == 61
+
+
+def test_a_segment_goes_only_when_the_cursor_past_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may bring back an older cursor: what that points to has to be there."""
+    written, on_disk, gone = 0, 0, []
+
+    def replaced(path: Path, data: bytes) -> None:
+        nonlocal written
+        durable.replace(path, data)
+        written = int(data)
+
+    def synced_folder(folder: Path) -> None:
+        nonlocal on_disk
+        durable.sync_folder(folder)
+        on_disk = written
+
+    unlink = Path.unlink
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("segment-"):
+            last = max(frame.sequence for _, frame in segments.read(path) if frame is not None)
+            gone.append(last < on_disk)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 2_000)
+    monkeypatch.setattr(journal, "replace", replaced)
+    monkeypatch.setattr(journal, "sync_folder", synced_folder)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    queue = opened(tmp_path, Ledger())
+    for number in range(60):
+        queue.accept([draft(number)])
+    queue.drain(seconds=5)
+    queue.close()
+
+    assert gone
+    assert all(gone)
 
 
 # --------------------------------------------------------------------------------------- torn, and damaged
@@ -487,6 +526,18 @@ def test_a_ledger_publishes_and_seals_in_order(tmp_path: Path) -> None:
         with pytest.raises(RejectedError):
             ledger.publish(event_type="a b", entity_id="e")
         assert ledger.verify().holds
+
+
+def test_of_events_published_together_all_are_taken_or_none(tmp_path: Path) -> None:
+    good = {"event_type": "a.b", "entity_id": "e"}
+    with tallystick.open(tmp_path / "ledger") as ledger:
+        with pytest.raises(RejectedError) as caught:
+            ledger.publish_many([good, good, {"event_type": "a b", "entity_id": "e"}])
+        assert caught.value.place == "event 2 /event_type"
+        with pytest.raises(RejectedError, match="more than 10000 events"):
+            ledger.publish_many([good] * 10_001)
+        assert ledger.publish_many([]) == []
+        assert ledger.queue.stats().accepted == 0
 
 
 def test_closing_a_ledger_seals_what_waits(tmp_path: Path) -> None:

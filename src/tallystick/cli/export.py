@@ -1,5 +1,4 @@
-"""`export` and `check-bundle`: evidence for someone who does not trust us, and a look at it before it is handed over.
-`export` and `check-bundle`: evidence for someone who does not trust us, and a look at it before it is handed over."""
+"""`export` and `check-bundle`: evidence for someone who does not trust us, and a look at it before it goes out."""
 
 from __future__ import annotations
 

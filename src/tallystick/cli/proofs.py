@@ -24,11 +24,10 @@ def checkpoint(settings: Settings, output: str | None) -> None:
     JSON: origin, size, root, checkpoint.
     """
     from tallystick.core.checkpoint import Checkpoint
-    from tallystick.core.note import Note
 
     with settings.open() as ledger:
         signed = ledger.checkpoint()
-    head = Checkpoint.parse(Note.parse(signed).text)
+    head = Checkpoint.of_note(signed)
     facts = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "checkpoint": signed.decode()}
     if output is None and not settings.json:
         write_out(None, signed)

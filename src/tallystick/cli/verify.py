@@ -140,10 +140,9 @@ def _signatures(report: Report) -> str:
 
 def _tree(report: Report) -> Iterable[tuple[str, str]]:
     from tallystick.core.checkpoint import Checkpoint
-    from tallystick.core.note import Note
 
     try:
-        checkpoint = Checkpoint.parse(Note.parse(report.checkpoint).text)
+        checkpoint = Checkpoint.of_note(report.checkpoint)
     except RejectedError as error:
         yield "checkpoint", f"cannot be read: {error}"
         return

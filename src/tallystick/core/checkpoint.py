@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tallystick.core.merkle import HASH_BYTES
-from tallystick.core.note import Signer, VerifierKey, open_note, sign_note
+from tallystick.core.note import Note, Signer, VerifierKey, open_note, sign_note
 from tallystick.core.strict import parse_base64, parse_decimal, render_base64
 from tallystick.errors import RejectedError, TamperError
 from tallystick.limits import SIZE_MAX
@@ -43,6 +43,11 @@ class Checkpoint:
             raise RejectedError("a checkpoint has three lines, each ending in a newline", cure=cure)
         size = parse_decimal(lines[1], maximum=SIZE_MAX, place="line 2")
         return cls(lines[0], size, parse_base64(lines[2], place="line 3"))
+
+    @classmethod
+    def of_note(cls, signed: bytes) -> Checkpoint:
+        """What a signed note states, whoever signed it: to be believed only if it is opened, too. `RejectedError`."""
+        return cls.parse(Note.parse(signed).text)
 
     def render(self) -> str:
         """Write what `parse` reads."""

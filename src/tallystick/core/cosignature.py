@@ -9,56 +9,26 @@ so that none passes for a ledger's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tallystick.core.note import KEY_ID_BYTES, PUBLIC_KEY_BYTES, Note, SignatureLine, VerifierKey
-from tallystick.core.strict import parse_base64, render_base64
-from tallystick.errors import RejectedError, TamperError
+from tallystick.core.note import NamedKey, Note, SignatureLine
+from tallystick.errors import TamperError
 from tallystick.limits import SIZE_MAX
 
-_COSIGNATURE: Final = b"\x04"
 _TIME_BYTES: Final = 8
-_PLACE: Final = "witness key"
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessKey:
-    """The public half of a witness' key: a name, without spaces or plus signs, and 32 bytes."""
+class WitnessKey(NamedKey):
+    """The key that verifies what a witness cosigns."""
 
-    name: str
-    public_key: bytes
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        VerifierKey(self.name, self.public_key)  # the same rules
-
-    @property
-    def key_id(self) -> bytes:
-        named = self.name.encode() + b"\n" + _COSIGNATURE + self.public_key
-        return sha256(named).digest()[:KEY_ID_BYTES]
-
-    @classmethod
-    def parse(cls, text: str) -> WitnessKey:
-        """Read `<name>+<key id, 8 hex>+<base64 of 0x04 and the key>`; `RejectedError` for anything else."""
-        name, *written = text.split("+", maxsplit=2)
-        if len(written) != 2:
-            cure = "a witness key reads <name>+<8 hex digits>+<base64>"
-            raise RejectedError("this is not a witness key", place=_PLACE, cure=cure)
-        encoded = parse_base64(written[1], place=_PLACE)
-        if encoded[:1] != _COSIGNATURE or len(encoded) != 1 + PUBLIC_KEY_BYTES:
-            raise RejectedError("the key is not an Ed25519 key for cosignatures (type 4)", place=_PLACE)
-        key = cls(name, encoded[1:])
-        if key.key_id.hex() != written[0]:
-            problem = f"the key id {written[0][:60]!a} does not belong to this name and key"
-            raise RejectedError(problem, place=_PLACE, cure="copy the whole line again")
-        return key
-
-    def render(self) -> str:
-        """Write what `parse` reads."""
-        return f"{self.name}+{self.key_id.hex()}+{render_base64(_COSIGNATURE + self.public_key)}"
+    kind = b"\x04"
+    what = "witness key"
+    algorithm = "Ed25519 key for cosignatures"
 
     def verify(self, text: str, line: SignatureLine) -> int | None:
         """The POSIX seconds at which this witness cosigned the checkpoint of that text; None for another's line.

@@ -17,7 +17,6 @@ from tallystick.core.canonical import decode_canonical, encode
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.merkle import HASH_BYTES
-from tallystick.core.note import Note
 from tallystick.core.record import Record
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError
@@ -93,6 +92,11 @@ class Manifest:
         start = self.start_size
         return (self.first, self.end) if start is None else (self.first, self.end, start)
 
+    @property
+    def filter(self) -> list[list[str]] | None:
+        """The queries as JSON has them: None for every record of the range."""
+        return None if self.queries is None else [list(terms) for terms in self.queries]
+
     def document(self) -> dict[str, Any]:
         """The JSON document."""
         return {
@@ -100,7 +104,7 @@ class Manifest:
             "created": self.created,
             "end": {"checkpoint": self.checkpoint.decode()},
             "events": {"bytes": self.events_bytes, "file": EVENTS_FILE, "sha256": self.events_sha256.hex()},
-            "filter": None if self.queries is None else [list(terms) for terms in self.queries],
+            "filter": self.filter,
             "format": FORMAT,
             "genesis": self.genesis.decode(),
             "hashes": [render_base64(one) for one in self.hashes],
@@ -176,7 +180,7 @@ class Manifest:
 
 def _size_named(note: bytes, place: str) -> int:
     try:
-        return Checkpoint.parse(Note.parse(note).text).size
+        return Checkpoint.of_note(note).size
     except RejectedError as error:
         raise RejectedError(f"it is no checkpoint: {error}", place=place) from error
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,49 +27,64 @@ from tallystick.limits import NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX
 KEY_ID_BYTES: Final = 4
 PUBLIC_KEY_BYTES: Final = 32
 
-_ED25519: Final = b"\x01"
 _DASH: Final = "\N{EM DASH} "
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """The public half of a signing key: a name, without spaces or plus signs, and 32 bytes."""
+class NamedKey:
+    """The public half of an Ed25519 key for one use: a name, without spaces or plus signs, and 32 bytes."""
+
+    kind: ClassVar[bytes]
+    """The use: one byte of C2SP signed-note, so that a key of one is never taken for one of another."""
+    what: ClassVar[str]
+    """The use, in the words of an error."""
+    algorithm: ClassVar[str]
 
     name: str
     public_key: bytes
 
     def __post_init__(self) -> None:
-        _check_name(self.name, place="verifier key")
+        _check_name(self.name, place=self.what)
         if len(self.public_key) != PUBLIC_KEY_BYTES:
             problem = f"an Ed25519 public key has {PUBLIC_KEY_BYTES} bytes, not {len(self.public_key)}"
-            raise RejectedError(problem, place="verifier key")
+            raise RejectedError(problem, place=self.what)
 
     @property
     def key_id(self) -> bytes:
         """Four bytes that tell keys of one name apart: a label, not a fingerprint; a match is easily made."""
-        named = self.name.encode() + b"\n" + _ED25519 + self.public_key
+        named = self.name.encode() + b"\n" + self.kind + self.public_key
         return sha256(named).digest()[:KEY_ID_BYTES]
 
     @classmethod
-    def parse(cls, text: str) -> VerifierKey:
-        """Read `<name>+<key id, 8 hex>+<base64 of 0x01 and the key>`; `RejectedError` for anything else."""
+    def parse(cls, text: str) -> Self:
+        """Read `<name>+<key id, 8 hex>+<base64 of the kind and the key>`; `RejectedError` for anything else."""
         name, *written = text.split("+", maxsplit=2)  # base64 has plus signs of its own
         if len(written) != 2 or len(text) > NOTE_BYTES_MAX:
-            cure = "a verifier key reads <name>+<8 hex digits>+<base64>"
-            raise RejectedError("this is not a verifier key", place="verifier key", cure=cure)
-        encoded = parse_base64(written[1], place="verifier key")
-        if encoded[:1] != _ED25519:
-            raise RejectedError("the key is not an Ed25519 key (type 1)", place="verifier key")
+            cure = f"a {cls.what} reads <name>+<8 hex digits>+<base64>"
+            raise RejectedError(f"this is not a {cls.what}", place=cls.what, cure=cure)
+        encoded = parse_base64(written[1], place=cls.what)
+        if encoded[:1] != cls.kind:
+            raise RejectedError(f"the key is not an {cls.algorithm} (type {cls.kind[0]})", place=cls.what)
         key = cls(name, encoded[1:])
         if key.key_id.hex() != written[0]:
             problem = f"the key id {written[0][:60]!a} does not belong to this name and key"
-            raise RejectedError(problem, place="verifier key", cure="copy the whole line again")
+            raise RejectedError(problem, place=cls.what, cure="copy the whole line again")
         return key
 
     def render(self) -> str:
         """Write what `parse` reads."""
-        return f"{self.name}+{self.key_id.hex()}+{render_base64(_ED25519 + self.public_key)}"
+        return f"{self.name}+{self.key_id.hex()}+{render_base64(self.kind + self.public_key)}"
+
+
+class VerifierKey(NamedKey):
+    """The key that verifies what a ledger signs."""
+
+    __slots__ = ()
+
+    kind = b"\x01"
+    what = "verifier key"
+    algorithm = "Ed25519 key"
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this key's over `message`."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import HASH_BYTES, leaf_hash, verify_inclusion
-from tallystick.core.note import Note, VerifierKey
+from tallystick.core.note import VerifierKey
 from tallystick.core.strict import parse_base64, parse_decimal, render_base64
 from tallystick.errors import RejectedError, TamperError
 from tallystick.limits import NOTE_BYTES_MAX, PROOF_HASHES_MAX, SIZE_MAX
@@ -53,7 +53,7 @@ class Proof:
             if len(node) != HASH_BYTES:
                 raise RejectedError(f"a hash has {HASH_BYTES} bytes, not {len(node)}", place=f"path hash {number}")
         try:
-            Checkpoint.parse(Note.parse(self.checkpoint).text)
+            Checkpoint.of_note(self.checkpoint)
         except RejectedError as error:
             place = ", ".join(filter(None, ["checkpoint", error.place]))
             raise RejectedError(error.problem, place=place, cure=error.cure) from None

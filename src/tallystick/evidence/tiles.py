@@ -27,8 +27,8 @@ from tallystick.core.merkle import (
     split_hashes,
     verify_consistency,
 )
-from tallystick.core.note import Note
 from tallystick.core.tiles import TileNodes, TilePath, render_entries, tile_width
+from tallystick.durable import replace
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.ledger import Ledger
 from tallystick.read.index import Progress
@@ -134,21 +134,11 @@ def _published(ledger: Ledger, folder: Path, head: Checkpoint) -> int:
 
 def _parse(signed: bytes, *, place: str) -> Checkpoint:
     try:
-        return Checkpoint.parse(Note.parse(signed).text)
+        return Checkpoint.of_note(signed)
     except RejectedError as error:
         raise RejectedError(f"not a checkpoint: {error}", place=place, cure="name another folder") from error
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a whole file in its place: a reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if path.name == CHECKPOINT:
-                os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    replace(path, data, synced=path.name == CHECKPOINT)

@@ -26,7 +26,7 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
-from tallystick.evidence.verification.plan import Plan, size_named
+from tallystick.evidence.verification.plan import Plan
 from tallystick.evidence.verification.prunes import PruneCheck, pruned_meanwhile, prunes_below
 from tallystick.evidence.verification.ranges import without
 from tallystick.evidence.verification.scan import Scan, Terms, scan
@@ -100,7 +100,7 @@ def verify_store(
     for _ in range(_ATTEMPTS):
         below = prunes_below(store)
         plan = Plan.of(store, location=location, first=first, end=end, processes=processes)
-        if since is not None and not plan.covers(size_named(since)):
+        if since is not None and not plan.covers(Checkpoint.of_note(since).size):
             raise RejectedError(
                 "a kept checkpoint is held against all records from the first to its last",
                 cure="verify the whole ledger, or leave the checkpoint out",
@@ -298,7 +298,7 @@ class _Verification:
         if self._since is None:
             return None
         # The key in force at its size and no other: a retired key could otherwise sign for any time.
-        key = history.key_at("checkpoint", size_named(self._since)) or self._key_from_elsewhere()
+        key = history.key_at("checkpoint", Checkpoint.of_note(self._since).size) or self._key_from_elsewhere()
         try:
             keys = [VerifierKey(self._origin, key)] if key else []
             held = open_checkpoint(self._since, keys, origin=self._origin)

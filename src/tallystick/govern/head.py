@@ -10,10 +10,9 @@ from tallystick.core.merkle import consistency_path, range_root, root_from_front
 from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import frontier_at
 from tallystick.core.system import Genesis
-from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.store.contract import Head, Store
-from tallystick.store.reading import checkpoint_key, read_record, tile_hashes
+from tallystick.store.reading import checkpoint_key, read_record, stored_nodes
 
 
 def check_head(store: Store) -> Head:
@@ -25,7 +24,7 @@ def check_head(store: Store) -> Head:
         genesis = Genesis.of(read_record(store, 0))
         key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
         checkpoint = open_checkpoint(head.checkpoint, [key], origin=genesis.origin)
-        root = range_root(0, head.size, node=_nodes(store, head.size))
+        root = range_root(0, head.size, node=stored_nodes(store, head.size))
     except (RejectedError, NotFoundError, TamperError) as error:
         raise TamperError(f"the head does not hold, and nothing is pruned: {error}; run a verification") from error
     if checkpoint != Checkpoint(genesis.origin, head.size, root):
@@ -35,7 +34,7 @@ def check_head(store: Store) -> Head:
 
 def checked_frontier(store: Store, end: int, head: Head) -> tuple[bytes, ...]:
     """The frontier of the first `end` records, if the tree under a head that holds has grown from it."""
-    node = _nodes(store, head.size)
+    node = stored_nodes(store, head.size)
     frontier = frontier_at(end, node=node)
     path = consistency_path(end, head.size, node=node)
     old_root, root = root_from_frontier(frontier), range_root(0, head.size, node=node)
@@ -49,7 +48,3 @@ def last_hash(store: Store, end: int, head: Head) -> bytes:
     if end < head.size:
         return bytes.fromhex(read_record(store, end).members["prev_hash"])
     return read_record(store, end - 1).hash
-
-
-def _nodes(store: Store, size: int) -> TileNodes:
-    return TileNodes(size, lambda level, index, width: tile_hashes(store, level, index, width))

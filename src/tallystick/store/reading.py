@@ -13,6 +13,7 @@ from zlib import crc32
 from tallystick.core.merkle import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, leaf_hash
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, KeyRotated
+from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, TamperError
 from tallystick.store.contract import Store, StoredRecord
 
@@ -102,6 +103,11 @@ def tile_hashes(store: Store, level: int, index: int, width: int) -> bytes:
     if len(below) < width:
         raise TamperError(f"hash tiles of level {level - 1} are missing: run a verification")
     return b"".join(tile.root for tile in below)
+
+
+def stored_nodes(store: Store, size: int) -> TileNodes:
+    """The hashes of the tree of the first `size` records, from what the store has of them; for one thread."""
+    return TileNodes(size, lambda level, index, width: tile_hashes(store, level, index, width))
 
 
 def _partial_tile(store: Store, index: int, width: int) -> bytes:

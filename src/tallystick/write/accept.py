@@ -7,7 +7,7 @@ so nothing the caller does to its objects afterwards can reach the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
@@ -28,6 +28,7 @@ from tallystick.core.timestamp import is_rfc3339
 from tallystick.errors import RejectedError
 from tallystick.ids import IdMaker, spell
 from tallystick.limits import (
+    BATCH_EVENTS_MAX,
     DEPTH_MAX,
     DRAFT_BYTES_MAX,
     ENTITY_ID_CHARACTERS_MAX,
@@ -103,6 +104,20 @@ class Acceptor:
                 cure="give an Event, a mapping, or JSON as bytes",
             )
         return self._quickly(data) or self._carefully(data)
+
+    def accept_all(self, events: Iterable[Event | Mapping[str, Any] | bytes]) -> list[Draft]:
+        """Accept up to 10,000 events, in their order. A `RejectedError` names the event by its index among them."""
+        drafts: list[Draft] = []
+        accept = self.accept
+        for event in events:
+            try:
+                drafts.append(accept(event))
+            except RejectedError as error:
+                place = f"event {len(drafts)}{' ' if error.place else ''}{error.place}"
+                raise RejectedError(error.problem, place=place, cure=error.cure) from error
+            if len(drafts) > BATCH_EVENTS_MAX:
+                raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="give them in parts")
+        return drafts
 
     def _quickly(self, data: bytes) -> Draft | None:
         """The draft of an event that is plainly good, as nearly all are; None when it needs a closer look."""

@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
+from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.write import segments
 from tallystick.write.segments import Damage, Frame
@@ -127,18 +128,19 @@ class Journal:
             lines = [json.dumps({"sequence": n, "why": why}, ensure_ascii=False) for n, why in refused.items()]
             with (self._folder / _REFUSED).open("ab") as file:
                 file.write("".join(f"{line}\n" for line in lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                sync(file)
         cursor = self.cursor + len(frames)
-        _replace(self._folder / _CURSOR, f"{cursor}\n".encode())
+        ended = [path for (_, path), (end, _) in pairwise(segments.segments(self._folder)) if end <= cursor]
+        replace(self._folder / _CURSOR, f"{cursor}\n".encode())
+        if ended:  # an older cursor is good, too, as long as what it points to is there
+            sync_folder(self._folder)
         with self._writing:
             self.refusals |= refused
             self.cursor = cursor
             self.bytes -= sum(map(segments.frame_bytes, frames))
             self.oldest_at = None if cursor == self.end else frames[-1].accepted_at
-        for (_, path), (following, _) in pairwise(segments.segments(self._folder)):
-            if following <= cursor:
-                path.unlink(missing_ok=True)
+        for path in ended:
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -152,7 +154,7 @@ class Journal:
         if self._file.tell() == segments.HEAD_BYTES or self._file.tell() + size <= segments.SEGMENT_BYTES:
             return
         try:
-            os.fsync(self._file.fileno())
+            sync(self._file)
             following = segments.begin(self._folder, self.end)
         except OSError as error:
             raise StoreError(f"could not begin a segment of the queue: {error}") from error
@@ -221,8 +223,9 @@ def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
             for sequence in range(cursor, scanned.end):
                 frame = good.get(sequence) or Frame(sequence, sequence, now, LOST)
                 _write_all(file, segments.render(frame))
-            os.fsync(file.fileno())
-        scratch.rename(folder / f"{_REPAIRED}-{cursor}-{now}")  # from here on the repair is done, or will be
+            sync(file)
+        scratch.rename(folder / f"{_REPAIRED}-{cursor}-{now}")
+        sync_folder(folder)  # from here on the repair is done, or will be
         finish_repair(folder)
         return scanned.damage
 
@@ -281,13 +284,6 @@ def _read_refused(path: Path) -> dict[int, str]:
             one = json.loads(line)
             found[int(one["sequence"])] = str(one["why"])
     return found
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replace a file at one stroke. Whether it reached the disk does not matter: an older cursor is good, too."""
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_bytes(data)
-    scratch.replace(path)
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 from zlib import crc32
 
+from tallystick.durable import sync, sync_folder
 from tallystick.errors import StoreError
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
@@ -93,8 +94,8 @@ def segments(folder: Path) -> list[tuple[int, Path]]:
 def begin(folder: Path, first: int) -> IO[bytes]:
     """Make a segment, durably, and open it for appending. One that a crash left without a frame is begun again."""
     file = begin_at(segment_path(folder, first))
-    os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync(file)
+    sync_folder(folder)
     return file
 
 
@@ -251,16 +252,6 @@ def cut(folder: Path, path: Path, offset: int) -> None:
             file.truncate(max(offset, len(_HEAD)))
             if offset < len(_HEAD):
                 file.write(_HEAD)
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
     except OSError as error:
         raise StoreError(f"could not mend {path}: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -207,8 +207,7 @@ class Verification(Report):
 
     def _in_order(self, position: int, record: Record, line: bytes) -> None:
         """The records of the bundle as they come by position: leaves of 14, keys of 12, and the prune of 16."""
-        if self.is_placed:
-            self.fold.place(position, line)
+        self.fold.place(position, line)
         if record["event_type"] == "tallystick.key.rotated" and self.keys:
             at, self.at = self.at, (None, position)
             with self.step(12, "key-rotation"):

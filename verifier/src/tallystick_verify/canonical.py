@@ -66,8 +66,8 @@ def _depth(text: str) -> int:
 
 
 def _integer(text: str) -> int:
-    value = int(text[:18])
-    need(len(text) <= 17 and abs(value) <= INTEGER_MAX, "an integer outside of what every reader reads exactly")
+    value = int(text[:18])  # of a longer one these are too much already
+    need(abs(value) <= INTEGER_MAX, "an integer outside of what every reader reads exactly")
     return value
 
 

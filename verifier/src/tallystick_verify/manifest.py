@@ -43,7 +43,7 @@ class Manifest:
         self.start = None if start is None else parse_checkpoint(start.encode())
         self.end = parse_checkpoint(said["end"]["checkpoint"].encode())
         self.hashes = [forms.from_base64(root) for root in said["hashes"]]
-        need(self.first < self.stop <= self.end.size, "`range` is empty, or ends past `end.checkpoint`")
+        need(self.stop <= self.end.size, "`range` ends past `end.checkpoint`")
         need(self.count <= self.stop - self.first, "`range.count` is more than there are positions in the range")
         need(self.start is None or self.start.size <= self.end.size, "`start.checkpoint` is past `end.checkpoint`")
         epochs = [key["epoch"] for key in said["mac_keys"]]

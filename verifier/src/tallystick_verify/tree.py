@@ -17,7 +17,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Fold:
     """Grows a tree from left to right, by leaves and, over gaps cut at `cuts`, by roots of perfect subtrees.
 
-    `roots` keeps the root at each size in `watched` that the fold passes.
+    The first is a leaf. `roots` keeps the root at each size in `watched` that the fold passes.
     """
 
     def __init__(self, hashes: Iterable[bytes], *, cuts: Iterable[int], watched: Iterable[int]) -> None:

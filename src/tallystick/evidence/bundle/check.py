@@ -129,7 +129,7 @@ def verify_bundle(
     """
     policy = Policy.parse(trust)
     if known is not None:
-        Checkpoint.parse(Note.parse(known).text)
+        Checkpoint.of_note(known)
     check = _Check(policy, known=known, now=clock())
     try:
         with open_bundle(path) as bundle:
@@ -179,7 +179,7 @@ class _Check:
             self.find(Kind.MANIFEST, str(error))
             return
         genesis = self._check_genesis(manifest)
-        known_size = None if self._known is None else Checkpoint.parse(Note.parse(self._known).text).size
+        known_size = None if self._known is None else Checkpoint.of_note(self._known).size
         hashes = iter(manifest.hashes)
         fold = Fold(
             cuts=manifest.cuts,
@@ -285,7 +285,7 @@ class _Check:
 
     def _open(self, note: bytes, origin: str) -> Checkpoint:
         """A checkpoint by the key in force at its size. Raises `RejectedError` or `TamperError`."""
-        key = self._key_at("checkpoint", Checkpoint.parse(Note.parse(note).text).size)
+        key = self._key_at("checkpoint", Checkpoint.of_note(note).size)
         keys = [VerifierKey(origin, key)] if key else []
         return open_checkpoint(note, keys, origin=origin)
 
@@ -310,7 +310,7 @@ class _Check:
             return False
         if root is None:
             return False
-        named = end or Checkpoint.parse(Note.parse(manifest.checkpoint).text)
+        named = end or Checkpoint.of_note(manifest.checkpoint)
         if root != named.root or next(hashes, None) is not None:
             self.find(Kind.ROOT, "the records and hashes do not lead to the root of the checkpoint")
             return False
@@ -346,7 +346,7 @@ class _Check:
     def _is_vouched(self, pruned: RecordsPruned, position: int, origin: str) -> bool:
         """Whether this ledger signed the checkpoint of a prune, and before it. (Without a genesis nobody knows.)"""
         try:
-            size = Checkpoint.parse(Note.parse(pruned.checkpoint_at_prune).text).size
+            size = Checkpoint.of_note(pruned.checkpoint_at_prune).size
             if self._keys["checkpoint"]:
                 self._open(pruned.checkpoint_at_prune, origin)
         except (RejectedError, TamperError):
@@ -360,7 +360,7 @@ class _Check:
 
     def _check_known(self, manifest: Manifest, known: bytes, fold: Fold, *, folded: bool) -> None:
         """(18)"""
-        size = Checkpoint.parse(Note.parse(known).text).size
+        size = Checkpoint.of_note(known).size
         if size > manifest.size:
             self.find(Kind.ROLLBACK, f"a checkpoint of {size} records is known, and this one is of {manifest.size}")
         elif self._hold(manifest, known, fold, folded=folded) and folded and not _passes(fold, size, manifest):
@@ -396,5 +396,5 @@ def _passes(fold: Fold, size: int, manifest: Manifest) -> bool:
 
 def _root_at(fold: Fold, size: int, manifest: Manifest) -> bytes:
     if size == manifest.size:
-        return Checkpoint.parse(Note.parse(manifest.checkpoint).text).root
+        return Checkpoint.of_note(manifest.checkpoint).root
     return fold.roots[size]

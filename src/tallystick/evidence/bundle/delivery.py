@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tallystick.core.canonical import encode
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.sshsig import VIEWS_NAMESPACE, sign_file
+from tallystick.durable import sync, sync_folder
 from tallystick.errors import ConflictError, RejectedError, StoreError
 from tallystick.evidence.bundle.views import VIEWS, View
 
@@ -70,7 +71,7 @@ class Delivery:
         """The file of records, to be written once."""
         with _told(self.target), (self._scratch / "bundle" / EVENTS_FILE).open("wb", buffering=1 << 20) as file:
             yield file
-            _sync(file)
+            sync(file)
 
     def view(self, lines: Sequence[bytes]) -> None:
         """The next records, for the views."""
@@ -96,7 +97,7 @@ class Delivery:
             if self.views_target is not None:
                 (self._scratch / "views").rename(self.views_target)
             (self._scratch / ("bundle.zip" if self._as_zip else "bundle")).rename(self.target)
-            _sync_folder(self.target.parent)
+            sync_folder(self.target.parent)
 
     def _check_free(self) -> None:
         """Raises `ConflictError` for a file that is there, or a folder with something in it."""
@@ -129,12 +130,12 @@ class Delivery:
                     source = self._scratch / "bundle" / name
                     with source.open("rb") as data, archive.open(info, "w", force_zip64=True) as entry:
                         shutil.copyfileobj(data, entry, 1 << 20)
-            _sync(file)
+            sync(file)
 
     def _write(self, path: Path, data: bytes) -> None:
         with _told(self.target), path.open("wb") as file:
             file.write(data)
-            _sync(file)
+            sync(file)
 
 
 @contextmanager
@@ -151,17 +152,3 @@ def _digest(file: IO[bytes]) -> str:
     for chunk in iter(lambda: file.read(1 << 20), b""):
         hasher.update(chunk)
     return hasher.hexdigest()
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -25,11 +25,9 @@ from tallystick.core.fold import Fold, recording
 from tallystick.core.keys import LedgerKeys, epoch_key
 from tallystick.core.manifest import MANIFEST_FILE, SEAL_FILE, Manifest
 from tallystick.core.merkle import leaf_hash
-from tallystick.core.note import Note
 from tallystick.core.record import Record
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
-from tallystick.core.tiles import TileNodes
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.beside import Beside
 from tallystick.evidence.bundle.delivery import Delivery
@@ -39,7 +37,7 @@ from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store, StoredRecord
-from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, tile_hashes
+from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, stored_nodes
 
 EXPORTED: Final = "tallystick.evidence.exported"
 TOOL: Final = "tallystick"
@@ -135,23 +133,24 @@ def export(
         work = _Export(source, selection, delivery, progress)
         manifest, warnings = work.manifest(vouch)
         data = manifest.render()
+        digest = sha256(data).hexdigest()
         _check_readable(data)
         delivery.write(MANIFEST_FILE, data)
         delivery.write(SEAL_FILE, sign_file(data, work.evidence_key, namespace=BUNDLE_NAMESPACE))
         delivery.finish(data, work.evidence_key)
         # A crash from here on leaves an export that is recorded, and was not handed over; never the other way.
-        sealed = source.seal_own([OwnEvent(EXPORTED, _exported_payload(manifest, data), actor)])[0]
+        sealed = source.seal_own([OwnEvent(EXPORTED, _exported_payload(manifest, digest), actor)])[0]
         delivery.hand_over()
     return Exported(
         path=delivery.target,
         views=delivery.views_target,
-        manifest_sha256=sha256(data).hexdigest(),
+        manifest_sha256=digest,
         events_sha256=manifest.events_sha256.hex(),
         count=manifest.count,
         first=manifest.first,
         end=manifest.end,
         size=manifest.size,
-        filter=manifest.document()["filter"],
+        filter=manifest.filter,
         position=sealed.position,
         warnings=tuple(text for text, _ in warnings),
         is_contradicted=any(contradicts for _, contradicts in warnings),
@@ -169,13 +168,13 @@ def _check_readable(data: bytes) -> None:
         ) from error
 
 
-def _exported_payload(manifest: Manifest, data: bytes) -> dict[str, object]:
+def _exported_payload(manifest: Manifest, digest: str) -> dict[str, object]:
     return {
         "count": manifest.count,
         "events_sha256": manifest.events_sha256.hex(),
-        "filter": manifest.document()["filter"],
+        "filter": manifest.filter,
         "ledger_size": manifest.size,
-        "manifest_sha256": sha256(data).hexdigest(),
+        "manifest_sha256": digest,
         "range": {"end": manifest.end, "first": manifest.first},
     }
 
@@ -202,7 +201,7 @@ class _Export:
         epochs, others = beside.of(range(self._first, self._end) if self._positions is None else self._positions, prune)
         hashes: list[bytes] = []
         written = self._written(others, hashes)
-        if written.root(self._size) != Checkpoint.parse(Note.parse(self._checkpoint).text).root:
+        if written.root(self._size) != Checkpoint.of_note(self._checkpoint).root:
             raise TamperError("the records do not lead to the signed root, and nothing is exported: run a verification")
         self._check_count(written.count, absent)
         if len(hashes) > BUNDLE_HASHES_MAX:
@@ -302,9 +301,9 @@ class _Export:
 
     def _written(self, beside: Sequence[Record], hashes: list[bytes]) -> _Written:
         """Write the records, and note the hashes of what lies between them."""
-        node = TileNodes(self._size, lambda level, index, width: tile_hashes(self._store, level, index, width))
+        node = stored_nodes(self._store, self._size)
         start = self._selection.start_checkpoint
-        start_size = [] if start is None else [Checkpoint.parse(Note.parse(start).text).size]
+        start_size = [] if start is None else [Checkpoint.of_note(start).size]
         fold = Fold(cuts=(self._first, self._end, *start_size), node=recording(node, hashes))
         written = _Written(fold, [(record.position, record.line) for record in beside])
         total = self._end - self._first if self._positions is None else len(self._positions)

@@ -69,6 +69,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Iterator[Bundle]:
             _check_directory(file)
             with zipfile.ZipFile(file) as archive, _open_zip(archive) as bundle:
                 yield bundle
+    # What zipfile raises for a hostile file: as its kind, and NotImplementedError for a method or version, EOFError for
+    # a short entry, zlib.error for a wrong stream, OSError (EINVAL) for an offset before the beginning.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what seeking before the beginning raises
             raise

@@ -19,7 +19,6 @@ from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.fold import Fold, replaying
 from tallystick.core.manifest import Manifest
 from tallystick.core.merkle import leaf_hash
-from tallystick.core.note import Note
 from tallystick.core.record import Record, record_hash
 from tallystick.errors import RejectedError
 from tallystick.evidence.bundle.check import BundleFinding, BundleReport, verify_bundle
@@ -120,7 +119,7 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _end(manifest: Manifest) -> Checkpoint:
-    return Checkpoint.parse(Note.parse(manifest.checkpoint).text)
+    return Checkpoint.of_note(manifest.checkpoint)
 
 
 def _position(pair: tuple[int, bytes]) -> int:

@@ -56,8 +56,10 @@ def request_timestamp(authority: Authority, data: bytes, *, seconds: float = SEC
 
 
 def check_timestamp(token: bytes, data: bytes, *, roots: bytes) -> Timestamped:
-    """Check a token over these bytes, by a certificate under these roots. Raises `TamperError` when it does not hold.
-    Check a token over these bytes, by a certificate under these roots. Raises `TamperError` when it does not hold."""
+    """Check a token over these bytes, by a certificate under these roots.
+
+    Raises `TamperError` when it does not hold.
+    """
     granted = b"\x30\x03\x02\x01\x00"  # PKIStatusInfo: granted; a token by itself has left it behind
     return _checked(_sequence(granted + token), data, roots=roots, nonce=None, who="the timestamp")
 

@@ -6,7 +6,6 @@ a longer ledger, or of another one, that is the finding which witnesses are ther
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tallystick.core.cosignature import with_cosignatures
 from tallystick.core.note import Note, SignatureLine
 from tallystick.core.policy import Policy, Witness
 from tallystick.core.strict import parse_decimal, render_base64
+from tallystick.durable import replace
 from tallystick.errors import BusyError, RejectedError, StoreError, TamperError
 from tallystick.evidence.others.post import SECONDS, Answer, post
 from tallystick.limits import NOTE_BYTES_MAX, SIZE_MAX
@@ -82,20 +82,15 @@ def read_kept(folder: Path) -> bytes | None:
 
 def keep(folder: Path, checkpoint: bytes) -> None:
     """Keep a cosigned checkpoint. A crash leaves the one before, or this one."""
-    scratch = folder / f".{KEPT_FILE}-{os.getpid()}"
     try:
-        with scratch.open("wb") as file:
-            file.write(checkpoint)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(folder / KEPT_FILE)
+        replace(folder / KEPT_FILE, checkpoint)
     except OSError as error:
         raise StoreError(f"could not write {folder / KEPT_FILE}: {error}") from error
 
 
 def _ask(witness: Witness, checkpoint: bytes, consistency: Consistency, old: int, seconds: float) -> SignatureLine:
     """One witness' cosignature. Raises `BusyError`, or `TamperError` when it says what cannot be."""
-    size = Checkpoint.parse(Note.parse(checkpoint).text).size
+    size = Checkpoint.of_note(checkpoint).size
     old = min(old, size)
     for _ in range(_ROUNDS):
         proof = [f"{render_base64(one)}\n" for one in (consistency(old, size) if old else ())]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Final, Literal
 
+from tallystick.durable import replace
 from tallystick.errors import RejectedError
 from tallystick.evidence.report import html, pdf
 from tallystick.evidence.report.blocks import Page
@@ -33,11 +34,8 @@ def write(page: Page, path: str | os.PathLike[str]) -> int:
     path = Path(path)
     check(path)
     data = render(page, "pdf" if path.suffix.lower() == ".pdf" else "html")
-    beside = path.with_name(f".{path.name}.part")
     try:
-        # A crash before the replace leaves the file with the dot, which nobody reads.
-        beside.write_bytes(data)
-        beside.replace(path)
+        replace(path, data)
     except OSError as error:
         raise RejectedError(f"cannot be written: {error.strerror or error}", place=str(path)) from error
     return len(data)

@@ -9,9 +9,7 @@ import os
 from dataclasses import dataclass
 
 from tallystick.config import Location
-from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import TILE_WIDTH
-from tallystick.core.note import Note
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.verification.scan import RANGE_RECORDS, Task
 from tallystick.store.contract import Head, Store
@@ -55,8 +53,3 @@ class Plan:
     def covers(self, size: int) -> bool:
         """Whether the first `size` records are scanned, as far as they are there."""
         return self.tasks[0].first == 0 and self.tasks[-1].end >= min(size, self.lost.start)
-
-
-def size_named(note: bytes) -> int:
-    """The size that a checkpoint names, before anything vouches for it. `RejectedError` if it is none."""
-    return Checkpoint.parse(Note.parse(note).text).size

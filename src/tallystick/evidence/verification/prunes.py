@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from tallystick.core import timestamp
-from tallystick.core.checkpoint import open_checkpoint
+from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.custody import CUSTODY_TYPES, RECORDS_PRUNED, InForce, RetentionSet, expired_until
 from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import Absent, RecordsPruned
@@ -20,7 +20,6 @@ from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, LawfulPrune
 from tallystick.evidence.verification.history import History
-from tallystick.evidence.verification.plan import size_named
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.evidence.verification.scan import Scan
 from tallystick.evidence.verification.tree import TreeCheck
@@ -239,7 +238,7 @@ class PruneCheck:
         if frontier is not None and frontier != pruned.frontier_at_end:
             self._add(told, f"its frontier is not that of the first {pruned.end} records")
         try:
-            key = history.key_at("checkpoint", size_named(pruned.checkpoint_at_prune))
+            key = history.key_at("checkpoint", Checkpoint.of_note(pruned.checkpoint_at_prune).size)
             if key is None:
                 return  # not known where only a part is verified
             checkpoint = open_checkpoint(pruned.checkpoint_at_prune, [VerifierKey(origin, key)], origin=origin)

@@ -22,12 +22,11 @@ from tallystick.core.merkle import (
     verify_inclusion,
 )
 from tallystick.core.pruned import frontier_at
-from tallystick.core.tiles import TileNodes
 from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.evidence.verification.scan import Block, Scan
 from tallystick.store.contract import Store
-from tallystick.store.reading import tile_hashes
+from tallystick.store.reading import stored_nodes
 
 
 class TreeCheck:
@@ -46,7 +45,7 @@ class TreeCheck:
         self._chosen: list[bytes | None] = []
         self._ragged: list[bytes | None] = []
         self._made: dict[tuple[int, int], bytes] = {}
-        self._stored: Final = TileNodes(size, lambda level, index, width: tile_hashes(store, level, index, width))
+        self._stored: Final = stored_nodes(store, size)
 
     def add(self, scan: Scan) -> None:
         """Take the next range."""

@@ -1,0 +1,40 @@
+"""What makes a file outlive a crash: its bytes and its name on the disk, and the old or the new one, never half."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+
+def sync(file: IO[bytes]) -> None:
+    """Wait until what was written is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, as far as the system can be asked for that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, data: bytes, *, synced: bool = True) -> None:
+    """Put a whole file in its place: whoever reads finds the old one or the new one. `OSError` leaves the old one.
+
+    So does a crash, if it is `synced`; a file that is cheap to make anew need not be.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            if synced:
+                sync(file)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
