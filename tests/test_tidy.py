@@ -95,6 +95,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("serve", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
+    "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name

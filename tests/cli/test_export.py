@@ -105,6 +105,10 @@ def test_two_bundles_are_held_together(trust: str, run: Run) -> None:
     assert said.startswith("PASS  both bundles hold\n")
     assert [*facts] == ["holds", "first", "second", "between"]
 
+    run("checkpoint", "-o", "newer")
+    found = run("check-bundle", "one", "two", "--trust", trust, "--known-checkpoint", "newer", "--json", code=1).stdout
+    assert [finding["kind"] for finding in json.loads(found)["first"]["findings"]] == ["rollback"]
+
 
 def test_times_and_positions_name_a_range(trust: str, run: Run) -> None:
     del trust
@@ -124,6 +128,8 @@ def test_times_and_positions_name_a_range(trust: str, run: Run) -> None:
         (["export", "-o", "evidence", "nonsense"], 2, "there is no 'nonsense' to ask for"),
         (["export", "-o", "evidence", "--first", "9", "--end", "3"], 2, "no positions 9 to 3"),
         (["export", "-o", "trust.policy"], 1, "never replaced"),
+        (["export", "-o", "evidence", "--from", "foo"], 2, "--from: 'foo' is not a time"),
+        (["export", "-o", "evidence", "--timestamp", "localhost"], 2, "'localhost' is not a URL to ask"),
         (["export", "-o", "evidence", "--witnesses", "trust.nowhere"], 2, "trust.nowhere"),
         (["export", "-o", "evidence", "--timestamp", "http://x", "--timestamp-roots", "trust.policy"], 2, "PEM"),
         (["check-bundle", "nowhere", "--trust", "trust.policy"], 2, "there is no bundle at nowhere"),

@@ -29,6 +29,22 @@ def test_a_checkpoint_is_printed_or_written_as_it_was_signed(run: Run) -> None:
     assert facts["checkpoint"].encode() == printed
 
 
+@pytest.mark.usefixtures("ledger")
+def test_what_is_written_is_written_wholly_and_a_pipe_stays_a_pipe(run: Run) -> None:
+    Path("kept").write_bytes(b"old")
+    inode = Path("kept").stat().st_ino
+    run("checkpoint", "-o", "kept")
+    assert Path("kept").stat().st_ino != inode
+    assert sorted(Path().iterdir()) == [Path("audit"), Path("kept")]
+
+    Path("out").symlink_to("kept")
+    Path("kept").write_bytes(b"old")
+    run("checkpoint", "-o", "out")
+    assert Path("kept").read_bytes().startswith(b"local/audit\n")
+    assert Path("out").is_symlink()
+    assert "/dev/full: cannot be written: No space left" in run("checkpoint", "-o", "/dev/full", code=2).stderr
+
+
 def test_a_proof_holds_offline(vkey: str, run: Run) -> None:
     made = run("prove", "e-2", "-o", "it.tlog-proof", "--record", "it.record").stdout
     facts = json.loads(run("prove", "3", "--json").stdout)

@@ -80,8 +80,12 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
 
     JSON: path, views, manifest_sha256, events_sha256, count, first, end, size, filter, position, warnings.
     """
+    from tallystick.core.moment import Moment
     from tallystick.read.query import parse_terms
 
+    for name, option in (("after", "--from"), ("before", "--to")):
+        if given[name] is not None:
+            Moment.of(given[name], place=option)  # a wrong one is told as it was given
     vouchers = vouchers_of(given)
     since = given.pop("since")
     with settings.open(readonly=False) as ledger, Bar("exporting", "records") as bar:
@@ -139,9 +143,7 @@ def check_bundle(settings: Settings, *, bundles: tuple[str, ...], trust: str, kn
     known = None if known_checkpoint is None else read_text(known_checkpoint)
     reports: tuple[BundleReport, ...]
     if len(bundles) == 2:
-        if known is not None:
-            raise click.UsageError("a known checkpoint is held against one bundle at a time")
-        pair = verify_pair(bundles[0], bundles[1], trust=policy)
+        pair = verify_pair(bundles[0], bundles[1], trust=policy, known=known)
         reports, found, facts = (pair.first, pair.second), pair.findings, _pair_json(pair)
     else:
         with Bar("checking", "records") as bar:

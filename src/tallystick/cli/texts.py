@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tallystick.cli import screen
+from tallystick.durable import replace
 from tallystick.errors import RejectedError
 from tallystick.limits import NOTE_BYTES_MAX
 
@@ -34,12 +35,16 @@ def read_text(file: str) -> bytes:
 
 
 def write_out(file: str | None, data: bytes) -> None:
-    """Write bytes to a file, or to standard output for None and `-`."""
+    """Write bytes to a file, wholly or not at all, or to standard output for None and `-`."""
     if file is None or file == "-":
         screen.say_bytes(data)
         return
     try:
-        Path(file).write_bytes(data)
+        path = Path(file)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe, or a name of one, as /dev/stdout is
+            path.write_bytes(data)
+        else:
+            replace(path, data)
     except OSError as error:
         raise RejectedError(f"cannot be written: {error.strerror or error}", place=file) from error
 

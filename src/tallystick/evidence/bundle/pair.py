@@ -47,12 +47,16 @@ class PairReport:
         return not self.findings
 
 
-def verify_pair(one: Path, other: Path, *, trust: bytes, clock: Clock = wall_clock) -> PairReport:
-    """Verify two bundles, and hold them together. What fails by itself is not held against the other.
+def verify_pair(
+    one: Path, other: Path, *, trust: bytes, known: bytes | None = None, clock: Clock = wall_clock
+) -> PairReport:
+    """Verify two bundles, each against a checkpoint `known` from elsewhere, and hold them together.
+
+    What fails by itself is not held against the other.
 
     Raises as `verify_bundle` does, and `RejectedError` for bundles of ledgers of two origins.
     """
-    first, second = (verify_bundle(path, trust=trust, clock=clock) for path in (one, other))
+    first, second = (verify_bundle(path, trust=trust, known=known, clock=clock) for path in (one, other))
     between = _between(one, other) if first.holds and second.holds else ()
     return PairReport(first, second, tuple(between))
 

@@ -29,6 +29,11 @@ class Authority:
     url: str
     roots: bytes = b""
 
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            cure = "give one with http:// or https://"
+            raise RejectedError(f"{self.url!r} is not a URL to ask", place="timestamp authority", cure=cure)
+
 
 @dataclass(frozen=True, slots=True)
 class Timestamped:
