@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tallystick.core import timestamp
-from tallystick.evidence.controls.assessment import Assessment
+from tallystick.evidence.controls.assessment import Assessment, Seen
 from tallystick.evidence.controls.period import Period, day, shown
 from tallystick.evidence.report.blocks import Cell, Heading, Node, Paragraph, Source, Table, Words, visible
 from tallystick.evidence.report.view import Assessed
@@ -72,10 +72,16 @@ def _section(each: Assessment) -> Iterator[Node]:
                 Words("."),
             )
         )
-    # What was found comes first, and what was looked for in vain is still said.
-    seen = sorted(each.seen, key=lambda seen: seen.count == 0)
-    yield Table(
-        title="",
+    yield _selectors(each, each.seen, "Evidence")
+    if each.related:
+        yield _selectors(each, each.related, "Beside it, and no evidence by itself")
+
+
+def _selectors(each: Assessment, seen: Sequence[Seen], title: str) -> Table:
+    """What each selector found: first what was found, and what was looked for in vain is still said."""
+    seen = sorted(seen, key=lambda seen: seen.count == 0)
+    return Table(
+        title=title,
         columns=("Selector", "What it shows", "Events", "Who", "Last"),
         rows=tuple(
             (
@@ -89,7 +95,7 @@ def _section(each: Assessment) -> Iterator[Node]:
         ),
         source=Source(
             selectors=tuple(
-                (seen.selector.name, tuple(tuple(terms) for terms in seen.selector.terms)) for seen in each.seen
+                (seen.selector.name, tuple(tuple(terms) for terms in seen.selector.terms)) for seen in seen
             ),
             within=tuple(each.window.of(Query(), size=each.size).terms()),
         ),

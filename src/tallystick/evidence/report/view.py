@@ -120,7 +120,7 @@ class View:
         self.size: Final = self.checkpoint.size
         self.window: Final = period.window(window_days)
         self._selectors: Final = {
-            selector.name: selector for control in catalogue.controls for selector in control.selectors
+            selector.name: selector for control in catalogue.controls for selector in control.all_selectors
         }
         self._assessor: Final = assessor or Assessor(ledger, period, size=self.size)
 
