@@ -57,6 +57,8 @@ def test_a_report_is_made_as_html_and_as_pdf(run: Run) -> None:
     ("arguments", "problem"),
     [
         (["entity-dossier", "-o", "x.html"], "has to be told entity; give it with -p entity=…"),
+        (["entity-dossier", "-o", "x.html", "-p", "entity=nobody"], "there is no event about 'nobody' in this ledger"),
+        (["incident-timeline", "-o", "x.html", "-p", "entity=nobody"], "there is no event about 'nobody'"),
         (["access-review", "-o", "x.docx"], "a report is HTML or PDF"),
         (["access-review", "-o", "none/x.html"], "there is no folder none"),
         (["access-review", "-o", "x.html", "-p", "rows"], "is not name=value"),

@@ -77,7 +77,7 @@ def test_every_shipped_document_becomes_html_and_pdf(clinic: Ledger, name: str) 
     assert pdf.startswith(b"%PDF-")
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "entity-dossier"])
 def test_a_ledger_with_nothing_in_it_makes_a_report_that_says_so(tmp_path: Path, name: str) -> None:
     with tallystick.open(tmp_path / "audit") as ledger:
         period = Period.of(now=NOW)
@@ -85,6 +85,20 @@ def test_a_ledger_with_nothing_in_it_makes_a_report_that_says_so(tmp_path: Path,
 
     assert "No " in Seen(render_html(made.page)).text
     assert render_pdf(made.page).startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize(("entity", "known"), [("door-7", True), ("jane", True), ("nobody", False)])
+def test_a_dossier_is_of_someone_or_something_that_some_event_names(ledger: Ledger, entity: str, known: bool) -> None:
+    def made() -> str:
+        given = {"entity": entity}
+        period = Period.of()
+        return make(ledger, load("entity-dossier"), period=period, catalogue=load_controls(), given=given).page.title
+
+    if known:
+        assert made() == "Entity dossier"
+    else:
+        with pytest.raises(NotFoundError, match="there is no event about 'nobody' in this ledger, and none caused by"):
+            made()
 
 
 def test_every_figure_carries_its_terms_and_the_checkpoint(ledger: Ledger) -> None:

@@ -129,6 +129,14 @@ class View:
         """How often records were removed under the retention policy; what was removed is in no figure."""
         return self._ledger.count(Query(event_types=(RECORDS_PRUNED,), end=self.size))
 
+    def check_known(self, entity_id: str) -> None:
+        """Whether any event is about this entity, or caused by it. Raises `NotFoundError`."""
+        if not any(
+            self._ledger.count(query)
+            for query in (Query(entities=(entity_id,), end=self.size), Query(actors=(entity_id,), end=self.size))
+        ):
+            raise NotFoundError(f"there is no event about {entity_id[:100]!r} in this ledger, and none caused by it")
+
     def found(
         self,
         terms: Iterable[str],
