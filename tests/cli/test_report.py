@@ -98,4 +98,4 @@ def test_every_report_can_be_made_of_real_cloudtrail_records(run: Run) -> None:
     review = Path("access-review.html").read_text("utf-8")
     assert "aws.iam.AttachRolePolicy" in review
     assert "No review of access is recorded in this time." in review
-    assert "105 records name it as the one who acted" in Path("dossier.html").read_text("utf-8")
+    assert "name it as the one who acted: 105." in Path("dossier.html").read_text("utf-8")

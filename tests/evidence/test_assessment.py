@@ -172,7 +172,7 @@ def test_what_was_recorded_beside_a_gap_is_told_with_it(ledger: Ledger) -> None:
     found = assess(ledger, load().find("AU-5"))
 
     assert (found.count, [seen.count for seen in found.related]) == (0, [1])
-    assert found.gaps[0].sentence.endswith("Recorded beside it, and no evidence by itself: 1 of logging-stops.")
+    assert found.gaps[0].sentence.endswith("Recorded beside it, and no evidence by itself: logging stops (1).")
     assert found.to_json()["related"][0]["name"] == "logging-stops"
 
 
@@ -210,7 +210,7 @@ def test_a_stretch_longer_than_the_cadence_is_a_gap_with_its_dates(ledger: Ledge
 
     assert found.status == "gap"
     assert [gap.sentence for gap in found.gaps] == [
-        "No event of the kind doors for 16.0 days (2026-03-09 to 2026-03-25); one is looked for at least every 7 days."
+        "No doors for 16.0 days (2026-03-09 to 2026-03-25); they are looked for at least every 7 days."
     ]
     assert Assessor(ledger, period).assess(own(tmp_path, cadence=16)).status == "evidenced"
 
@@ -236,7 +236,7 @@ def test_what_is_wanted_as_often_as_the_window_is_long_must_be_there_once(ledger
     assert Assessor(ledger, period).assess(control).status == "evidenced"
     short = Assessor(ledger, Period.between("2026-03-18", "2026-03-30", occurred=True, now=NOW)).assess(control)
     assert short.status == "evidenced"
-    assert "the window is shorter, so its absence says little" in short.remarks[0]
+    assert "the window is shorter, so their absence says little" in short.remarks[0]
 
 
 def test_records_after_the_size_do_not_count(ledger: Ledger, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.moment import DAY
 from tallystick.evidence.controls.catalogue import HOUSEKEEPING, Control, Selector
 from tallystick.evidence.controls.period import Period, When, Window, day
+from tallystick.evidence.controls.wording import in_prose
 from tallystick.ledger import Ledger
 from tallystick.read.bucketed import moment_of
 from tallystick.read.query import Query
@@ -203,23 +204,25 @@ class Assessor:
     def _gaps(self, control: Control, window: Window, found: dict[Selector, _Found]) -> Iterator[Gap]:
         end = min(window.before, self.period.now)  # nobody can have seen to it later
         for selector, each in found.items():
-            days = control.cadence.get(selector.name)
+            days, told = control.cadence.get(selector.name), in_prose(selector.name)
             if days is None or end <= window.after:
                 continue
             if not each.moments and end - window.after >= days * DAY:
-                sentence = f"No event of the kind {selector.name} at all; one is looked for at least every {days} days."
+                sentence = f"No {told} at all; they are looked for at least every {days} days."
                 yield Gap(window.after, end, sentence)
                 continue
             for start, stop in pairwise([window.after, *sorted(each.moments), end]):
                 if stop - start > days * DAY:
                     without = f"{(stop - start) / DAY:.1f} days ({day(start)} to {day(stop)})"
-                    looked = f"one is looked for at least every {days} days."
-                    yield Gap(start, stop, f"No event of the kind {selector.name} for {without}; {looked}")
+                    looked = f"they are looked for at least every {days} days."
+                    yield Gap(start, stop, f"No {told} for {without}; {looked}")
 
     def _remarks(self, control: Control, window: Window) -> Iterator[str]:
         for name, days in control.cadence.items():
             if window.days < days:
-                yield f"{name}: looked for every {days} days; the window is shorter, so its absence says little."
+                told = in_prose(name)
+                looked = f"{told[:1].upper()}{told[1:]} are looked for every {days} days"
+                yield f"{looked}; the window is shorter, so their absence says little."
         if window.before > self.period.now:
             yield f"The window ends after now, {day(self.period.now)}: what is still to come cannot be seen."
         if self._prunes is None:
@@ -239,7 +242,7 @@ class _Found:
 
 def _nothing(control: Control, window: Window, related: Sequence[Seen]) -> Gap:
     """That nothing is evidence; what was recorded beside it is told, lest it be taken for evidence or overlooked."""
-    beside = ", ".join(f"{seen.count:,} of {seen.selector.name}" for seen in related if seen.count)
+    beside = ", ".join(f"{in_prose(seen.selector.name)} ({seen.count:,})" for seen in related if seen.count)
     told = f" Recorded beside it, and no evidence by itself: {beside}." if beside else ""
     return Gap(window.after, window.before, f"{control.gap}{told}")
 
