@@ -57,7 +57,7 @@ STORED: Final = ("store.contract", "store.reading")
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "govern.retention", "read", *STORED, "write")
 ANSWERS: Final = tuple(
-    f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state", "timeseries")
+    f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "shapes", "state", "timeseries")
 )
 """The values that questions and answers are made of."""
 

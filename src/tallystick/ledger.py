@@ -22,7 +22,7 @@ from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
-from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
@@ -38,10 +38,10 @@ from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
-from tallystick.write.accept import Acceptor
+from tallystick.write.accept import Acceptor, Draft
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue import Queue, Ticket
-from tallystick.write.request import Sealed
+from tallystick.write.request import Sealed, Submission
 from tallystick.write.sealer import Sealer
 
 EventLike = Event | Mapping[str, Any] | bytes
@@ -139,6 +139,28 @@ class Ledger(Asking, Proving):
         """
         drafts = self._acceptor.accept_all(events)
         return self._open_sealer().seal(drafts) if drafts else []
+
+    def append_each(self, submissions: Sequence[Submission]) -> list[Sequence[Sealed] | RejectedError | ConflictError]:
+        """Seal what many bring, each wholly or not at all, in their order and with as few commits as can be.
+
+        Gives for each its receipts, or why it was refused. At most 10,000 events in all are worth one call. Raises
+        `BusyError`, or `StoreError` when the outcome may be unknown; then all may be repeated.
+        """
+        taken, outcomes = _accept_each(submissions, self._acceptor)
+        for place, sealed in zip(taken, self._open_sealer().seal_all([*taken.values()]) if taken else (), strict=True):
+            outcomes[place] = sealed
+        return [outcomes[place] for place in range(len(submissions))]
+
+    def publish_each(self, submissions: Sequence[Submission]) -> list[list[Ticket] | RejectedError]:
+        """Take in what many bring, as `publish_many` does, with one wait for the disk: tickets, or a refusal, of each.
+
+        Raises `BusyError` when they do not all fit, and `StoreError`.
+        """
+        taken, refused = _accept_each(submissions, self._queue_acceptor)
+        drafts = [draft for batch in taken.values() for draft in batch]
+        tickets = iter(self.queue.accept(drafts) if drafts else ())
+        given = {place: [next(tickets) for _ in batch] for place, batch in taken.items()}
+        return [given[place] if place in given else refused[place] for place in range(len(submissions))]
 
     def publish(self, event: EventLike | None = None, /, **members: Any) -> Ticket:
         """Take an event in, as `append` does, without waiting for its turn: durable on return, and sealed soon after.
@@ -388,3 +410,18 @@ def _one_event(event: EventLike | None, members: Mapping[str, Any]) -> EventLike
     if members:
         raise RejectedError("an event was given both whole and as members", cure="give one of them")
     return event
+
+
+def _accept_each(
+    submissions: Sequence[Submission], acceptor: Acceptor
+) -> tuple[dict[int, list[Draft]], dict[int, Any]]:
+    """By place the drafts of what can be taken, and why the others cannot."""
+    taken: dict[int, list[Draft]] = {}
+    refused: dict[int, Any] = {}
+    for place, (events, principal) in enumerate(submissions):
+        at_work = acceptor if principal is None else acceptor.acting_for(principal)
+        try:
+            taken[place] = [at_work.accept(events[0])] if len(events) == 1 else at_work.accept_all(events)
+        except RejectedError as error:
+            refused[place] = error
+    return taken, refused
