@@ -180,7 +180,7 @@ class Deployment:
         """The key of a text. Raises `DeniedError`, always with the same words, in the same time."""
         directory = self._fresh()
         key = directory.keys.get(id_of(text) or "", NO_KEY)
-        holds = key.holds(text, now=timestamp.render(self._clock()))
+        holds = key.holds(text, clock=self._clock)
         if not holds or not key.scope.admits(address) or directory.tenants[key.tenant].suspended:
             raise DeniedError("this key is not known, is over, or is not for where you are")
         return key

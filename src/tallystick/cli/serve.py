@@ -21,18 +21,21 @@ _PORT = 8080
 )
 @click.option("--tls-cert", type=file_type(), metavar="PEM", help="Answer over TLS, with this certificate.")
 @click.option("--tls-key", type=file_type(), metavar="PEM", help="Its private key.")
+@click.option("--trust-proxy", default="", metavar="ADDRESSES", help="Believe these proxies for whom they ask.")
 @click.option("--deployment", metavar="NAME", help="The first part of the origins of new ledgers.")
 @click.option("--record-reads", is_flag=True, help="Put reads into the access trails, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, also for errors.")
 @click.pass_obj
-def serve(  # noqa: PLR0917 - options, each by its name
+def serve(
     settings: Settings,
+    *,
     data: str,
     keys: str | None,
     host: str,
     port: int,
     tls_cert: str | None,
     tls_key: str | None,
+    trust_proxy: str,
     deployment: str | None,
     record_reads: bool,
     as_json: bool,
@@ -56,6 +59,7 @@ def serve(  # noqa: PLR0917 - options, each by its name
         port=port,
         certificate=None if tls_cert is None else Path(tls_cert),
         private_key=None if tls_key is None else Path(tls_key),
+        proxies=trust_proxy,
     )
     with Deployment(data, name=deployment, keys=keys) as opened:
         first_key = opened.begin()

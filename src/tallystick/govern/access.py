@@ -9,12 +9,13 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from tallystick.clock import Clock
 from tallystick.core import timestamp
 from tallystick.core.content import is_event_type
 from tallystick.core.event import RESERVED_PREFIX
@@ -123,20 +124,20 @@ class Key:
     created_at: str
     operator: bool = False
     """Whether it is of those who run the deployment: only then its role may manage tenants, and see all of them."""
+    actor: dict[str, str] = field(init=False, compare=False)
+    """Who acts with it, for events that name nobody."""
 
-    @property
-    def actor(self) -> dict[str, str]:
-        """Who acts with it, for events that name nobody."""
-        return {"id": f"key:{self.id}", "name": self.name, "type": "api_key"}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actor", {"id": f"key:{self.id}", "name": self.name, "type": "api_key"})
 
     def may(self, permission: Permission) -> bool:
         """Whether the role has a permission. `ManageTenants` is the operators' only."""
         return permission in ROLES[self.role] and (permission != "ManageTenants" or self.operator)
 
-    def holds(self, text: str, *, now: str) -> bool:
+    def holds(self, text: str, *, clock: Clock) -> bool:
         """Whether a text is this key, and the key is in force."""
         same = hmac.compare_digest(sha256(text.encode()).digest(), self.digest)
-        return same and (self.expires_at is None or now < self.expires_at)
+        return same and (self.expires_at is None or timestamp.render(clock()) < self.expires_at)
 
     def to_json(self) -> dict[str, Any]:
         """As it is told of: never with its digest."""

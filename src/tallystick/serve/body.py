@@ -22,6 +22,7 @@ _NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jso
 _SLICE_BYTES: Final = 256
 """What is given to zstd at once: at worst it makes eight megabytes of them."""
 
+_TOO_LATE: Final = "the body is late"
 _WINDOW_BYTES_MAX: Final = 2**23
 _SHOWN: Final = 60
 _split_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -43,26 +44,36 @@ async def read_body(receive: Receive, encoding: str, *, most: int) -> bytes:
     """The body, unpacked, of at most `most` bytes. Raises `RejectedError`, `AnsweredError` and `LeftError`."""
     if encoding not in ("identity", "", "gzip", "zstd"):
         raise AnsweredError(415, "The encoding is not known", f"{encoding[:_SHOWN]!r}: use gzip, zstd or none")
-    parts, size = [], 0
+    reading = asyncio.current_task()
+    assert reading is not None, "it is awaited"
+    too_late = asyncio.get_running_loop().call_later(BODY_SECONDS, reading.cancel, _TOO_LATE)  # a timeout costs more
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise LeftError
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
-                    raise _too_large(most)
-                if not message.get("more_body"):
-                    break
-    except TimeoutError:
+        data = await _receive_all(receive, most)
+    except asyncio.CancelledError as error:
+        if error.args != (_TOO_LATE,):
+            raise
+        reading.uncancel()
         detail = f"the body did not arrive within {BODY_SECONDS:g} s"
         raise AnsweredError(408, "The request did not come whole in time", detail) from None
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        too_late.cancel()
     if encoding == "gzip":
         return await asyncio.to_thread(_gunzip, data, most)
     return await asyncio.to_thread(_unzstd, data, most) if encoding == "zstd" else data
+
+
+async def _receive_all(receive: Receive, most: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise LeftError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise _too_large(most)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def split(data: bytes, content_type: str) -> list[bytes]:

@@ -180,7 +180,8 @@ def _asked(scope: Scope) -> _Asked:
         if name in (b"authorization", b"content-type", b"content-encoding", b"idempotency-key"):
             said[name] = value.decode("latin-1")
     options = {}
-    for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+    query: bytes = scope["query_string"]
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else ():
         if (name, value) not in (("ack", "queued"), ("ack", "durable"), ("atomic", "true"), ("atomic", "false")):
             cure = "use ack=queued or ack=durable, and atomic=true or atomic=false"
             raise RejectedError(f"{name[:_SHOWN]}={value[:_SHOWN]} is no option", place="query", cure=cure)

@@ -58,8 +58,10 @@ class Lanes:
         lane.waiting.append(_Waiting(submission, answer))
         lane.events += len(submission.events)
         if not lane.at_work:
-            self._begin(ledger, way, lane)
-        outcome = await asyncio.shield(answer)  # a caller who leaves takes nothing back
+            lane.at_work = True
+            # Not at once: whoever else is ready in this turn of the loop comes along.
+            asyncio.get_running_loop().call_soon(self._begin, ledger, way, lane)
+        outcome = await answer  # a caller who leaves takes nothing back
         if isinstance(outcome, TallystickError):
             raise outcome
         done: Sequence[Any] = outcome
@@ -72,7 +74,6 @@ class Lanes:
         while lane.waiting and count + len(lane.waiting[0].submission.events) <= BATCH_EVENTS_MAX:
             taken.append(lane.waiting.popleft())
             count += len(taken[-1].submission.events)
-        lane.at_work = True
         loop = asyncio.get_running_loop()
 
         def work() -> None:
@@ -81,14 +82,14 @@ class Lanes:
 
         def finish(outcomes: Sequence[Any]) -> None:
             lane.events -= count
-            lane.at_work = False
-            if lane.waiting:
-                self._begin(ledger, way, lane)
-            else:
-                self._lanes.pop((ledger, way), None)
             for one, outcome in zip(taken, outcomes, strict=True):
                 if not one.answer.done():
                     one.answer.set_result(outcome)
+            if lane.waiting:
+                self._begin(ledger, way, lane)
+            else:
+                lane.at_work = False
+                self._lanes.pop((ledger, way), None)
 
         self._executor.submit(work)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ import uvicorn
 from tallystick.deployment import Deployment
 from tallystick.errors import RejectedError
 from tallystick.serve.app import application
+from tallystick.serve.protocol import BoundedProtocol
 from tallystick.serve.service import Service, Settings
 
 _IDLE_SECONDS: Final = 75
@@ -28,10 +31,25 @@ class Listening:
     port: int = 8080
     certificate: Path | None = None
     private_key: Path | None = None
+    proxies: str = ""
+    """Addresses of proxies, with commas between them, that are believed when they say for whom they ask."""
 
     @property
     def scheme(self) -> str:
         return "http" if self.certificate is None else "https"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which for being told to stop ends as a process that was killed; this one returns."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {which: signal.signal(which, self.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
 
 
 def serve(
@@ -48,12 +66,14 @@ def serve(
     config = uvicorn.Config(
         application(Service(deployment, settings)),
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=bool(at.proxies),
+        forwarded_allow_ips=at.proxies or None,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         limit_concurrency=_CONNECTIONS_MAX,
@@ -72,4 +92,4 @@ def serve(
         raise RejectedError(f"cannot listen at {at.host}:{at.port}: {error.strerror}", cure=cure) from error
     with listening:
         ready(f"{at.scheme}://{at.host}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
