@@ -94,9 +94,9 @@ class Ingest:
         submission = Submission([data], caller.key.actor)
         if asked.is_queued:
             return 202, orjson.dumps(_tickets(await self._queue(caller, submission))[0])
-        sealed = await self._service.lanes.submit(caller.ledger, submission)
+        told = receipts(await self._service.lanes.submit(caller.ledger, submission))[0]
         self._service.metrics.appended.inc()
-        return 200 if sealed[0].replayed else 201, orjson.dumps(receipts(sealed)[0])
+        return 200 if told["replayed"] else 201, orjson.dumps(told)
 
     async def _queue(self, caller: Caller, submission: Submission) -> Sequence[Any]:
         tickets = await self._service.lanes.submit(caller.ledger, submission, way="publish")

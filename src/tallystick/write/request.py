@@ -6,7 +6,7 @@ the record that was sealed first; with other content it is a conflict. An expect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, overload
 
 from tallystick.core.content import Content
@@ -98,6 +98,12 @@ class Receipts(Sequence[Sealed]):
             self._recorded_at,
             self._hashes[at],
         )
+
+    def __iter__(self) -> Iterator[Sealed]:
+        recorded_at = self._recorded_at
+        of_each = zip(self._drafts, self._versions, self._hashes, strict=True)
+        for position, (draft, version, digest) in enumerate(of_each, self._first):
+            yield Sealed(position, draft.id, draft.entity_id, version, recorded_at, digest)
 
     def __repr__(self) -> str:
         return repr(list(self))
