@@ -185,6 +185,13 @@ class Deployment:
             raise DeniedError("this key is not known, is over, or is not for where you are")
         return key
 
+    def is_in_force(self, key: Key) -> bool:
+        """Whether a key that was authenticated still counts."""
+        directory = self._fresh()
+        known = directory.keys.get(key.id)
+        is_over = key.expires_at is not None and timestamp.render(self._clock()) >= key.expires_at
+        return known is not None and not is_over and not directory.tenants[key.tenant].suspended
+
     # ------------------------------------------------------------------------------------------- their ledgers
 
     @contextmanager
@@ -297,9 +304,10 @@ class _Ledgers:
 
     def give_back(self, name: str) -> None:
         with self.turn:
-            found = self._known[name]
-            found.users -= 1
-            found.used_at = time.monotonic()
+            found = self._known.get(name)
+            if found is not None:  # else all were closed meanwhile
+                found.users -= 1
+                found.used_at = time.monotonic()
 
     def tidy(self) -> None:
         with self.turn:

@@ -150,3 +150,9 @@ KEY_SCOPES_MAX: Final = 64
 
 BODY_BYTES_MAX: Final = 33_554_432
 """A batch over HTTP, unpacked: 10,000 events of three kilobytes; larger ones come in parts."""
+
+STREAM_READERS_MAX: Final = 4_000
+"""Readers of streams of one process: each is a connection, and is written to whenever something comes."""
+
+STREAM_WAITING_BYTES_MAX: Final = 4_194_304
+"""What a reader of a stream may leave unread: past this it is let go, with the place to go on from."""

@@ -12,12 +12,10 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 
 from tallystick.deployment import Deployment
 from tallystick.govern.access import ROLES, Scope
-from tallystick.serve.app import application
-from tallystick.serve.protocol import BoundedProtocol
+from tallystick.serve.server import Listening, Server
 from tallystick.serve.service import Service, Settings
 
 ACTOR = {"id": "the-tests"}
@@ -52,10 +50,7 @@ def running(folder: Path, settings: Settings | None = None) -> Iterator[Running]
     deployment = Deployment(folder)
     first = deployment.begin()
     service = Service(deployment, settings)
-    config = uvicorn.Config(
-        application(service), http=BoundedProtocol, log_level="error", access_log=False, proxy_headers=False, ws="none"
-    )
-    server = uvicorn.Server(config)
+    server = Server(service, Listening())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

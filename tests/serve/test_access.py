@@ -9,6 +9,7 @@ import pytest
 
 from tallystick.govern.access import ROLES
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
+from tallystick.serve.streaming import STREAM_PATH
 from tests.serve.conftest import Running
 
 EVENT: Final = {"event_type": "doc.read", "entity_id": "doc-1"}
@@ -18,6 +19,7 @@ NEEDS: Final[dict[tuple[str, str], tuple[str, Any]]] = {
     ("POST", BATCH_PATH): ("Write", [EVENT]),
     ("GET", "/api/v1/events/query"): ("Read", None),
     ("GET", "/api/v1/events/{key}"): ("Read", None),
+    ("GET", STREAM_PATH): ("Read", None),
     ("GET", "/api/v1/entities/{entity_id:path}/events"): ("Read", None),
     ("GET", "/api/v1/entities/{entity_id:path}/state"): ("Read", None),
     ("GET", "/api/v1/entities/{entity_id:path}/history"): ("Read", None),
@@ -59,6 +61,8 @@ def asked(path: str) -> str:
         ("{name}", "nobody"),
     ):
         path = path.replace(place, value)
+    if path == STREAM_PATH:
+        return f"{path}?first=999999999"  # which is refused, and so has an end
     return f"{path}?from=v1" if path.endswith("/diff") else path
 
 

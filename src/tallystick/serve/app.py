@@ -22,6 +22,7 @@ from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
 from tallystick.serve.problems import MEDIA_TYPE, PermissionDeniedError, problem, problem_of
 from tallystick.serve.service import Service
+from tallystick.serve.streaming import Streaming
 
 _TIDY_SECONDS: Final = 30.0
 _log: Final = logging.getLogger("tallystick.serve")
@@ -30,11 +31,13 @@ _log: Final = logging.getLogger("tallystick.serve")
 def application(service: Service) -> ASGIApp:
     """The ASGI application of one service, which it closes at the end."""
     api = _api(service)
-    ingest = Ingest(service)
+    ingest, streaming = Ingest(service), Streaming(service)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if ingest.takes(scope):
             await ingest(scope, receive, send)
+        elif streaming.takes(scope):
+            await streaming(scope, receive, send)
         else:
             await api(scope, receive, send)
 
@@ -46,6 +49,7 @@ def _api(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tidying = asyncio.create_task(_tidy(service))
         yield
+        service.streams.close()
         tidying.cancel()
         with suppress(asyncio.CancelledError):
             await tidying

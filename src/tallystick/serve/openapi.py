@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from tallystick.limits import BATCH_EVENTS_MAX, ENTITY_ID_CHARACTERS_MAX, EVENT_ID_CHARACTERS_MAX
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.problems import MEDIA_TYPE
+from tallystick.serve.streaming import STREAM_PATH
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -67,6 +68,7 @@ def document(api: FastAPI) -> dict[str, Any]:
         schemas |= {"Event": _EVENT, "Problem": _PROBLEM, "Receipt": _RECEIPT}
         made["paths"][EVENTS_PATH] = {"post": _one()} | made["paths"].get(EVENTS_PATH, {})
         made["paths"][BATCH_PATH] = {"post": _many()}
+        made["paths"][STREAM_PATH] = {"get": _stream()}
         for path in made["paths"].values():
             for operation in path.values():
                 _tell_problems(operation)
@@ -127,6 +129,21 @@ def _many() -> dict[str, Any]:
             "201": _answer("All sealed", told),
             "207": _answer("Some refused", told),
             "202": _answer("Queued", queued),
+        },
+    }
+
+
+def _stream() -> dict[str, Any]:
+    last = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}
+    first = {"name": "first", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    return {
+        "summary": "Stream Events",
+        "description": "Records as they are committed, as server-sent events; terms as of a query. It has no end.",
+        "operationId": "stream_events",
+        "parameters": [last, first],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {"description": "The stream", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
         },
     }
 

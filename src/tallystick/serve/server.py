@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,11 +40,23 @@ class Listening:
         return "http" if self.certificate is None else "https"
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, which for being told to stop ends as a process that was killed; this one returns."""
+class Server(uvicorn.Server):
+    """uvicorn's, but it returns when it is told to stop, and does not wait for streams, which have no end."""
+
+    def __init__(self, service: Service, at: Listening) -> None:
+        """Raises `RejectedError` for a certificate that cannot be used."""
+        super().__init__(_config(service, at))
+        self._service: Final = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.streams.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {which: signal.signal(which, self.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -63,8 +76,20 @@ def serve(
 
     `ready` is told the address once it listens. Raises `RejectedError` if it cannot.
     """
+    server = Server(Service(deployment, settings), at)
+    try:
+        listening = socket.create_server((at.host, at.port), backlog=2_048)
+    except OSError as error:
+        cure = "choose another --host or --port, or stop what listens there"
+        raise RejectedError(f"cannot listen at {at.host}:{at.port}: {error.strerror}", cure=cure) from error
+    with listening:
+        ready(f"{at.scheme}://{at.host}:{listening.getsockname()[1]}")
+        server.run(sockets=[listening])
+
+
+def _config(service: Service, at: Listening) -> uvicorn.Config:
     config = uvicorn.Config(
-        application(Service(deployment, settings)),
+        application(service),
         loop="uvloop",
         http=BoundedProtocol,
         ws="none",
@@ -85,11 +110,4 @@ def serve(
     except (OSError, ValueError) as error:
         cure = "give a certificate and its key, in PEM"
         raise RejectedError(f"the certificate cannot be used: {error}", place="TLS", cure=cure) from error
-    try:
-        listening = socket.create_server((at.host, at.port), backlog=2_048)
-    except OSError as error:
-        cure = "choose another --host or --port, or stop what listens there"
-        raise RejectedError(f"cannot listen at {at.host}:{at.port}: {error.strerror}", cure=cure) from error
-    with listening:
-        ready(f"{at.scheme}://{at.host}:{listening.getsockname()[1]}")
-        _Server(config).run(sockets=[listening])
+    return config

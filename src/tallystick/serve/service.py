@@ -19,6 +19,7 @@ from tallystick.ledger import Ledger
 from tallystick.serve.caller import Caller
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.problems import PermissionDeniedError, UnknownCallerError
+from tallystick.serve.streams import Streams
 from tallystick.write.request import Submission
 
 _WORKERS: Final = 8
@@ -56,6 +57,7 @@ class Metrics:
         self.waiting: Final = Gauge(
             "tallystick_events_waiting", "Events that are about to be sealed.", registry=self.registry
         )
+        self.readers: Final = Gauge("tallystick_stream_readers", "Readers of streams.", registry=self.registry)
         self.ledgers: Final = Gauge("tallystick_ledgers_open", "Ledgers that are open.", registry=self.registry)
 
 
@@ -68,6 +70,7 @@ class Service:
         self.metrics: Final = Metrics()
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-lane")
         self.lanes: Final = Lanes(deployment.lease, self._executor)
+        self.streams: Final = Streams(deployment.lease)
 
     def call(self, authorization: str | None, *, address: str | None, method: str, path: str) -> Caller:
         """Who sends these. Raises `UnknownCallerError`."""
@@ -88,6 +91,10 @@ class Service:
         if whole and not caller.key.scope.is_whole:
             why = "this key is for some event types or entities only, and this answer is about all records"
             raise PermissionDeniedError(permission, caller, why)
+
+    def is_in_force(self, caller: Caller) -> bool:
+        """Whether the key with which somebody came still counts."""
+        return self.deployment.is_in_force(caller.key)
 
     @contextmanager
     def ledger_of(self, caller: Caller) -> Iterator[Ledger]:
@@ -123,9 +130,11 @@ class Service:
         """Bring the gauges up to date."""
         self.metrics.waiting.set(self.lanes.waiting)
         self.metrics.ledgers.set(self.deployment.open_ledgers)
+        self.metrics.readers.set(self.streams.readers)
 
     def close(self) -> None:
-        """Finish what is under way, then close all ledgers."""
+        """Finish what is under way, then close all ledgers. From another thread than the loop's."""
+        self.streams.wait()
         self._executor.shutdown(wait=True)
         self.deployment.close()
 
