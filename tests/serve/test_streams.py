@@ -60,9 +60,10 @@ def request(it: Running, entity: str) -> bytes:
     return f"GET {STREAM_PATH}?entity_id={entity} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who}\r\n\r\n".encode()
 
 
-def send(it: Running, count: int, entity: str, who: str = "acme/Admin") -> list[int]:
+def send(it: Running, count: int, entity: str, who: str = "acme/Admin", *, note: str = "") -> list[int]:
+    more = {"note": note} if note else {}
     body = b"".join(
-        json.dumps({"event_type": "door.opened", "entity_id": entity, "payload": {"n": n}}).encode() + b"\n"
+        json.dumps({"event_type": "door.opened", "entity_id": entity, "payload": {"n": n, **more}}).encode() + b"\n"
         for n in range(count)
     )
     answer = it.call("POST", BATCH_PATH, who, content=body, headers=NDJSON)
@@ -155,28 +156,26 @@ def test_a_revoked_key_reads_no_more(it: Running) -> None:
 
 
 def test_a_slow_reader_is_let_go_and_holds_up_nobody(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 300_000)
+    monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 1_000_000)
     monkeypatch.setattr(streams, "LINGER_SECONDS", 60.0)
     host, port = it.url.removeprefix("http://").split(":")
     slow = socket.create_connection((host, int(port)), timeout=20)
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     slow.sendall(request(it, "s-6"))
     assert b"the stream begins" in slow.recv(4_096) + slow.recv(4_096)
 
     with reading(it, "?entity_id=s-6") as stream:
         seen: list[int | None] = []
-        fast = threading.Thread(target=lambda: seen.extend(next(stream)[2] for _ in range(60 * 200)))
+        fast = threading.Thread(target=lambda: seen.extend(next(stream)[2] for _ in range(60 * 8)))
         fast.start()
         sent: list[int] = []
         took = []
         for _ in range(60):
             began = time.perf_counter()
-            sent += send(it, 200, "s-6")
+            sent += send(it, 8, "s-6", note="x" * 30_000)
             took.append(time.perf_counter() - began)
         fast.join()
     assert seen == sent
     assert statistics.median(took) < 1
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
     pieces = []
     while chunk := slow.recv(2**20):
         pieces.append(chunk)
@@ -196,14 +195,13 @@ def test_a_reader_who_does_not_read_at_all_is_cut_off(it: Running, monkeypatch: 
     monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
     host, port = it.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         slow.sendall(request(it, "s-9"))
         slow.recv(4_096)
         deadline = time.monotonic() + 20
         while not it.service.streams.readers and time.monotonic() < deadline:
             time.sleep(0.01)
         while it.service.streams.readers and time.monotonic() < deadline:
-            send(it, 200, "s-9")
+            send(it, 8, "s-9", note="x" * 30_000)
         assert it.service.streams.readers == 0
 
 
