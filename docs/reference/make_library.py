@@ -22,13 +22,19 @@ def library() -> str:
         parts.append(f"## `tallystick.{name}`\n")
         if inspect.isclass(value):
             parts.append(f"{_doc(value)}\n")
-            for member, function in sorted(vars(value).items()):
+            for member, function in sorted(_members(value).items()):
                 if member.startswith("_") or not (callable(function) or isinstance(function, property)):
                     continue
                 parts.append(f"### `{name}.{member}{_signature(function)}`\n\n{_doc(function)}\n")
         else:
             parts.append(f"```text\n{name}{_signature(value)}\n```\n\n{_doc(value)}\n")
     return "\n".join(parts)
+
+
+def _members(value: type) -> dict[str, object]:
+    """What a class has of ours: its own, and what it is put together from."""
+    ours = [base for base in reversed(value.__mro__) if base.__module__.startswith("tallystick")]
+    return {name: member for base in ours for name, member in vars(base).items()}
 
 
 def findings() -> str:

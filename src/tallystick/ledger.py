@@ -8,16 +8,16 @@ questions need, the index, at the first question.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+from tallystick.appending import Appending
 from tallystick.asking import Asking, one_query
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
 from tallystick.core.custody import OwnEvent
-from tallystick.core.event import Event
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
@@ -40,15 +40,11 @@ from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
-from tallystick.write.queue import Queue, Ticket
-from tallystick.write.request import Sealed
+from tallystick.write.queue import Queue
 from tallystick.write.sealer import Sealer
 
-EventLike = Event | Mapping[str, Any] | bytes
-"""An `Event`, a mapping of its members, or one JSON document in UTF-8."""
 
-
-class Ledger(Asking, Proving):
+class Ledger(Appending, Asking, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -72,13 +68,13 @@ class Ledger(Asking, Proving):
         self._clock: Final = clock
         self._progress: Final = progress
         self._ids: Final = IdMaker()
-        self._acceptor: Final = Acceptor(self._ids, principal=principal)
+        self._acceptor = Acceptor(self._ids, principal=principal)
         self._opening: Final = threading.Lock()
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
         self._queue: Queue | None = None
-        self._queue_acceptor: Final = Acceptor(IdMaker(), principal=principal)
+        self._queue_acceptor = Acceptor(IdMaker(), principal=principal)
         """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
         self._reader: Reader | None = None
         self._readers: Readers | None = None
@@ -123,39 +119,6 @@ class Ledger(Asking, Proving):
     def evidence_key(self) -> bytes:
         """The public key, 32 bytes, that signs evidence at present."""
         return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
-
-    def append(self, event: EventLike | None = None, /, **members: Any) -> Sealed:
-        """Seal one event, given whole or as members of `Event`. On return it is durable.
-
-        Raises `RejectedError`, `ConflictError` (the expected version, or the id used for other content),
-        `BusyError`, or `StoreError`, after which the outcome may be unknown: repeat it with the same id.
-        """
-        return self._open_sealer().seal([self._acceptor.accept(_one_event(event, members))])[0]
-
-    def append_many(self, events: Iterable[EventLike]) -> Sequence[Sealed]:
-        """Seal up to 10,000 events in their order and as one commit: all of them, or none.
-
-        Raises as `append` does; a `RejectedError` names the event by its index among `events`.
-        """
-        drafts = self._acceptor.accept_all(events)
-        return self._open_sealer().seal(drafts) if drafts else []
-
-    def publish(self, event: EventLike | None = None, /, **members: Any) -> Ticket:
-        """Take an event in, as `append` does, without waiting for its turn: durable on return, and sealed soon after.
-
-        What has become of it, says `queue.progress`. Raises `RejectedError`, `BusyError` when the queue is full, or
-        `StoreError`, after which the outcome may be unknown: repeat it with the same id.
-        """
-        accepted = self._queue_acceptor.accept(_one_event(event, members))
-        return self.queue.accept([accepted])[0]
-
-    def publish_many(self, events: Iterable[EventLike]) -> list[Ticket]:
-        """Take up to 10,000 events in, in their order and with one wait for the disk: all of them, or none.
-
-        Raises as `publish` does; a `RejectedError` names the event by its index among `events`.
-        """
-        drafts = self._queue_acceptor.accept_all(events)
-        return self.queue.accept(drafts) if drafts else []
 
     @property
     def queue(self) -> Queue:
@@ -380,11 +343,3 @@ class Ledger(Asking, Proving):
     def _finish_rotations(self) -> None:
         self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
         self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
-
-
-def _one_event(event: EventLike | None, members: Mapping[str, Any]) -> EventLike:
-    if event is None:
-        return members
-    if members:
-        raise RejectedError("an event was given both whole and as members", cure="give one of them")
-    return event

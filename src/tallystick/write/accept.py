@@ -81,11 +81,16 @@ class Acceptor:
     `principal` is who stands behind an event that names no actor; None leaves such an event without.
     """
 
-    def __init__(self, ids: IdMaker, *, principal: str | None = None) -> None:
+    def __init__(self, ids: IdMaker, *, principal: str | Mapping[str, str] | None = None) -> None:
         self._ids: Final = ids
         self._next_counter: Final = ids.next_counter
         self._prefix: Final = ids.prefix.encode()
-        self._principal: Final = principal
+        self._principal: Final = dict(principal) if isinstance(principal, Mapping) else principal
+        self._plain_principal: Final = _Actor(**principal) if isinstance(principal, Mapping) else principal
+
+    def acting_for(self, principal: str | Mapping[str, str]) -> Acceptor:
+        """The same, with someone else behind the events that name no actor."""
+        return Acceptor(self._ids, principal=principal)
 
     def accept(self, event: Event | Mapping[str, Any] | bytes) -> Draft:
         """Accept an `Event`, a mapping of its members, or one JSON document in UTF-8.
@@ -155,7 +160,7 @@ class Acceptor:
         if actor is None and "actor" in event.payload:
             return None  # whether that names one takes a closer look
         if actor is None:
-            actor = self._principal
+            actor = self._plain_principal
         if actor is None:
             return b"null"
         if type(actor) is str:
