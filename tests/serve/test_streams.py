@@ -176,7 +176,7 @@ def test_a_slow_reader_is_let_go_and_holds_up_nobody(it: Running, monkeypatch: p
         fast.join()
     assert seen == sent
     assert statistics.median(took) < 1
-    pieces = []
+    pieces: list[bytes] = []
     while not b"".join(pieces[-2:]).endswith(b"\r\n0\r\n\r\n"):
         pieces.append(slow.recv(2**20))
     slow.close()
