@@ -55,13 +55,14 @@ STORED: Final = ("store.contract", "store.reading")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "govern.retention", "read", *STORED, "write")
+DECIDED: Final = ("govern.registry", "govern.retention", "govern.schemas")
+FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state", "timeseries")
 )
 """The values that questions and answers are made of."""
 
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "govern.retention", "ledger", *ANSWERS)
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", *DECIDED, "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),
@@ -82,7 +83,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "config": (*OUR_OWN, "core", "read", "store"),
     "asking": ("core", "read"),
     "proving": FRONT_DOOR,
-    "ledger": ("asking", "proving", *FRONT_DOOR),
+    "governing": ("asking", *FRONT_DOOR),
+    "ledger": ("asking", "governing", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
@@ -90,6 +92,14 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
     "govern.selection": ("core", "read", *STORED),
+    "govern.document": ("core",),
+    "govern.compatibility": ("core", "govern.document"),
+    "govern.infer": ("govern.document",),
+    "govern.registry": ("core", "govern.document", "read", *STORED, "write.rules"),
+    "govern.schemas": (
+        *("core", "govern.compatibility", "govern.document", "govern.infer"),
+        *("govern.registry", "govern.retention", "read"),
+    ),
     "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
@@ -122,6 +132,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     ),
     "httpx2": ("evidence.others.post",),
     "jinja2": ("evidence.report",),
+    "jsonschema_rs": ("govern.document",),
     "markdown_it": ("evidence.report",),
     "msgspec": EVERYWHERE,
     "nh3": ("evidence.report",),

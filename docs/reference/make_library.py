@@ -22,7 +22,7 @@ def library() -> str:
         parts.append(f"## `tallystick.{name}`\n")
         if inspect.isclass(value):
             parts.append(f"{_doc(value)}\n")
-            for member, function in sorted(vars(value).items()):
+            for member, function in sorted(_members(value).items()):
                 if member.startswith("_") or not (callable(function) or isinstance(function, property)):
                     continue
                 parts.append(f"### `{name}.{member}{_signature(function)}`\n\n{_doc(function)}\n")
@@ -38,6 +38,12 @@ def findings() -> str:
     ]
     lines += ["| kind | means |", "|---|---|", *(f"| `{kind}` | {MEANING[kind]} |" for kind in Kind)]
     return "\n".join(lines) + "\n"
+
+
+def _members(value: type) -> dict[str, object]:
+    """What a class has, and what it has of its other halves."""
+    ours = [one for one in reversed(value.__mro__) if one.__module__.startswith("tallystick.")]
+    return {name: member for one in ours for name, member in vars(one).items()}
 
 
 def _doc(value: object) -> str:

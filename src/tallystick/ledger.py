@@ -12,43 +12,46 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from tallystick.asking import Asking, one_query
+from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
-from tallystick.core.custody import OwnEvent
 from tallystick.core.event import Event
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
-from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import BusyError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
-from tallystick.govern.retention import Retention
+from tallystick.govern.registry import Registry
+from tallystick.governing import Governed, Governing
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.proving import Proving
 from tallystick.read.follower import Follower
-from tallystick.read.index import GroupKind, Progress, TimeKind, has_id
+from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
-from tallystick.read.query import Query
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
-from tallystick.write.accept import Acceptor
+from tallystick.write.accept import Acceptor, Draft
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue import Queue, Ticket
 from tallystick.write.request import Sealed
+from tallystick.write.rules import RulesChangedError
 from tallystick.write.sealer import Sealer
 
 EventLike = Event | Mapping[str, Any] | bytes
 """An `Event`, a mapping of its members, or one JSON document in UTF-8."""
 
+_ATTEMPTS_MAX: Final = 100
+"""Changes of schemas, in a row, between the acceptance of events and their turn."""
 
-class Ledger(Asking, Proving):
+
+class Ledger(Asking, Governing, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -72,13 +75,15 @@ class Ledger(Asking, Proving):
         self._clock: Final = clock
         self._progress: Final = progress
         self._ids: Final = IdMaker()
-        self._acceptor: Final = Acceptor(self._ids, principal=principal)
+        self._registry: Final = Registry(store)
+        self._governed = Governed(self._registry, clock, principal)
+        self._acceptor: Final = Acceptor(self._ids, principal=principal, rules=self._registry)
         self._opening: Final = threading.Lock()
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
         self._queue: Queue | None = None
-        self._queue_acceptor: Final = Acceptor(IdMaker(), principal=principal)
+        self._queue_acceptor: Final = Acceptor(IdMaker(), principal=principal, rules=self._registry)
         """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
         self._reader: Reader | None = None
         self._readers: Readers | None = None
@@ -130,15 +135,17 @@ class Ledger(Asking, Proving):
         Raises `RejectedError`, `ConflictError` (the expected version, or the id used for other content),
         `BusyError`, or `StoreError`, after which the outcome may be unknown: repeat it with the same id.
         """
-        return self._open_sealer().seal([self._acceptor.accept(_one_event(event, members))])[0]
+        generation = self._registry.generation
+        return self._seal([self._acceptor.accept(_one_event(event, members))], generation, numbered=False)[0]
 
     def append_many(self, events: Iterable[EventLike]) -> Sequence[Sealed]:
         """Seal up to 10,000 events in their order and as one commit: all of them, or none.
 
         Raises as `append` does; a `RejectedError` names the event by its index among `events`.
         """
+        generation = self._registry.generation
         drafts = self._acceptor.accept_all(events)
-        return self._open_sealer().seal(drafts) if drafts else []
+        return self._seal(drafts, generation, numbered=True) if drafts else []
 
     def publish(self, event: EventLike | None = None, /, **members: Any) -> Ticket:
         """Take an event in, as `append` does, without waiting for its turn: durable on return, and sealed soon after.
@@ -146,16 +153,22 @@ class Ledger(Asking, Proving):
         What has become of it, says `queue.progress`. Raises `RejectedError`, `BusyError` when the queue is full, or
         `StoreError`, after which the outcome may be unknown: repeat it with the same id.
         """
-        accepted = self._queue_acceptor.accept(_one_event(event, members))
-        return self.queue.accept([accepted])[0]
+        queue = self._queue_by_rules()
+        drafts = [self._queue_acceptor.accept(_one_event(event, members))]
+        tickets = queue.accept(drafts)
+        self._registry.count_breaches(drafts)
+        return tickets[0]
 
     def publish_many(self, events: Iterable[EventLike]) -> list[Ticket]:
         """Take up to 10,000 events in, in their order and with one wait for the disk: all of them, or none.
 
         Raises as `publish` does; a `RejectedError` names the event by its index among `events`.
         """
+        queue = self._queue_by_rules()
         drafts = self._queue_acceptor.accept_all(events)
-        return self.queue.accept(drafts) if drafts else []
+        tickets = queue.accept(drafts) if drafts else []
+        self._registry.count_breaches(drafts)
+        return tickets
 
     @property
     def queue(self) -> Queue:
@@ -231,52 +244,6 @@ class Ledger(Asking, Proving):
         sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
         self._finish_rotations()
 
-    def downsample(
-        self,
-        name: str,
-        query: Query | None = None,
-        /,
-        *,
-        width: str,
-        zone: str = "UTC",
-        measure: str | Sequence[str] = "count",
-        group: GroupKind | None = None,
-        time: TimeKind = "recorded",
-        actor: str | Mapping[str, str] | None = None,
-        **members: Any,
-    ) -> None:
-        """Have a series stored from now on, kept up as records come, also when they are pruned (see `series`).
-
-        The ledger records it, as ordered by `actor`; the same name again replaces it.
-        """
-        reader, who = self._open_reader(), {"id": actor} if isinstance(actor, str) else actor
-        reader.timeseries().downsample(
-            name,
-            one_query(query, members),
-            size=reader.catch_up(),
-            seal_own=lambda kind, payload: self._open_sealer().seal_own([OwnEvent(kind, payload, who)]),
-            width=width,
-            zone=zone,
-            measure=measure,
-            group=group,
-            time=time,
-        )
-
-    @property
-    def retention(self) -> Retention:
-        """How long records are kept, who holds them, and the pruning of those whose time has come."""
-        reader = self._open_reader()
-        return Retention(
-            self._store,
-            search=reader.search,
-            questions=reader.questions,
-            catch_up=reader.catch_up,
-            seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
-            clock=self._clock,
-            before_prune=reader.seal_removed,
-            after_prune=reader.forget_pruned,
-        )
-
     def close(self) -> None:
         """Write the index's tail and let go of files. Closing twice is harmless."""
         if self._queue is not None:
@@ -307,6 +274,26 @@ class Ledger(Asking, Proving):
         if head is None:
             raise StoreError("the ledger has lost its head: run a verification")
         return head
+
+    def _queue_by_rules(self) -> Queue:
+        """The queue, and the rules as they stand now: what it takes is not judged again when its turn comes."""
+        queue = self.queue
+        self._registry.follow(self.size)
+        return queue
+
+    def _seal(self, drafts: list[Draft], generation: int, *, numbered: bool) -> Sequence[Sealed]:
+        """Seal drafts that were judged by the rules of a generation; judged anew when others are in force by then."""
+        sealer = self._open_sealer()
+        for _ in range(_ATTEMPTS_MAX):
+            try:
+                sealed = sealer.seal(drafts, generation=generation)
+            except RulesChangedError:
+                generation = self._registry.generation
+                drafts = self._acceptor.judge_again(drafts, numbered=numbered)
+            else:
+                self._registry.count_breaches(drafts)
+                return sealed
+        raise BusyError(f"schemas changed {_ATTEMPTS_MAX} times meanwhile: wait a moment, then repeat")
 
     def _export_source(self) -> Source:
         reader = self._open_reader()
@@ -360,6 +347,7 @@ class Ledger(Asking, Proving):
             return sealer
         self._load_keys()  # before the index is touched: wrong keys change nothing
         reader = self._open_reader()
+        self._registry.load(reader.search, reader.catch_up())
         with self._opening:
             if self._sealer is None:
                 self._sealer = Sealer(
@@ -370,6 +358,7 @@ class Ledger(Asking, Proving):
                     clock=self._clock,
                     ids=self._ids,
                     turn=self._following,
+                    rules=self._registry,
                 )
             return self._sealer
 

@@ -1,0 +1,285 @@
+"""The registry: which schemas are in force, read from the ledger's own events and kept abreast of them (I5).
+
+It is the projection of `SCHEMA_TYPES`, in memory. Whoever seals tells it of every commit, and has it read what other
+processes wrote; so it is never behind what is sealed next. Here events are judged by what is in force.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+import orjson
+
+from tallystick.core import timestamp
+from tallystick.core.record import Record
+from tallystick.core.schema import (
+    SCHEMA_MARK,
+    SCHEMA_REGISTERED,
+    SCHEMA_TYPES,
+    Compatibility,
+    Enforcement,
+    EnforcementSet,
+    Registration,
+    Target,
+)
+from tallystick.errors import RejectedError, TamperError
+from tallystick.govern.document import Breach, Document
+from tallystick.read.query import Query
+from tallystick.read.search import Search
+from tallystick.store.contract import Store
+from tallystick.store.reading import read_lines
+from tallystick.write.rules import Judge
+
+DEFAULT_ENFORCEMENT: Final[Enforcement] = "registered"
+
+
+class Judged(Protocol):
+    """An event that was judged."""
+
+    @property
+    def breach(self) -> str: ...
+
+    @property
+    def kind(self) -> tuple[str, int]: ...
+
+
+@dataclass(frozen=True)
+class RegisteredSchema:
+    """A version of a schema, and the record that registered it."""
+
+    registration: Registration
+    position: int
+    recorded_at: str
+    actor: dict[str, str] | None
+
+    @property
+    def name(self) -> str:
+        """The event type."""
+        return self.registration.name
+
+    @property
+    def version(self) -> int:
+        """The event version."""
+        return self.registration.version
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The document as it was registered, in values of its own: also what begins with `x-` is in it."""
+        document: dict[str, Any] = orjson.loads(self.registration.document)
+        return document
+
+    @property
+    def target(self) -> Target:
+        """What it is held against."""
+        return self.registration.target
+
+    @property
+    def compatibility(self) -> Compatibility:
+        """What it owes to the version before."""
+        return self.registration.compatibility
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was registered."""
+        return self.registration.reason
+
+    @cached_property
+    def document(self) -> Document:
+        """The schema put together and compiled. Made when first needed."""
+        return Document.read(self.registration.document)
+
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """Where `x-personal` marks a member of an event: JSON pointers, `*` for every element or name."""
+        at = "/payload" if self.target == "payload" else ""
+        return tuple(f"{at}{place}" for place in self.document.personal())
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """A change of the enforcement, and the record of it."""
+
+    enforcement: Enforcement
+    position: int
+    recorded_at: str
+    actor: dict[str, str] | None
+    reason: str | None
+
+
+class InForce:
+    """The schemas and the enforcement after the records that it took, in order."""
+
+    def __init__(self) -> None:
+        self.schemas: Final[dict[str, dict[int, RegisteredSchema]]] = {}
+        self.changes: Final[list[Enforced]] = []
+
+    @property
+    def enforcement(self) -> Enforcement:
+        """The enforcement in force."""
+        return self.changes[-1].enforcement if self.changes else DEFAULT_ENFORCEMENT
+
+    @property
+    def count(self) -> int:
+        """How many versions there are, of all names."""
+        return sum(map(len, self.schemas.values()))
+
+    def take(self, record: Record) -> None:
+        """The next of the ledger's own records. Raises `RejectedError` for one that says what cannot be."""
+        if record.event_type == SCHEMA_REGISTERED:
+            registration = Registration.of(record)
+            versions = self.schemas.setdefault(registration.name, {})
+            if registration.version != len(versions) + 1:
+                raise RejectedError(f"version {registration.version} of {registration.name} is not the next")
+            versions[registration.version] = RegisteredSchema(
+                registration, record.position, record.recorded_at, record.actor
+            )
+        else:
+            change = EnforcementSet.of(record)
+            self.changes.append(
+                Enforced(change.enforcement, record.position, record.recorded_at, record.actor, change.reason)
+            )
+
+    def as_of(self, end: int) -> InForce:
+        """What was in force before a moment, in microseconds."""
+        before = InForce()
+        for name, versions in self.schemas.items():
+            there = {version: one for version, one in versions.items() if _at(one.recorded_at) < end}
+            if there:
+                before.schemas[name] = there
+        before.changes.extend(change for change in self.changes if _at(change.recorded_at) < end)
+        return before
+
+
+class Registry:
+    """What is in force in one ledger, kept abreast. Safe for many threads (`tallystick.write.rules.Rules`)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store: Final = store
+        self._lock: Final = threading.Lock()
+        self._in_force: Final = InForce()
+        self._end = 0
+        self.generation = 0
+        self.judge: Judge | None = None
+        self._breaches: Final[dict[tuple[str, int], int]] = {}
+
+    @property
+    def end(self) -> int:
+        """How far the log was read."""
+        return self._end
+
+    def snapshot(self) -> InForce:
+        """What is in force, for the caller alone."""
+        with self._lock:
+            copy = InForce()
+            copy.schemas.update({name: dict(versions) for name, versions in self._in_force.schemas.items()})
+            copy.changes.extend(self._in_force.changes)
+            return copy
+
+    def find(self, name: str) -> dict[int, RegisteredSchema]:
+        """The versions of a schema; none when there is no such schema."""
+        return self._in_force.schemas.get(name, {})
+
+    def count_breaches(self, drafts: Iterable[Judged]) -> None:
+        """Events were taken; count those that break a schema."""
+        if self.judge is None or self._in_force.enforcement != "warn":
+            return
+        with self._lock:
+            for draft in drafts:
+                if draft.breach:
+                    self._breaches[draft.kind] = self._breaches.get(draft.kind, 0) + 1
+
+    def breaches(self) -> dict[tuple[str, int], int]:
+        """How many events were taken although they break their schema, by type and version."""
+        with self._lock:
+            return dict(self._breaches)
+
+    def load(self, search: Search, size: int) -> None:
+        """As `follow`, by an index that answers for `size`: for when there is much to read."""
+        with self._lock:
+            if size > self._end:
+                self._take(search.scan(Query(event_types=SCHEMA_TYPES), first=self._end, end=size))
+                self._end = size
+
+    def follow(self, size: int) -> None:
+        """Read what the log has below `size`. Raises `TamperError` for what cannot be, `StoreError`."""
+        with self._lock:
+            if size > self._end:
+                self._take(_records(stored.line for stored in read_lines(self._store, self._end, size)))
+                self._end = size
+
+    def learn(self, first: int, lines: Sequence[bytes], *, own: bool) -> None:
+        """What was just committed, from position `first` on."""
+        with self._lock:
+            if first == self._end:
+                if own:
+                    self._take(_records(lines))
+                self._end = first + len(lines)
+
+    def _take(self, records: Iterable[Record]) -> None:
+        """Take records in, all of them or, after an error, those before it."""
+        for record in records:
+            if record.event_type not in SCHEMA_TYPES or record.position < self._end:
+                continue
+            try:
+                self._in_force.take(record)
+            except RejectedError as error:
+                raise TamperError(f"the record at position {record.position} cannot be: {error}; verify") from error
+            self._end = record.position + 1
+            idle = not self._in_force.schemas and self._in_force.enforcement != "strict"
+            self.judge = None if idle else self._judge
+            self.generation += 1  # last: whoever sees the new number is judged by the new rules
+
+    def _judge(self, event_type: str, event_version: int, payload: Any, whole: Callable[[], dict[str, Any]]) -> str:
+        versions, enforcement = self._in_force.schemas.get(event_type), self._in_force.enforcement
+        if versions is None:
+            if enforcement == "strict":
+                cure = f"register one: tallystick schema register {event_type} FILE"
+                raise RejectedError(f"{event_type} has no schema", place="/event_type", cure=cure)
+            return ""
+        schema = versions.get(event_version)
+        if schema is None:
+            error = _no_version(event_type, event_version, versions)
+        elif schema.document.validator.is_valid(payload if schema.target == "payload" else whole()):
+            return ""
+        else:
+            error = _refusal(schema, payload if schema.target == "payload" else whole())
+        if enforcement != "warn":
+            raise error
+        return str(error)
+
+
+def _records(lines: Iterable[bytes]) -> Iterator[Record]:
+    """The records among these that may be of a schema."""
+    for line in lines:
+        if SCHEMA_MARK in line:
+            try:
+                yield Record.parse(line)
+            except RejectedError as error:
+                raise TamperError(f"a record of a schema was altered: {error}; run a verification") from error
+
+
+def _no_version(name: str, version: int, versions: dict[int, RegisteredSchema]) -> RejectedError:
+    there = "1" if len(versions) == 1 else f"1 to {len(versions)}"
+    cure = "send one of those, or register the next first"
+    problem = f"there is no version {version} of the schema of {name}; there is {there}"
+    return RejectedError(problem, place="/event_version", cure=cure)
+
+
+def _refusal(schema: RegisteredSchema, instance: Any) -> RejectedError:
+    at = "/payload" if schema.target == "payload" else ""
+    found = schema.document.breaches(instance, at=at) or [Breach(at, "it is not valid")]
+    first, *others = found
+    also = "".join(f"; {one.place or 'the event'}: {one.problem}" for one in others)
+    return RejectedError(
+        f"{first.problem} (schema {schema.name}, version {schema.version}){also}",
+        place=first.place,
+        cure=f"see tallystick schema show {schema.name} --version {schema.version}",
+    )
+
+
+def _at(recorded_at: str) -> int:
+    return timestamp.parse(recorded_at)
