@@ -97,15 +97,15 @@ class Document:
         if _depth(whole) > SCHEMA_DEPTH_MAX:
             raise RejectedError(f"the schema nests deeper than {SCHEMA_DEPTH_MAX}", cure="use $defs and $ref")
         if str(whole.get("$schema", DIALECT)).rstrip("#") != DIALECT:
-            raise RejectedError("not the dialect of JSON Schema that is read here", place="/$schema", cure=DIALECT)
+            raise RejectedError(
+                "not the dialect of JSON Schema that is read here", place="/$schema", cure=f"send {DIALECT}"
+            )
         _check_grammar(whole)
-        document = cls(_Assembly(whole).parts())
-        document.validator  # noqa: B018 - compiled once here, to see that it can be
-        return document
+        return cls(_Assembly(whole).parts())
 
     @cached_property
     def validator(self) -> Validator:
-        """What decides, compiled when it is first needed. Raises `RejectedError` for a pattern that is none."""
+        """What decides, compiled when it is first needed."""
         return compiled(self.parts)
 
     def breaches(self, instance: Any, *, at: str = "") -> list[Breach]:
@@ -240,6 +240,10 @@ def _check_plain(keyword: str, value: Any, place: str) -> None:
 def _check_pattern(pattern: str, place: str) -> None:
     if len(pattern) > PATTERN_CHARACTERS_MAX:
         raise RejectedError(f"a pattern has at most {PATTERN_CHARACTERS_MAX} characters", place=place)
+    try:
+        compiled({"pattern": pattern})
+    except RejectedError as error:
+        raise RejectedError(error.problem, place=place, cure=error.cure) from error
 
 
 def _check_grammar(schema: Any) -> None:

@@ -234,6 +234,20 @@ class Registry:
             self.generation += 1  # last: whoever sees the new number is judged by the new rules
 
     def _judge(self, event_type: str, event_version: int, payload: Any, whole: Callable[[], dict[str, Any]]) -> str:
+        """`tallystick.write.rules.Judge`. Nothing is refused by rules that another process has changed meanwhile."""
+        generation = self.generation
+        try:
+            return self._judge_by_known(event_type, event_version, payload, whole)
+        except RejectedError:
+            head = self._store.head()
+            self.follow(head.size if head else 0)
+            if self.generation == generation:
+                raise
+        return self._judge_by_known(event_type, event_version, payload, whole)
+
+    def _judge_by_known(
+        self, event_type: str, event_version: int, payload: Any, whole: Callable[[], dict[str, Any]]
+    ) -> str:
         versions, enforcement = self._in_force.schemas.get(event_type), self._in_force.enforcement
         if versions is None:
             if enforcement == "strict":

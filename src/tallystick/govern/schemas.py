@@ -248,7 +248,9 @@ class _OvertakenError(ConflictError):
 
 def _read(document: bytes) -> Document:
     try:
-        return Document.read(document)
+        read = Document.read(document)
+        read.validator  # noqa: B018 - compiled here, to see that it can be before anyone relies on it
+        return read
     except RejectedError as error:
         raise RejectedError(error.problem, place=f"/schema{error.place}", cure=error.cure) from error
 
