@@ -278,7 +278,7 @@ class Ledger(Asking, Governing, Proving):
     def _queue_by_rules(self) -> Queue:
         """The queue, and the rules as they stand now: what it takes is not judged again when its turn comes."""
         queue = self.queue
-        self._registry.follow(self.size)
+        self._registry.look()
         return queue
 
     def _seal(self, drafts: list[Draft], generation: int, *, numbered: bool) -> Sequence[Sealed]:

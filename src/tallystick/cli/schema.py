@@ -6,6 +6,7 @@ What is in force is read from the ledger's own records, without keys; what is re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
@@ -15,6 +16,7 @@ from tallystick.cli.append import line_items
 from tallystick.cli.lines import STANDARD_INPUT, shown
 from tallystick.cli.options import Settings, file_type, ledger_options, sealing_options
 from tallystick.cli.records import time_text
+from tallystick.cli.sealing import BATCH_EVENTS
 from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -219,13 +221,14 @@ def validate(settings: Settings, *, files: tuple[str, ...]) -> None:
 def _verdicts(schemas: Schemas, file: str) -> Iterator[tuple[int, Verdict]]:
     from tallystick.govern.schemas import Verdict
 
-    for item in line_items(file):
-        if item is None:
-            continue
-        if isinstance(item.event, RejectedError):
-            yield item.number, Verdict(index=0, taken=False, problem=item.event.problem, cure=item.event.cure)
-        else:
-            yield item.number, next(schemas.validate([item.event]))
+    items = (item for item in line_items(file) if item is not None)
+    while chunk := [*islice(items, BATCH_EVENTS)]:
+        judged = schemas.validate(item.event for item in chunk if not isinstance(item.event, RejectedError))
+        for item in chunk:
+            if isinstance(item.event, RejectedError):
+                yield item.number, Verdict(index=0, taken=False, problem=item.event.problem, cure=item.event.cure)
+            else:
+                yield item.number, next(judged)
 
 
 def _say_verdict(file: str, number: int, verdict: Verdict) -> None:

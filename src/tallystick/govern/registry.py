@@ -7,6 +7,7 @@ processes wrote; so it is never behind what is sealed next. Here events are judg
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from tallystick.core.schema import (
     Registration,
     Target,
 )
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.govern.document import Breach, Document
 from tallystick.read.query import Query
 from tallystick.read.search import Search
@@ -35,6 +36,9 @@ from tallystick.store.reading import read_lines
 from tallystick.write.rules import Judge
 
 DEFAULT_ENFORCEMENT: Final[Enforcement] = "registered"
+
+_LOOK_SECONDS: Final = 0.005
+"""How long what another process registers may be missed by what is published; a look costs 15 µs."""
 
 
 class Judged(Protocol):
@@ -90,7 +94,11 @@ class RegisteredSchema:
     @cached_property
     def document(self) -> Document:
         """The schema put together and compiled. Made when first needed."""
-        return Document.read(self.registration.document)
+        try:
+            return Document.read(self.registration.document)
+        except RejectedError as error:  # it was read when it was registered, maybe by another version of this program
+            what = f"version {self.version} of the schema of {self.name}, registered at position {self.position}"
+            raise StoreError(f"{what}, cannot be read: {error}; update tallystick") from error
 
     @property
     def personal(self) -> tuple[str, ...]:
@@ -164,6 +172,7 @@ class Registry:
         self._end = 0
         self.generation = 0
         self.judge: Judge | None = None
+        self._looked_at = -_LOOK_SECONDS
         self._breaches: Final[dict[tuple[str, int], int]] = {}
 
     @property
@@ -210,6 +219,14 @@ class Registry:
             if size > self._end:
                 self._take(_records(stored.line for stored in read_lines(self._store, self._end, size)))
                 self._end = size
+
+    def look(self) -> None:
+        """Follow the head, but not more often than every few milliseconds: for what will not be judged again."""
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_SECONDS:
+            head = self._store.head()
+            self.follow(head.size if head else 0)
+            self._looked_at = now
 
     def learn(self, first: int, lines: Sequence[bytes], *, own: bool) -> None:
         """What was just committed, from position `first` on."""
