@@ -55,7 +55,7 @@ STORED: Final = ("store.contract", "store.reading")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-DECIDED: Final = ("govern.registry", "govern.retention", "govern.schemas")
+DECIDED: Final = ("govern.registered", "govern.registry", "govern.retention", "govern.schemas")
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state", "timeseries")
@@ -95,10 +95,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern.document": ("core",),
     "govern.compatibility": ("core", "govern.document"),
     "govern.infer": ("govern.document",),
-    "govern.registry": ("core", "govern.document", "read", *STORED, "write.rules"),
+    "govern.registered": ("core", "govern.document"),
+    "govern.registry": ("core", "govern.document", "govern.registered", "read", *STORED, "write.rules"),
     "govern.schemas": (
         *("core", "govern.compatibility", "govern.document", "govern.infer"),
-        *("govern.registry", "govern.retention", "read"),
+        *("govern.registered", "govern.registry", "govern.retention", "read"),
     ),
     "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),

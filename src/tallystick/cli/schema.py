@@ -21,7 +21,7 @@ from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
     from tallystick.core.schema import Compatibility, Enforcement, Target
-    from tallystick.govern.registry import RegisteredSchema
+    from tallystick.govern.registered import RegisteredSchema
     from tallystick.govern.schemas import Schemas, Verdict
 
 _TARGETS: Final = ("payload", "event")

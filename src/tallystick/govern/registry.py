@@ -9,33 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final, Protocol
 
-import orjson
-
-from tallystick.core import timestamp
 from tallystick.core.record import Record
 from tallystick.core.schema import (
     SCHEMA_MARK,
-    SCHEMA_REGISTERED,
     SCHEMA_TYPES,
-    Compatibility,
-    Enforcement,
-    EnforcementSet,
-    Registration,
-    Target,
 )
-from tallystick.errors import RejectedError, StoreError, TamperError
-from tallystick.govern.document import Breach, Document
+from tallystick.errors import RejectedError, TamperError
+from tallystick.govern.document import Breach
+from tallystick.govern.registered import InForce, RegisteredSchema
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_lines
 from tallystick.write.rules import Judge
-
-DEFAULT_ENFORCEMENT: Final[Enforcement] = "registered"
 
 _LOOK_SECONDS: Final = 0.005
 """How long what another process registers may be missed by what is published; a look costs 15 µs."""
@@ -49,117 +37,6 @@ class Judged(Protocol):
 
     @property
     def kind(self) -> tuple[str, int]: ...
-
-
-@dataclass(frozen=True)
-class RegisteredSchema:
-    """A version of a schema, and the record that registered it."""
-
-    registration: Registration
-    position: int
-    recorded_at: str
-    actor: dict[str, str] | None
-
-    @property
-    def name(self) -> str:
-        """The event type."""
-        return self.registration.name
-
-    @property
-    def version(self) -> int:
-        """The event version."""
-        return self.registration.version
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The document as it was registered, in values of its own: also what begins with `x-` is in it."""
-        document: dict[str, Any] = orjson.loads(self.registration.document)
-        return document
-
-    @property
-    def target(self) -> Target:
-        """What it is held against."""
-        return self.registration.target
-
-    @property
-    def compatibility(self) -> Compatibility:
-        """What it owes to the version before."""
-        return self.registration.compatibility
-
-    @property
-    def reason(self) -> str | None:
-        """Why it was registered."""
-        return self.registration.reason
-
-    @cached_property
-    def document(self) -> Document:
-        """The schema put together and compiled. Made when first needed."""
-        try:
-            return Document.read(self.registration.document)
-        except RejectedError as error:  # it was read when it was registered, maybe by another version of this program
-            what = f"version {self.version} of the schema of {self.name}, registered at position {self.position}"
-            raise StoreError(f"{what}, cannot be read: {error}; update tallystick") from error
-
-    @property
-    def personal(self) -> tuple[str, ...]:
-        """Where `x-personal` marks a member of an event: JSON pointers, `*` for every element or name."""
-        at = "/payload" if self.target == "payload" else ""
-        return tuple(f"{at}{place}" for place in self.document.personal())
-
-
-@dataclass(frozen=True, slots=True)
-class Enforced:
-    """A change of the enforcement, and the record of it."""
-
-    enforcement: Enforcement
-    position: int
-    recorded_at: str
-    actor: dict[str, str] | None
-    reason: str | None
-
-
-class InForce:
-    """The schemas and the enforcement after the records that it took, in order."""
-
-    def __init__(self) -> None:
-        self.schemas: Final[dict[str, dict[int, RegisteredSchema]]] = {}
-        self.changes: Final[list[Enforced]] = []
-
-    @property
-    def enforcement(self) -> Enforcement:
-        """The enforcement in force."""
-        return self.changes[-1].enforcement if self.changes else DEFAULT_ENFORCEMENT
-
-    @property
-    def count(self) -> int:
-        """How many versions there are, of all names."""
-        return sum(map(len, self.schemas.values()))
-
-    def take(self, record: Record) -> None:
-        """The next of the ledger's own records. Raises `RejectedError` for one that says what cannot be."""
-        if record.event_type == SCHEMA_REGISTERED:
-            registration = Registration.of(record)
-            versions = self.schemas.setdefault(registration.name, {})
-            if registration.version != len(versions) + 1:
-                raise RejectedError(f"version {registration.version} of {registration.name} is not the next")
-            versions[registration.version] = RegisteredSchema(
-                registration, record.position, record.recorded_at, record.actor
-            )
-        else:
-            change = EnforcementSet.of(record)
-            self.changes.append(
-                Enforced(change.enforcement, record.position, record.recorded_at, record.actor, change.reason)
-            )
-
-    def as_of(self, end: int) -> InForce:
-        """What was in force before a moment, in microseconds."""
-        before = InForce()
-        for name, versions in self.schemas.items():
-            there = {version: one for version, one in versions.items() if _at(one.recorded_at) < end}
-            if there:
-                before.schemas[name] = there
-        before.changes.extend(change for change in self.changes if _at(change.recorded_at) < end)
-        return before
 
 
 class Registry:
@@ -253,18 +130,26 @@ class Registry:
     def _judge(self, event_type: str, event_version: int, payload: Any, whole: Callable[[], dict[str, Any]]) -> str:
         """`tallystick.write.rules.Judge`. Nothing is refused by rules that another process has changed meanwhile."""
         generation = self.generation
+        versions = self._in_force.schemas.get(event_type)
+        if versions is not None:
+            schema = versions.get(event_version)
+            if schema is not None and schema.takes(payload, whole):
+                return ""
+        elif self._in_force.enforcement != "strict":
+            return ""
         try:
-            return self._judge_by_known(event_type, event_version, payload, whole)
+            return self._judge_closely(event_type, event_version, payload, whole)
         except RejectedError:
             head = self._store.head()
             self.follow(head.size if head else 0)
             if self.generation == generation:
                 raise
-        return self._judge_by_known(event_type, event_version, payload, whole)
+        return self._judge_closely(event_type, event_version, payload, whole)
 
-    def _judge_by_known(
+    def _judge_closely(
         self, event_type: str, event_version: int, payload: Any, whole: Callable[[], dict[str, Any]]
     ) -> str:
+        """What is wrong with an event, if anything is, by what is known now."""
         versions, enforcement = self._in_force.schemas.get(event_type), self._in_force.enforcement
         if versions is None:
             if enforcement == "strict":
@@ -274,7 +159,7 @@ class Registry:
         schema = versions.get(event_version)
         if schema is None:
             error = _no_version(event_type, event_version, versions)
-        elif schema.document.validator.is_valid(payload if schema.target == "payload" else whole()):
+        elif schema.takes(payload, whole):
             return ""
         else:
             error = _refusal(schema, payload if schema.target == "payload" else whole())
@@ -310,7 +195,3 @@ def _refusal(schema: RegisteredSchema, instance: Any) -> RejectedError:
         place=first.place,
         cure=f"see tallystick schema show {schema.name} --version {schema.version}",
     )
-
-
-def _at(recorded_at: str) -> int:
-    return timestamp.parse(recorded_at)
