@@ -16,9 +16,11 @@ from typing import Any, Final
 import pytest
 
 import tallystick
+from tallystick.core.custody import OwnEvent
 from tallystick.core.moment import DAY
-from tallystick.errors import ConflictError, NotFoundError, RejectedError
+from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.govern import schemas as schemas_module
+from tallystick.govern.document import Document
 from tallystick.govern.registry import Registry
 from tallystick.limits import SCHEMA_DEPTH_MAX
 from tallystick.write.sealer import Sealer
@@ -178,6 +180,41 @@ def test_what_is_in_force_is_read_from_the_log_alone(tmp_path: Path) -> None:
         with pytest.raises(RejectedError, match="/payload/role"):
             ledger.append(event("boss"))
         assert [one.version for one in ledger.schemas.history("user.created")] == [1, 2]
+
+
+def test_no_more_versions_are_registered_than_fit(ledger: tallystick.Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas_module, "SCHEMAS_MAX", 2)
+    ledger.schemas.register("t.x", 1, {})
+    ledger.schemas.register("t.y", 1, {})
+
+    for name, version in (("t.y", 2), ("t.z", 1)):
+        with pytest.raises(RejectedError, match="2 versions of schemas are registered"):
+            ledger.schemas.register(name, version, {"title": "new"})
+    assert ledger.schemas.register("t.y", 1, {}).version == 1
+
+
+def test_a_registration_that_cannot_be_is_damage_and_nothing_is_judged_by_it(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path / "audit") as ledger:
+        ledger.schemas.register("t.x", 1, {})
+        payload = {**ledger.get(2).payload, "version": 3}
+        ledger._open_sealer().seal_own([OwnEvent("tallystick.records.noted", {})])
+        with pytest.raises(TamperError, match=r"the record at position 4 cannot be: version 3 of t\.x is not"):
+            ledger._open_sealer().seal_own([OwnEvent("tallystick.schema.registered", payload)])
+    with tallystick.open(tmp_path / "audit") as ledger, pytest.raises(TamperError, match="verify"):
+        ledger.append(event())
+
+
+def test_a_schema_that_cannot_be_read_any_more_is_our_trouble_and_not_the_events(
+    ledger: tallystick.Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.schemas.register("user.created", 1, ROLE)
+
+    def read(_: bytes) -> Document:
+        raise RejectedError("not JSON Schema 2020-12")
+
+    monkeypatch.setattr(Document, "read", read)
+    with pytest.raises(StoreError, match=r"version 1 of the schema of user\.created, .* cannot be read"):
+        ledger.append(event())
 
 
 # -------------------------------------------------------------------------------------------- compatibility
