@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-read bench-evidence lint fix verifier clean
+.PHONY: help setup demo serve test bench bench-read bench-evidence lint fix verifier clean
 
 help:  ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
@@ -20,6 +20,9 @@ setup: .venv/ready  ## Make .venv with everything at the versions of uv.lock
 
 demo: .venv/ready  ## Record events, ask about them, change a byte, and see it found
 	@$(RUN) examples/demo.py $(ARGS)
+
+serve: .venv/ready  ## Serve ledgers over HTTP, from ./tallystick-data; ARGS="--port 9000"
+	@.venv/bin/tallystick serve $(ARGS)
 
 test: .venv/ready  ## Run the tests; ARGS="-k merkle" picks some
 	@$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
-TOOLS: Final = {"chromium": "chromium", "go": "go", "openssl": "openssl", "ssh_keygen": "ssh-keygen"}
+TOOLS: Final = {"chromium": "chromium", "curl": "curl", "go": "go", "openssl": "openssl", "ssh_keygen": "ssh-keygen"}
 """Marker → the program that must be on the PATH."""
 
 IN_CI: Final = os.environ.get("CI") == "true"

@@ -48,10 +48,14 @@ class Authority(NamedTuple):
     root: Path
 
 
-def make_authority(folder: Path, name: str = "tsa") -> Path:
-    """A throw-away CA and a certificate for timestamps, by openssl. Gives the folder with `ca.pem`."""
+def make_authority(folder: Path, name: str = "tsa", *, sends_root: bool = False) -> Path:
+    """A throw-away CA and a certificate for timestamps, by openssl. Gives the folder with `ca.pem`.
+
+    One that sends its root along sends it after its own certificate, whatever the order of DER is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ts.cnf").write_text(_CONFIG.format(folder=folder))
+    certs = f"certs = {folder}/ca.pem\n" if sends_root else ""
+    (folder / "ts.cnf").write_text(_CONFIG.format(folder=folder) + certs)
     (folder / "ext.cnf").write_text(_EXTENSIONS)
     (folder / "serial").write_text("01\n")
     new = ("req", "-new", "-newkey", "rsa:2048", "-nodes")
@@ -102,9 +106,9 @@ def serving(answer: Callable[[str, bytes], Answer]) -> Iterator[str]:
 
 
 @contextmanager
-def authority(folder: Path) -> Iterator[Authority]:
+def authority(folder: Path, *, sends_root: bool = False) -> Iterator[Authority]:
     """A timestamp authority on this machine, until the block is left."""
-    made = make_authority(folder)
+    made = make_authority(folder, sends_root=sends_root)
     lock = threading.Lock()
 
     def answer(_: str, body: bytes) -> Answer:

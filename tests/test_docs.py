@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -39,7 +41,8 @@ def runnable() -> list[Any]:
     for page in PAGES:
         codes = [body for kind, body in blocks(page) if kind in ("sh", "python", "json")]
         if codes:
-            marks = [pytest.mark.ssh_keygen] if any("ssh-keygen" in body for body in codes) else []
+            tools = (("ssh-keygen", pytest.mark.ssh_keygen), ("curl", pytest.mark.curl))
+            marks = [mark for tool, mark in tools if any(tool in body for body in codes)]
             found.append(pytest.param(page, marks=marks, id=page.relative_to(ROOT).as_posix()))
     return found
 
@@ -47,6 +50,25 @@ def runnable() -> list[Any]:
 @pytest.mark.parametrize("page", runnable())
 def test_every_block_of_code_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
     _prepare(tmp_path)
+    with contextlib.ExitStack() as stack:
+        service: dict[str, str] = {}
+        if "$KEY" in page.read_text("utf-8"):
+            service = stack.enter_context(_service(tmp_path / "service"))
+        _run_blocks(page, tmp_path, service)
+
+
+@contextlib.contextmanager
+def _service(data: Path) -> Iterator[dict[str, str]]:
+    """A service as the pages take it for granted: its address, and the operators' first key."""
+    command = [sys.executable, "-m", "tallystick", "serve", "--data", str(data), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(data.parent)) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        yield {"address": said["address"], "key": said["first_key"]}
+        process.terminate()
+
+
+def _run_blocks(page: Path, tmp_path: Path, service: dict[str, str]) -> None:
     for kind, body in blocks(page):
         if kind == "json":
             json.loads(body)
@@ -59,6 +81,9 @@ def test_every_block_of_code_runs_as_it_stands(page: Path, tmp_path: Path) -> No
             text = body
             for folder in SYSTEM_FOLDERS:
                 text = re.sub(rf"(?<=[ =]){folder}/", f"{tmp_path}{folder}/", text)
+            if service:
+                text = text.replace("http://127.0.0.1:8080", service["address"]).replace("curl ", "curl -sSf ")
+                text = f"KEY={service['key']}\n{text}"
             _run(["bash", "-euo", "pipefail", "-c", text], tmp_path, body)
 
 
@@ -87,12 +112,16 @@ def _prepare(folder: Path) -> None:
     (folder / "keys").rename(folder / "audit" / "keys")
 
 
-def _run(command: list[str], folder: Path, shown: str) -> None:
-    environment = {
+def _environment(folder: Path) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")},
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'verifier' / 'src'}",
     }
+
+
+def _run(command: list[str], folder: Path, shown: str) -> None:
+    environment = _environment(folder)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{shown}\n{done.stdout}\n{done.stderr}"
 

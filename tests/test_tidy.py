@@ -58,7 +58,7 @@ BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
 DECIDED: Final = ("govern.registered", "govern.registry", "govern.retention", "govern.schemas")
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
-    f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "state", "timeseries")
+    f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "shapes", "state", "timeseries")
 )
 """The values that questions and answers are made of."""
 
@@ -81,12 +81,13 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "write": ("clock", "core", "durable", "ids", *STORED, "write"),
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
+    "appending": ("core", "govern.registry", "write"),
     "asking": ("core", "read"),
     "proving": FRONT_DOOR,
     "governing": ("asking", *FRONT_DOOR),
-    "ledger": ("asking", "governing", "proving", *FRONT_DOOR),
+    "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
-    "deployment": (*OUR_OWN, "config", "core", "govern", "ledger"),
+    "deployment": (*OUR_OWN, "config", "core", "govern", "ledger", "opening"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
@@ -104,11 +105,12 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
-    "serve": ("serve", *BORDER),
+    "serve": ("govern.access", "serve", "write.request", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
+    "cli.serve": ("cli", "serve.server", "serve.service", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
@@ -131,6 +133,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         *("core", "keystore", "write"),
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
+    "fastapi": ("serve",),
     "httpx2": ("evidence.others.post",),
     "jinja2": ("evidence.report",),
     "jsonschema_rs": ("govern.document",),
@@ -138,12 +141,15 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "msgspec": EVERYWHERE,
     "nh3": ("evidence.report",),
     "orjson": EVERYWHERE,
+    "prometheus_client": ("serve",),
+    "pydantic": ("serve",),
     "rfc3161_client": ("evidence.others.authority",),
     "rfc8785": ("core",),
     "starlette": ("serve",),
     "typst": ("evidence.report",),
     "uvicorn": ("serve",),
     "yaml": ("evidence.controls.plain_yaml",),
+    "zstandard": ("serve",),
     "rich": ("cli",),
 }
 """Dependency → who may import it. One that stands nowhere here has no decision record either."""

@@ -31,6 +31,12 @@ def library() -> str:
     return "\n".join(parts)
 
 
+def _members(value: type) -> dict[str, object]:
+    """What a class has of ours: its own, and what it is put together from."""
+    ours = [base for base in reversed(value.__mro__) if base.__module__.startswith("tallystick")]
+    return {name: member for base in ours for name, member in vars(base).items()}
+
+
 def findings() -> str:
     """Every kind of finding and what it means."""
     lines = [

@@ -8,20 +8,20 @@ questions need, the index, at the first question.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
+from tallystick.appending import Appending
 from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
-from tallystick.core.event import Event
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
-from tallystick.errors import BusyError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
@@ -37,21 +37,13 @@ from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
-from tallystick.write.accept import Acceptor, Draft
+from tallystick.write.accept import Acceptor
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
-from tallystick.write.queue import Queue, Ticket
-from tallystick.write.request import Sealed
-from tallystick.write.rules import RulesChangedError
+from tallystick.write.queue import Queue
 from tallystick.write.sealer import Sealer
 
-EventLike = Event | Mapping[str, Any] | bytes
-"""An `Event`, a mapping of its members, or one JSON document in UTF-8."""
 
-_ATTEMPTS_MAX: Final = 100
-"""Changes of schemas, in a row, between the acceptance of events and their turn."""
-
-
-class Ledger(Asking, Governing, Proving):
+class Ledger(Appending, Asking, Governing, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -75,15 +67,15 @@ class Ledger(Asking, Governing, Proving):
         self._clock: Final = clock
         self._progress: Final = progress
         self._ids: Final = IdMaker()
-        self._registry: Final = Registry(store)
+        self._registry = Registry(store)
         self._governed = Governed(self._registry, clock, principal)
-        self._acceptor: Final = Acceptor(self._ids, principal=principal, rules=self._registry)
+        self._acceptor = Acceptor(self._ids, principal=principal, rules=self._registry)
         self._opening: Final = threading.Lock()
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
         self._queue: Queue | None = None
-        self._queue_acceptor: Final = Acceptor(IdMaker(), principal=principal, rules=self._registry)
+        self._queue_acceptor = Acceptor(IdMaker(), principal=principal, rules=self._registry)
         """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
         self._reader: Reader | None = None
         self._readers: Readers | None = None
@@ -128,47 +120,6 @@ class Ledger(Asking, Governing, Proving):
     def evidence_key(self) -> bytes:
         """The public key, 32 bytes, that signs evidence at present."""
         return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
-
-    def append(self, event: EventLike | None = None, /, **members: Any) -> Sealed:
-        """Seal one event, given whole or as members of `Event`. On return it is durable.
-
-        Raises `RejectedError`, `ConflictError` (the expected version, or the id used for other content),
-        `BusyError`, or `StoreError`, after which the outcome may be unknown: repeat it with the same id.
-        """
-        generation = self._registry.generation
-        return self._seal([self._acceptor.accept(_one_event(event, members))], generation, numbered=False)[0]
-
-    def append_many(self, events: Iterable[EventLike]) -> Sequence[Sealed]:
-        """Seal up to 10,000 events in their order and as one commit: all of them, or none.
-
-        Raises as `append` does; a `RejectedError` names the event by its index among `events`.
-        """
-        generation = self._registry.generation
-        drafts = self._acceptor.accept_all(events)
-        return self._seal(drafts, generation, numbered=True) if drafts else []
-
-    def publish(self, event: EventLike | None = None, /, **members: Any) -> Ticket:
-        """Take an event in, as `append` does, without waiting for its turn: durable on return, and sealed soon after.
-
-        What has become of it, says `queue.progress`. Raises `RejectedError`, `BusyError` when the queue is full, or
-        `StoreError`, after which the outcome may be unknown: repeat it with the same id.
-        """
-        queue = self._queue_by_rules()
-        drafts = [self._queue_acceptor.accept(_one_event(event, members))]
-        tickets = queue.accept(drafts)
-        self._registry.count_breaches(drafts)
-        return tickets[0]
-
-    def publish_many(self, events: Iterable[EventLike]) -> list[Ticket]:
-        """Take up to 10,000 events in, in their order and with one wait for the disk: all of them, or none.
-
-        Raises as `publish` does; a `RejectedError` names the event by its index among `events`.
-        """
-        queue = self._queue_by_rules()
-        drafts = self._queue_acceptor.accept_all(events)
-        tickets = queue.accept(drafts) if drafts else []
-        self._registry.count_breaches(drafts)
-        return tickets
 
     @property
     def queue(self) -> Queue:
@@ -275,26 +226,6 @@ class Ledger(Asking, Governing, Proving):
             raise StoreError("the ledger has lost its head: run a verification")
         return head
 
-    def _queue_by_rules(self) -> Queue:
-        """The queue, and the rules as they stand now: what it takes is not judged again when its turn comes."""
-        queue = self.queue
-        self._registry.look()
-        return queue
-
-    def _seal(self, drafts: list[Draft], generation: int, *, numbered: bool) -> Sequence[Sealed]:
-        """Seal drafts that were judged by the rules of a generation; judged anew when others are in force by then."""
-        sealer = self._open_sealer()
-        for _ in range(_ATTEMPTS_MAX):
-            try:
-                sealed = sealer.seal(drafts, generation=generation)
-            except RulesChangedError:
-                generation = self._registry.generation
-                drafts = self._acceptor.judge_again(drafts, numbered=numbered)
-            else:
-                self._registry.count_breaches(drafts)
-                return sealed
-        raise BusyError(f"schemas changed {_ATTEMPTS_MAX} times meanwhile: wait a moment, then repeat")
-
     def _export_source(self) -> Source:
         reader = self._open_reader()
         return Source(
@@ -369,11 +300,3 @@ class Ledger(Asking, Governing, Proving):
     def _finish_rotations(self) -> None:
         self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
         self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
-
-
-def _one_event(event: EventLike | None, members: Mapping[str, Any]) -> EventLike:
-    if event is None:
-        return members
-    if members:
-        raise RejectedError("an event was given both whole and as members", cure="give one of them")
-    return event

@@ -161,3 +161,25 @@ INFERRED_MEMBERS_MAX: Final = 500
 
 INFERRED_DEPTH_MAX: Final = 8
 """Nesting up to which an inferred schema says more than the type."""
+
+TENANT_NAME_CHARACTERS_MAX: Final = 63
+"""A tenant's name, with room in a ledger's name and a folder's; as long as a DNS label."""
+
+TENANTS_MAX: Final = 100_000
+"""Tenants of one deployment: the directory of them is in memory, about 500 bytes each."""
+
+LEDGERS_OPEN_MAX: Final = 256
+"""Ledgers that a deployment has open at once: each takes some ten file handles, and a few megabytes."""
+
+KEY_NAME_CHARACTERS_MAX: Final = 200
+KEY_SCOPES_MAX: Final = 64
+"""Bounds of a key: each is held against every event that comes with it."""
+
+BODY_BYTES_MAX: Final = 33_554_432
+"""A batch over HTTP, unpacked: 10,000 events of three kilobytes; larger ones come in parts."""
+
+STREAM_READERS_MAX: Final = 4_000
+"""Readers of streams of one process: each is a connection, and is written to whenever something comes."""
+
+STREAM_WAITING_BYTES_MAX: Final = 4_194_304
+"""What a reader of a stream may leave unread: past this it is let go, with the place to go on from."""

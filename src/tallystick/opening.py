@@ -49,12 +49,13 @@ def open_ledger(
     """
     location = Location.parse(url)
     keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
+    had_traces = location.has_traces()  # before the head: another process may be making both just now
     store = location.open_store(readonly=readonly)
     try:
         if store.head() is None:
             if not create or readonly:
                 raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
-            if location.has_traces():
+            if had_traces:
                 raise TamperError(
                     f"there is an index of a ledger in {os.fspath(url)}, and no ledger: it was removed. Put it back, "
                     "or delete index.db to begin another one"

@@ -107,11 +107,8 @@ class Proving(ABC):
         for moment, edge in ((after, first if first is not None else start), (before, end)):
             if moment is not None and edge is not None:
                 raise RejectedError("a range was given both by times and by positions", cure="give one of them")
-        source.catch_up()
-        if after is not None:
-            first = source.questions.end_at(Moment.of(after, place="after").start)
-        if before is not None:
-            end = source.questions.end_at(Moment.of(before, place="before").start)
+        first_then, end_then = _recorded_between(source, after, before)
+        first, end = first if first_then is None else first_then, end if end_then is None else end_then
         selection = Selection(
             queries=tuple(queries),
             first=first if first is not None else start or 0,
@@ -130,3 +127,19 @@ class Proving(ABC):
 
     def _kept(self) -> bytes | None:
         return None if self._location.folder is None else read_kept(self._location.folder)
+
+
+def _recorded_between(
+    source: Source, after: datetime | str | None, before: datetime | str | None
+) -> tuple[int | None, int | None]:
+    """The positions recorded from `after` to `before`, None where there is no such end."""
+    size = source.catch_up()
+    start = None if after is None else Moment.of(after, place="after").start
+    stop = None if before is None else Moment.of(before, place="before").start
+    if start is not None and stop is not None and start >= stop:
+        raise RejectedError("the time begins when it has ended already", place="range", cure="swap the two times")
+    first = None if start is None else source.questions.end_at(start)
+    end = None if stop is None else source.questions.end_at(stop)
+    if (first is not None or end is not None) and (first or 0) >= (size if end is None else end):
+        raise NotFoundError("nothing was recorded in that time, and so there is nothing to export")
+    return first, end

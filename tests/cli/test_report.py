@@ -57,6 +57,8 @@ def test_a_report_is_made_as_html_and_as_pdf(run: Run) -> None:
     ("arguments", "problem"),
     [
         (["entity-dossier", "-o", "x.html"], "has to be told entity; give it with -p entity=…"),
+        (["entity-dossier", "-o", "x.html", "-p", "entity=nobody"], "there is no event about 'nobody' in this ledger"),
+        (["incident-timeline", "-o", "x.html", "-p", "entity=nobody"], "there is no event about 'nobody'"),
         (["access-review", "-o", "x.docx"], "a report is HTML or PDF"),
         (["access-review", "-o", "none/x.html"], "there is no folder none"),
         (["access-review", "-o", "x.html", "-p", "rows"], "is not name=value"),
@@ -96,4 +98,4 @@ def test_every_report_can_be_made_of_real_cloudtrail_records(run: Run) -> None:
     review = Path("access-review.html").read_text("utf-8")
     assert "aws.iam.AttachRolePolicy" in review
     assert "No review of access is recorded in this time." in review
-    assert "105 records name it as the one who acted" in Path("dossier.html").read_text("utf-8")
+    assert "name it as the one who acted: 105." in Path("dossier.html").read_text("utf-8")

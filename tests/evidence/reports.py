@@ -20,11 +20,19 @@ def document(body: str, head: str = "") -> Document:
     return parse("own", f"---\ntitle: Own\ndescription: A report.\n{head}---\n{body}\n".encode(), place="own.md")
 
 
-def page(ledger: Ledger, body: str | Document, *, head: str = "", all_time: bool = True, **given: str) -> Page:
+def page(
+    ledger: Ledger,
+    body: str | Document,
+    *,
+    head: str = "",
+    all_time: bool = True,
+    period: Period | None = None,
+    **given: str,
+) -> Page:
     """The page of a document, by default over all records, by recorded time."""
     source = body if isinstance(body, Document) else document(body, head)
     now = timestamp.parse(ledger.get(ledger.size - 1).recorded_at) + 1
-    period = Period.of(after="1970-01-01" if all_time else None, now=now)
+    period = period or Period.of(after="1970-01-01" if all_time else None, now=now)
     return make(ledger, source, period=period, catalogue=load_controls(), given=given).page
 
 

@@ -60,12 +60,21 @@ def scanned(ledger: Ledger, control: Control, window: Window, size: int) -> dict
             sum(any(query.takes(record) for query in selector.queries) for record in found)
             for selector in control.selectors
         ],
+        "by_related": [
+            sum(
+                window.after <= moment(record.members) < window.before
+                and any(query.takes(record) for query in selector.queries)
+                for record in ledger.read(0, size)
+            )
+            for selector in control.related
+        ],
     }
 
 
 def told(found: Assessment) -> dict[str, Any]:
     names = ("count", "actor_count", "first", "last")
-    return {name: getattr(found, name) for name in names} | {"by_selector": [seen.count for seen in found.seen]}
+    told = {name: getattr(found, name) for name in names} | {"by_selector": [seen.count for seen in found.seen]}
+    return told | {"by_related": [seen.count for seen in found.related]}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +114,93 @@ def test_no_control_is_evidenced_by_a_window_in_which_nothing_happened(clinic: L
     assert {found.status for found in assessor.assess_all(load().controls)} == {"gap"}
 
 
+def found_in(ledger: Ledger) -> dict[str, int]:
+    """The controls that are evidenced in their usual windows, with how many records say so."""
+    assessed = Assessor(ledger, Period.of()).assess_all(load().controls)
+    return {found.control.key: found.count for found in assessed if found.status == "evidenced"}
+
+
+def test_a_new_ledger_is_evidence_for_nothing_and_exports_do_not_change_that(ledger: Ledger, tmp_path: Path) -> None:
+    assert found_in(ledger) == {}
+
+    ledger.export(tmp_path / "one", actor="grace")
+    ledger.export(tmp_path / "two", actor="grace")
+
+    assert found_in(ledger) == {}
+    beside = {seen.selector.name: seen.count for seen in assess(ledger, load().find("CC7.2")).related}
+    assert beside["evidence-drawn"] == 2
+
+
+def test_an_export_is_no_evidence_for_a_selector_that_names_only_its_actor(ledger: Ledger, tmp_path: Path) -> None:
+    control = own(tmp_path, terms="[actor=grace]")
+    ledger.export(tmp_path / "out", actor="grace")
+
+    assert assess(ledger, control).status == "gap"
+    ledger.append(event_type="door.opened", entity_id="door-7", actor="grace")
+    assert assess(ledger, control).count == 1
+
+
+@pytest.mark.parametrize(
+    ("event_type", "ids"),
+    [
+        ("user.deleted", "CC7.4"),
+        ("user.reinstated", "CC7.4"),
+        ("aws.cloudtrail.StopLogging", "AU-2 AU-5 AU-9 AU-12 10.2 10.3 10.7 A.8.15 CC7.1"),
+        ("logging.stopped", "AU-2 AU-5 AU-9 AU-12 10.2 10.3 10.7 A.8.15 CC7.1"),
+        ("aws.cloudtrail.DeleteTrail", "AU-5 AU-9 10.3 10.7 A.8.15"),
+        ("aws.lambda.AddPermission20150331v2", "CC9.2"),
+        ("aws.rolesanywhere.CreateTrustAnchor", "CC9.2"),
+        ("aws.ec2.RunInstances", "CC6.8 CC7.1 CC8.1 CM-3 404-change A.8.4"),
+        ("aws.monitoring.DescribeAlarms", "CC7.2 CC7.3 A.8.16 SI-4 AU-6 10.4"),
+        ("aws.guardduty.DeleteDetector", "CC7.2 CC7.3 AU-5 10.7 A.8.16 SI-4"),
+        ("aws.cloudtrail.LookupEvents", "AU-6 10.4 CC7.2 164.308(a)(1)(ii)(D)"),
+        ("aws.iam.DeactivateMFADevice", "A.8.5 164.312(d) CC6.6"),
+        ("aws.ec2.AuthorizeSecurityGroupIngress", "CC6.6 CC7.1 CC8.1"),
+        ("access_review.completed", "AU-6 10.4 CC7.2"),
+        ("config.changed", "CC7.1 CC8.1 CM-3 CM-5 404-change"),
+    ],
+)
+def test_an_act_that_a_control_is_to_answer_closes_no_gap_by_itself(ledger: Ledger, event_type: str, ids: str) -> None:
+    ledger.append(event_type=event_type, entity_id="it", actor="mallory", labels=["write"])
+
+    found = [assess(ledger, load().find(id_)) for id_ in ids.split()]
+    assert {each.control.id: each.status for each in found if each.status != "gap"} == {}
+
+
+def test_what_was_recorded_beside_a_gap_is_told_with_it(ledger: Ledger) -> None:
+    ledger.append(event_type="aws.cloudtrail.StopLogging", entity_id="trail", actor="mallory")
+    found = assess(ledger, load().find("AU-5"))
+
+    assert (found.count, [seen.count for seen in found.related]) == (0, [1])
+    assert found.gaps[0].sentence.endswith("Recorded beside it, and no evidence by itself: logging stops (1).")
+    assert found.to_json()["related"][0]["name"] == "logging-stops"
+
+
+def test_every_control_can_be_evidenced_by_events_of_an_application(ledger: Ledger) -> None:
+    controls = load().controls
+    asked = {
+        name.replace(".*", ".done")
+        for control in controls
+        for selector in control.selectors
+        for query in selector.queries
+        for name in query.event_types
+        if not name.startswith(("aws.", "tallystick."))
+    }
+    ledger.append_many([{"event_type": name, "entity_id": "it", "actor": "jane"} for name in sorted(asked)])
+
+    counts = {each.control.key: each.count for each in Assessor(ledger, Period.of()).assess_all(controls)}
+    assert [key for key, count in counts.items() if count == 0] == []
+
+
+def test_setting_retention_is_an_act_and_so_evidence_that_logs_are_kept(ledger: Ledger) -> None:
+    ledger.retention.hold("case", label="phi", reason="a case", actor="grace")
+
+    assert {*found_in(ledger)} == {
+        *("ISO27001/A.8.15", "NIST800-53/AU-4", "NIST800-53/AU-9", "NIST800-53/AU-11"),
+        *("PCI-DSS/10.3", "PCI-DSS/10.5"),
+    }
+
+
 def test_a_stretch_longer_than_the_cadence_is_a_gap_with_its_dates(ledger: Ledger, tmp_path: Path) -> None:
     for day in ("05", "09", "25"):
         ledger.append(event_type="door.opened", entity_id="door-7", occurred_at=f"2026-03-{day}T12:00:00Z")
@@ -114,7 +210,7 @@ def test_a_stretch_longer_than_the_cadence_is_a_gap_with_its_dates(ledger: Ledge
 
     assert found.status == "gap"
     assert [gap.sentence for gap in found.gaps] == [
-        "Nothing of doors for 16.0 days (2026-03-09 to 2026-03-25); it is looked for at least every 7 days."
+        "No doors for 16.0 days (2026-03-09 to 2026-03-25); they are looked for at least every 7 days."
     ]
     assert Assessor(ledger, period).assess(own(tmp_path, cadence=16)).status == "evidenced"
 
@@ -140,7 +236,7 @@ def test_what_is_wanted_as_often_as_the_window_is_long_must_be_there_once(ledger
     assert Assessor(ledger, period).assess(control).status == "evidenced"
     short = Assessor(ledger, Period.between("2026-03-18", "2026-03-30", occurred=True, now=NOW)).assess(control)
     assert short.status == "evidenced"
-    assert "the window is shorter, so its absence says little" in short.remarks[0]
+    assert "the window is shorter, so their absence says little" in short.remarks[0]
 
 
 def test_records_after_the_size_do_not_count(ledger: Ledger, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_every_control_says_what_it_asks_what_shows_it_and_what_its_absence_mean
         assert all(question.endswith("?") for question in control.asks)
         assert control.asks
         assert all(days <= control.window_days for days in control.cadence.values())
-        for selector in control.selectors:
+        for selector in control.all_selectors:
             assert selector.shows.endswith(".")
             assert [parse_terms(terms) for terms in selector.terms] == [*selector.queries]
 
@@ -79,7 +79,7 @@ def test_every_selector_is_used_by_some_control() -> None:
     text = (Path(__file__).parents[2] / "src/tallystick/evidence/controls/frameworks/selectors.yaml").read_text("utf-8")
     defined = {line.strip()[:-1] for line in text.split("\n") if line.startswith("  ") and line[2:3].isalpha()}
 
-    assert defined == {selector.name for control in load().controls for selector in control.selectors}
+    assert defined == {selector.name for control in load().controls for selector in control.all_selectors}
 
 
 def test_the_words_never_claim_compliance() -> None:
@@ -129,7 +129,17 @@ def test_ones_own_controls_come_beside_the_shipped_ones_and_may_use_their_select
 
     assert [selector.name for selector in control.selectors] == ["doors", "sign-ins"]
     assert (control.window_days, dict(control.cadence)) == (30, {"doors": 7})
+    assert control.related == ()
     assert "HOUSE" not in {framework.name for framework in load().frameworks}
+
+
+def test_a_control_may_show_beside_its_evidence_what_closes_no_gap(tmp_path: Path) -> None:
+    text = OWN.replace("[doors, sign-ins]", "[doors]\n    related: [sign-ins, evidence-drawn]")
+    control = load([own(tmp_path, text)]).find("h1")
+
+    assert [selector.name for selector in control.selectors] == ["doors"]
+    assert [selector.name for selector in control.related] == ["sign-ins", "evidence-drawn"]
+    assert control.all_selectors == (*control.selectors, *control.related)
 
 
 REFUSED: Final[tuple[tuple[str, str, str], ...]] = (
@@ -142,6 +152,13 @@ REFUSED: Final[tuple[tuple[str, str, str], ...]] = (
     ("    window: 30", "    window: 30\n    passes: always", "own.yaml, controls 1 (H-1): there is no member 'passes'"),
     ("    gap: No door was opened.\n", "", "controls 1 (H-1): gap is missing"),
     ("[doors, sign-ins]", "[doors, sign-in]", "there is no selector 'sign-in'; use sign-ins"),
+    ("[doors, sign-ins]", "[doors]\n    related: [doors]", "'doors' is in selectors and in related; let it be"),
+    ("[doors, sign-ins]", "[doors]\n    related: [sign-in]", "there is no selector 'sign-in'; use sign-ins"),
+    ("[doors, sign-ins]", "[doors, evidence-drawn]", "'evidence-drawn' takes tallystick.evidence.exported, which the"),
+    ("event_type=door.*", "event_type=tallystick.epoch.*", "'doors' takes tallystick.epoch.opened, which the ledger"),
+    ("{doors: 7}\n", "{sign-ins: 7}\n    related: [sign-outs]\n", "there is no selector 'sign-outs'"),
+    ("[doors, sign-ins]\n    cadence: {doors: 7}", "[doors]\n    related: [sign-ins]\n    cadence: {sign-ins: 7}",
+     "cadence of 'sign-ins', which is none of its selectors"),
     ("{doors: 7}", "{sign-outs: 7}", "cadence of 'sign-outs', which is none of its selectors"),
     ("[event_type=door.*]", "[event_typ=door.*]", "any_of 1, event_typ=door.*: there is no 'event_typ'"),
     ("[event_type=door.*]", "[after=2026-01-01]", "any_of 1: after is asked for; say what counts"),
@@ -211,7 +228,7 @@ def test_queries_are_told_in_words() -> None:
 
 
 def test_a_selector_is_asked_in_fewer_queries_that_mean_the_same() -> None:
-    selectors = {selector for control in load().controls for selector in control.selectors}
+    selectors = {selector for control in load().controls for selector in control.all_selectors}
     rest = [query for selector in selectors for query in selector.joined if query not in selector.queries]
 
     assert len(rest) > 10

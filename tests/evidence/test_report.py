@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +17,15 @@ from tallystick import Ledger
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.moment import DAY
 from tallystick.errors import NotFoundError, RejectedError
+from tallystick.evidence.controls.assessment import Assessor
 from tallystick.evidence.controls.catalogue import load as load_controls
 from tallystick.evidence.controls.period import Period
 from tallystick.evidence.report import Page, load, make, shipped
 from tallystick.evidence.report.blocks import Chart, Heading, Items, Node, Paragraph, Table, Timeline, Words, visible
 from tallystick.evidence.report.html import render as render_html
+from tallystick.evidence.report.pdf import inputs
 from tallystick.evidence.report.pdf import render as render_pdf
+from tallystick.read.query import parse_terms
 from tests.evidence.reports import NOW, Seen, document, page
 
 ROOT: Final = Path(__file__).parents[2]
@@ -77,7 +82,7 @@ def test_every_shipped_document_becomes_html_and_pdf(clinic: Ledger, name: str) 
     assert pdf.startswith(b"%PDF-")
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "entity-dossier"])
 def test_a_ledger_with_nothing_in_it_makes_a_report_that_says_so(tmp_path: Path, name: str) -> None:
     with tallystick.open(tmp_path / "audit") as ledger:
         period = Period.of(now=NOW)
@@ -85,6 +90,68 @@ def test_a_ledger_with_nothing_in_it_makes_a_report_that_says_so(tmp_path: Path,
 
     assert "No " in Seen(render_html(made.page)).text
     assert render_pdf(made.page).startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize(("entity", "known"), [("door-7", True), ("jane", True), ("nobody", False)])
+def test_a_dossier_is_of_someone_or_something_that_some_event_names(ledger: Ledger, entity: str, known: bool) -> None:
+    def made() -> str:
+        given = {"entity": entity}
+        period = Period.of()
+        return make(ledger, load("entity-dossier"), period=period, catalogue=load_controls(), given=given).page.title
+
+    if known:
+        assert made() == "Entity dossier"
+    else:
+        with pytest.raises(NotFoundError, match="there is no event about 'nobody' in this ledger, and none caused by"):
+            made()
+
+
+def told(node: Any) -> str:
+    """The terms or commands in the small print of a figure."""
+    return "".join(text for text, is_terms in node.source.told() if is_terms)
+
+
+@pytest.mark.parametrize("occurred", [False, True])
+@pytest.mark.parametrize(("after", "before"), [(None, None), ("2026-03-01", None), ("2026-03-01", "2026-04-01")])
+def test_the_small_print_of_an_assessment_is_the_commands_that_find_the_same(
+    clinic: Ledger, after: str | None, before: str | None, occurred: bool
+) -> None:
+    period = Period.of(after=after, before=before, occurred=occurred)
+    found = page(clinic, '{{ controls("CC7.2", "AC-2", "HIPAA") }}\n', period=period)
+    (table,) = of(found, Table)
+
+    rows = {}
+    for command in told(table).split("; "):
+        words = shlex.split(command)
+        assert words[:3] == ["tallystick", "controls", "check"]
+        at = words.index("--from")
+        assert words[at + 4 :] == (["--occurred"] if occurred else [])
+        again = Period.between(words[at + 1], words[at + 3], occurred=occurred)
+        for key in words[3:at]:
+            each = Assessor(clinic, again).assess(load_controls().find(key))
+            rows[key] = ("gap" if each.gaps else "found", f"{each.count:,}")
+    assert {row[0].text: (row[2].text, row[3].text) for row in table.rows} == rows
+
+
+def test_a_figure_from_a_selector_says_the_query_or_where_its_terms_stand(clinic: Ledger) -> None:
+    period = Period.between("2026-03-01", "2026-03-31", occurred=True)
+    body = '{{ table(query(selector="access-reviews")) }}\n\n{{ table(query(selector="denials")) }}\n'
+    short, several = of(page(clinic, body, period=period), Table)
+
+    words = shlex.split(told(short))
+    assert words[:2] == ["tallystick", "query"]
+    assert clinic.count(parse_terms(words[2:])) == len(short.rows) == 1
+    assert told(several).startswith("denials")
+    assert "; its terms are under Sources at the end" in "".join(text for text, _ in several.source.told())
+
+
+def test_ids_of_controls_stay_on_one_line(clinic: Ledger) -> None:
+    found = page(clinic, '{% set all = controls("HIPAA", "A.5.18") %}\n\n{{ all }}\n\n{{ gaps(all) }}\n')
+
+    html = render_html(found)
+    assert html.count('<td class="short">HIPAA/164.308(a)(1)(ii)(D)</td>') == 2
+    rows = [row for node in json.loads(inputs(found)["page"])["nodes"] for row in node.get("rows", [])]
+    assert {"HIPAA/164.308(a)(1)(ii)(D)", "ISO27001/A.5.18"} <= {row[0]["text"] for row in rows}
 
 
 def test_every_figure_carries_its_terms_and_the_checkpoint(ledger: Ledger) -> None:

@@ -23,6 +23,7 @@ from tallystick.govern import schemas as schemas_module
 from tallystick.govern.document import Document
 from tallystick.govern.registry import Registry
 from tallystick.limits import SCHEMA_DEPTH_MAX
+from tallystick.write.request import Submission
 from tallystick.write.sealer import Sealer
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -312,6 +313,43 @@ def test_an_event_that_breaks_its_schema_is_refused_with_the_field_named(ledger:
     assert ledger.size == size
     assert ledger.queue.stats().accepted == 0
     ledger.append(event())
+
+
+def test_of_what_many_bring_only_what_breaks_a_schema_is_refused(
+    ledger: tallystick.Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.schemas.register("user.created", 1, {**ROLE, "required": []})
+    brought = [
+        Submission([event()], "jane"),
+        Submission([event(), event("boss")], "joe"),
+        Submission([event(None)], None),
+    ]
+
+    good, bad, bare = ledger.append_each(brought)
+    ticket, refused, _ = ledger.publish_each(brought)
+
+    assert not isinstance(good, Exception)
+    assert not isinstance(bare, Exception)
+    assert isinstance(bad, RejectedError)
+    assert isinstance(refused, RejectedError)
+    assert not isinstance(ticket, RejectedError)
+    assert bad.place == refused.place == "event 1 /payload/role"
+    ledger.queue.drain()
+    sealing: Callable[..., Any] = Sealer.seal_all
+
+    def late(sealer: Sealer, batches: Any, **how: Any) -> Any:
+        monkeypatch.setattr(Sealer, "seal_all", sealing)
+        ledger.schemas.register("user.created", 2, ROLE, compatibility="none")
+        ledger.schemas.enforce("strict")
+        return sealing(sealer, batches, **how)
+
+    monkeypatch.setattr(Sealer, "seal_all", late)
+    other = {"event_type": "t.x", "entity_id": "e"}
+    taken, strict = ledger.append_each([Submission([event()], None), Submission([other, other], None)])
+    assert not isinstance(taken, Exception)
+    assert isinstance(strict, RejectedError)
+    assert strict.place == "event 0 /event_type"
+    assert ledger.verify().holds
 
 
 def test_every_form_of_an_event_is_held_to_its_schema(ledger: tallystick.Ledger) -> None:

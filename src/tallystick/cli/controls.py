@@ -14,7 +14,7 @@ from tallystick.cli.state import occurred_option
 
 if TYPE_CHECKING:
     from tallystick.evidence.controls.assessment import Assessment
-    from tallystick.evidence.controls.catalogue import Catalogue, Control
+    from tallystick.evidence.controls.catalogue import Catalogue, Control, Selector
 
 Function = Callable[..., Any]
 
@@ -92,8 +92,8 @@ def list_(settings: Settings, *, framework: str | None, catalogue: tuple[str, ..
 def explain(settings: Settings, *, id_: str, catalogue: tuple[str, ...]) -> None:
     """Print what a control asks for, which events show it, and what it means when there are none.
 
-    JSON: {control, framework, id, title, requirement, selectors: [{name, shows, terms, in_words}], gap, window_days,
-    cadence, asks}.
+    JSON: {control, framework, id, title, requirement, selectors: [{name, shows, terms, in_words}], related, gap,
+    window_days, cadence, asks}; related is as selectors, and closes no gap by itself.
     """
     from tallystick.evidence.controls.catalogue import load
     from tallystick.evidence.controls.wording import in_words
@@ -104,10 +104,11 @@ def explain(settings: Settings, *, id_: str, catalogue: tuple[str, ...]) -> None
         return
     screen.say((control.key, "bold cyan"), "  ", (control.title, "bold"))
     screen.say(control.requirement)
-    for selector in control.selectors:
+    for selector in control.all_selectors:
         screen.say()
         often = f", at least every {control.cadence[selector.name]} days" if selector.name in control.cadence else ""
-        screen.say((selector.name, "bold"), (often, "dim"))
+        beside = ", beside it: no evidence by itself" if selector in control.related else ""
+        screen.say((selector.name, "bold"), (often + beside, "dim"))
         screen.say("  ", selector.shows)
         for query in selector.queries:
             screen.say(("  - events ", "dim"), in_words(query))
@@ -164,7 +165,7 @@ def check(
     Exits 0 whether there are gaps or not: what is found is for people to judge.
 
     JSON: {size, time, evidenced, gaps, controls: [{control, title, status, after, before, time, size, count,
-    actor_count, actors, first, last, samples, selectors, gaps, remarks}]}.
+    actor_count, actors, first, last, samples, selectors, related, gaps, remarks}]}.
     """
     from tallystick.evidence.controls.assessment import Assessor
     from tallystick.evidence.controls.period import Period
@@ -216,25 +217,26 @@ def _head(control: Control) -> dict[str, Any]:
 
 
 def _control_json(control: Control) -> dict[str, Any]:
-    from tallystick.evidence.controls.wording import in_words
-
-    selectors = [
-        {
-            "name": selector.name,
-            "shows": selector.shows,
-            "terms": selector.terms,
-            "in_words": [in_words(query) for query in selector.queries],
-        }
-        for selector in control.selectors
-    ]
     return {
         **_head(control),
         "requirement": control.requirement,
-        "selectors": selectors,
+        "selectors": [*map(_selector_json, control.selectors)],
+        "related": [*map(_selector_json, control.related)],
         "gap": control.gap,
         "window_days": control.window_days,
         "cadence": dict(control.cadence),
         "asks": [*control.asks],
+    }
+
+
+def _selector_json(selector: Selector) -> dict[str, Any]:
+    from tallystick.evidence.controls.wording import in_words
+
+    return {
+        "name": selector.name,
+        "shows": selector.shows,
+        "terms": selector.terms,
+        "in_words": [in_words(query) for query in selector.queries],
     }
 
 

@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "report": ("tallystick.cli.report", "report"),
     "controls": ("tallystick.cli.controls", "controls"),
     "keys": ("tallystick.cli.keys", "keys"),
+    "serve": ("tallystick.cli.serve", "serve"),
 }
 """Command → the module and the name in it, in the order of a ledger's life."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -94,7 +94,9 @@ def series(
     with settings.open(readonly=False) as ledger, _places():
         found = ledger.series(asked, after=after, before=before, measure=measures[0], fill=fill, **how)
     if settings.json:
-        screen.say_json(_series_json(found))
+        from tallystick.read.shapes import series_json
+
+        screen.say_json(series_json(found))
         return
     _say(found)
 
@@ -202,39 +204,3 @@ def _value(value: float | None) -> str:
 def _source(source: str) -> str:
     kind, _, name = source.partition(":")
     return f"stored roll-up {name}" if kind == "rollup" else kind
-
-
-def _series_json(found: Series) -> dict[str, Any]:
-    return {
-        "buckets": [_point_json(point) for point in found.buckets],
-        "width": found.width,
-        "zone": found.zone,
-        "measure": found.measure,
-        "group": found.group,
-        "time": found.time,
-        "size": found.size,
-        "source": found.source,
-        "pruned_below": found.pruned_below,
-        "assumptions": [*found.assumptions],
-    }
-
-
-def _point_json(point: Point) -> dict[str, Any]:
-    return {
-        "start": _instant(point, "start"),
-        "end": _instant(point, "end"),
-        "label": point.label,
-        "group": point.group,
-        "value": point.value,
-        "count": point.count,
-    }
-
-
-def _instant(point: Point, edge: Literal["start", "end"]) -> str | None:
-    """An edge in UTC; None where it is outside of the years 1 to 9999."""
-    from tallystick.core import timestamp
-
-    try:
-        return timestamp.render(point.start if edge == "start" else point.end)
-    except OverflowError:
-        return None

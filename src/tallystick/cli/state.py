@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tallystick.core.record import Record
     from tallystick.read.as_of import AsOf
-    from tallystick.read.state import Change, Difference, State
+    from tallystick.read.state import Change
 
 _POINT_HELP = "A time (RFC 3339), a date (all of that day, UTC), a version such as v3, or a position such as @120."
 
@@ -41,7 +41,9 @@ def state(settings: Settings, *, entity: str, as_of: str | None, occurred: bool)
     with settings.open(readonly=False) as ledger:
         found = ledger.state(entity, point(as_of, place="--as-of", occurred=occurred))
     if settings.json:
-        screen.say_json(_state_json(found))
+        from tallystick.read.shapes import state_json
+
+        screen.say_json(state_json(found))
         return
     screen.say((found.entity_id, "bold"), f" {found.moment.described}")
     if not found.folded:
@@ -77,13 +79,13 @@ def history(settings: Settings, *, entity: str, member: str | None, as_of: str |
 
     JSON, a line an event: {position, recorded_at, occurred_at, event_type, actor, id, changes}.
     """
+    from tallystick.read.shapes import turn_json
+
     with settings.open(readonly=False) as ledger:
         for turn in ledger.timeline(entity, member, as_of=point(as_of, place="--as-of", occurred=occurred)):
             record = turn.record
             if settings.json:
-                changes = [_change_json(change) for change in turn.changes]
-                line = {**_record_json(record), "changes": changes}
-                screen.say_json_text(json.dumps(line, ensure_ascii=False))
+                screen.say_json_text(json.dumps(turn_json(turn), ensure_ascii=False))
                 continue
             screen.say(
                 (str(record.position).ljust(6), "yellow"), f"{time_text(record.occurred_at or record.recorded_at)}  ",
@@ -114,7 +116,9 @@ def diff(settings: Settings, *, entity: str, earlier: str, later: str | None, oc
             later=point(later, place="TO", occurred=occurred),
         )
     if settings.json:
-        screen.say_json(_difference_json(found))
+        from tallystick.read.shapes import difference_json
+
+        screen.say_json(difference_json(found))
         return
     screen.say((found.entity_id, "bold"), f" {found.earlier.described} → {found.later.described}")
     rows = []
@@ -161,49 +165,3 @@ def _change_text(change: Change) -> str:
     if change.kind == "added":
         return f"{change.member}: {value_text(change.new)}"
     return f"{change.member}: {value_text(change.old)} → {_new(change)}"
-
-
-def _record_json(record: Record) -> dict[str, Any]:
-    return {
-        "position": record.position,
-        "recorded_at": record.recorded_at,
-        "occurred_at": record.occurred_at,
-        "event_type": record.event_type,
-        "actor": record.actor,
-        "id": record.id,
-    }
-
-
-def _change_json(change: Change) -> dict[str, Any]:
-    return {
-        "member": change.member,
-        "kind": change.kind,
-        "old": change.old,
-        "new": change.new,
-        "position": change.record.position if change.record else None,
-    }
-
-
-def _state_json(found: State) -> dict[str, Any]:
-    return {
-        "entity_id": found.entity_id,
-        "as_of": found.moment.described,
-        "state": found.value,
-        "version": found.version,
-        "position": found.position,
-        "made_by": found.made_by,
-        "pruned": found.pruned,
-        "events": [_record_json(record) for record in found.events],
-        "size": found.size,
-    }
-
-
-def _difference_json(found: Difference) -> dict[str, Any]:
-    return {
-        "entity_id": found.entity_id,
-        "from": found.earlier.described,
-        "to": found.later.described,
-        "changes": [_change_json(change) for change in found.changes],
-        "records": [_record_json(record) for record in found.records],
-        "size": found.size,
-    }

@@ -129,11 +129,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _queries(found: Sequence[Assessment], size: int) -> list[Query]:
-    """The questions that found something, each held to its window, and each once."""
+    """The questions that found something, evidence or related to it, each held to its window, and each once."""
     queries = {
         each.window.of(query, size=size): None
         for each in found
-        for seen in each.seen
+        for seen in (*each.seen, *each.related)
         if seen.count
         for query in seen.selector.joined
     }

@@ -101,12 +101,19 @@ class Acceptor:
     what events are held to beside their form.
     """
 
-    def __init__(self, ids: IdMaker, *, principal: str | None = None, rules: Rules | None = None) -> None:
+    def __init__(
+        self, ids: IdMaker, *, principal: str | Mapping[str, str] | None = None, rules: Rules | None = None
+    ) -> None:
         self._ids: Final = ids
         self._next_counter: Final = ids.next_counter
         self._prefix: Final = ids.prefix.encode()
-        self._principal: Final = principal
+        self._principal: Final = dict(principal) if isinstance(principal, Mapping) else principal
+        self._plain_principal: Final = _Actor(**principal) if isinstance(principal, Mapping) else principal
         self._rules: Final = rules
+
+    def acting_for(self, principal: str | Mapping[str, str]) -> Acceptor:
+        """The same, with someone else behind the events that name no actor."""
+        return Acceptor(self._ids, principal=principal, rules=self._rules)
 
     def accept(self, event: Event | Mapping[str, Any] | bytes) -> Draft:
         """Accept an `Event`, a mapping of its members, or one JSON document in UTF-8.
@@ -198,7 +205,7 @@ class Acceptor:
         if actor is None and "actor" in event.payload:
             return None  # whether that names one takes a closer look
         if actor is None:
-            actor = self._principal
+            actor = self._plain_principal
         if actor is None:
             return b"null"
         if type(actor) is str:

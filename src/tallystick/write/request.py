@@ -6,10 +6,11 @@ the record that was sealed first; with other content it is a conflict. An expect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeAlias, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, overload
 
 from tallystick.core.content import Content
+from tallystick.core.event import Event
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError
 from tallystick.write.accept import BROUGHT, Draft
@@ -29,6 +30,14 @@ class Sealed(NamedTuple):
     """Whether the id had been sealed before, and this is the receipt of that first time."""
     breach: str = ""
     """What of its schema the event breaks; it was taken all the same, as schemas only warn in this ledger."""
+
+
+class Submission(NamedTuple):
+    """Events that someone brings to be sealed as one."""
+
+    events: Sequence[Event | Mapping[str, Any] | bytes]
+    principal: Mapping[str, str] | str | None = None
+    """Who stands behind those that name no actor."""
 
 
 Place: TypeAlias = int | Sealed
@@ -94,6 +103,12 @@ class Receipts(Sequence[Sealed]):
             self._hashes[at],
             breach=draft.breach,
         )
+
+    def __iter__(self) -> Iterator[Sealed]:
+        recorded_at = self._recorded_at
+        of_each = zip(self._drafts, self._versions, self._hashes, strict=True)
+        for position, (draft, version, digest) in enumerate(of_each, self._first):
+            yield Sealed(position, draft.id, draft.entity_id, version, recorded_at, digest, False, draft.breach)
 
     def __repr__(self) -> str:
         return repr(list(self))

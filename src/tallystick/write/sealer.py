@@ -91,23 +91,22 @@ class Sealer:
         return self._group.run(Request(drafts, generation))
 
     def seal_each(self, drafts: Sequence[Draft]) -> list[Sealed | ConflictError]:
-        """Seal drafts in their order, each by itself, with as few commits as can be: its receipt, or its conflict.
+        """Seal drafts in their order, each by itself, as `seal_all` does: its receipt, or its conflict."""
+        outcomes = self.seal_all([[draft] for draft in drafts])
+        return [outcome if isinstance(outcome, ConflictError) else outcome[0] for outcome in outcomes]
 
-        Raises `BusyError`, or `StoreError` when the outcome may be unknown; then all may be repeated.
+    def seal_all(
+        self, batches: Sequence[Sequence[Draft]], *, generation: int | None = None
+    ) -> list[Sequence[Sealed] | ConflictError]:
+        """Seal batches in their order with as few commits as can be, each wholly or not: receipts, or a conflict.
+
+        `generation` is as for `seal`; with `RulesChangedError` none was sealed. Raises `BusyError`, or `StoreError`
+        when the outcome may be unknown; then all may be repeated.
         """
-        requests = [Request([draft]) for draft in drafts]
+        requests = [Request(drafts, generation) for drafts in batches]
         with self._turn:
             self._commit_until_won(requests, prepare=_open_due_epoch)
-        outcomes: list[Sealed | ConflictError] = []
-        for request in requests:
-            if isinstance(request.error, ConflictError):
-                outcomes.append(request.error)
-            elif request.error is not None:
-                raise request.error
-            else:
-                assert request.sealed is not None, "what was planned is settled"
-                outcomes.append(request.sealed[0])
-        return outcomes
+        return [_outcome(request) for request in requests]
 
     def seal_own(self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None) -> Sequence[Sealed]:
         """Seal events of the ledger's own, together, as `seal` does.
@@ -278,6 +277,15 @@ class Sealer:
             behind = (state.recorded_at - now) / timestamp.SECOND
             _log.warning("the clock stepped back %.6f s; recorded times are held until it has caught up", behind)
         self._clock_held = held
+
+
+def _outcome(request: Request) -> Sequence[Sealed] | ConflictError:
+    if isinstance(request.error, ConflictError):
+        return request.error
+    if request.error is not None:
+        raise request.error
+    assert request.sealed is not None, "what was planned is settled"
+    return request.sealed
 
 
 def _own_draft(event: OwnEvent, ids: IdMaker) -> Draft:

@@ -254,6 +254,8 @@ class _Export:
         first, end = selection.first, size if selection.end is None else selection.end
         if selection.end is None and first == size:
             raise NotFoundError("there is nothing new to export")
+        if first > end >= 0:
+            raise RejectedError(f"the range begins at {first} and ends at {end}", place="range", cure="swap the two")
         if not 0 <= first < end <= size:
             raise RejectedError(f"there are no positions {first} to {end} in a ledger of {size}", place="range")
         if selection.queries:

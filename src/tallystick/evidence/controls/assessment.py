@@ -1,8 +1,9 @@
 """The assessment: whether, and what, evidence for a control is in the ledger, in a period of time.
 
 It says `evidenced` or `gap`, and never more: that events were found shows that they were recorded, not that the
-control is met. Where nothing was found in the window that is a gap, as is a stretch without what should be seen
-more often. All that is counted lies below one size of the ledger, which the assessment names.
+control is met. Where nothing was found in the window that is evidence by itself, that is a gap, whatever else was
+recorded; so is a stretch without what should be seen more often. All that is counted lies below one size of the
+ledger, which the assessment names.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.moment import DAY
-from tallystick.evidence.controls.catalogue import Control, Selector
+from tallystick.evidence.controls.catalogue import HOUSEKEEPING, Control, Selector
 from tallystick.evidence.controls.period import Period, When, Window, day
+from tallystick.evidence.controls.wording import in_prose
 from tallystick.ledger import Ledger
 from tallystick.read.bucketed import moment_of
 from tallystick.read.query import Query
@@ -49,10 +51,25 @@ class Seen:
     first: int | None
     last: int | None
 
+    def to_json(self) -> dict[str, Any]:
+        """The same for machines, times in RFC 3339."""
+        return {
+            "name": self.selector.name,
+            "shows": self.selector.shows,
+            "terms": self.selector.terms,
+            "count": self.count,
+            "actor_count": self.actor_count,
+            "first": _rendered(self.first),
+            "last": _rendered(self.last),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What was found for one control. A record that fits several selectors counts once."""
+    """What was found for one control. A record that fits several selectors counts once.
+
+    Counts, actors, times and samples are of what is evidence by itself; what only goes with it is in `related`.
+    """
 
     control: Control
     window: Window
@@ -67,6 +84,9 @@ class Assessment:
     samples: tuple[int, ...]
     """Positions of some of the records, from first to last."""
     seen: tuple[Seen, ...]
+    """Each selector that is evidence by itself, in the control's order."""
+    related: tuple[Seen, ...]
+    """Each selector that only goes with it."""
     gaps: tuple[Gap, ...]
     remarks: tuple[str, ...]
 
@@ -91,18 +111,8 @@ class Assessment:
             "first": _rendered(self.first),
             "last": _rendered(self.last),
             "samples": [*self.samples],
-            "selectors": [
-                {
-                    "name": seen.selector.name,
-                    "shows": seen.selector.shows,
-                    "terms": seen.selector.terms,
-                    "count": seen.count,
-                    "actor_count": seen.actor_count,
-                    "first": _rendered(seen.first),
-                    "last": _rendered(seen.last),
-                }
-                for seen in self.seen
-            ],
+            "selectors": [seen.to_json() for seen in self.seen],
+            "related": [seen.to_json() for seen in self.related],
             "gaps": [
                 {"after": _rendered(gap.after), "before": _rendered(gap.before), "sentence": gap.sentence}
                 for gap in self.gaps
@@ -154,6 +164,7 @@ class Assessor:
         found = [(selector, self._look(selector, window)) for selector in control.selectors]
         positions = sorted(set[int]().union(*(each.positions for _, each in found)))
         seen = tuple(_seen(selector, each) for selector, each in found)
+        related = tuple(_seen(selector, self._look(selector, window)) for selector in control.related)
         actors = sorted(set[str]().union(*(each.actors for _, each in found)))
         return Assessment(
             control=control,
@@ -166,7 +177,8 @@ class Assessor:
             last=max((each.last for each in seen if each.last is not None), default=None),
             samples=_samples(positions),
             seen=seen,
-            gaps=tuple(self._gaps(control, window, dict(found), any_at_all=bool(positions))),
+            related=related,
+            gaps=tuple(self._gaps(control, window, dict(found)) if positions else [_nothing(control, window, related)]),
             remarks=tuple(self._remarks(control, window)),
         )
 
@@ -175,9 +187,13 @@ class Assessor:
         if key not in self._found:
             moment = moment_of(window.time)
             moments, actors = dict[int, int](), set[str]()
+            # Housekeeping counts only where it is asked for by name: for actor=jane, an export by her is no act.
+            passed_over = () if any(selector.housekeeping) else HOUSEKEEPING
             for query in selector.joined:
                 for record in self._ledger.records(window.of(query, size=self.size)):
                     members = record.members
+                    if members["event_type"] in passed_over:
+                        continue
                     moments[members["position"]] = moment(members)
                     if members["actor"] is not None:
                         actors.add(members["actor"]["id"])
@@ -185,31 +201,28 @@ class Assessor:
             self._found[key] = _Found(positions, array("q", map(moments.__getitem__, positions)), actors)
         return self._found[key]
 
-    def _gaps(
-        self, control: Control, window: Window, found: dict[Selector, _Found], *, any_at_all: bool
-    ) -> Iterator[Gap]:
-        if not any_at_all:
-            yield Gap(window.after, window.before, control.gap)
-            return
+    def _gaps(self, control: Control, window: Window, found: dict[Selector, _Found]) -> Iterator[Gap]:
         end = min(window.before, self.period.now)  # nobody can have seen to it later
         for selector, each in found.items():
-            days = control.cadence.get(selector.name)
+            days, told = control.cadence.get(selector.name), in_prose(selector.name)
             if days is None or end <= window.after:
                 continue
             if not each.moments and end - window.after >= days * DAY:
-                sentence = f"Nothing of {selector.name} at all; it is looked for at least every {days} days."
+                sentence = f"No {told} at all; they are looked for at least every {days} days."
                 yield Gap(window.after, end, sentence)
                 continue
             for start, stop in pairwise([window.after, *sorted(each.moments), end]):
                 if stop - start > days * DAY:
                     without = f"{(stop - start) / DAY:.1f} days ({day(start)} to {day(stop)})"
-                    looked = f"it is looked for at least every {days} days."
-                    yield Gap(start, stop, f"Nothing of {selector.name} for {without}; {looked}")
+                    looked = f"they are looked for at least every {days} days."
+                    yield Gap(start, stop, f"No {told} for {without}; {looked}")
 
     def _remarks(self, control: Control, window: Window) -> Iterator[str]:
         for name, days in control.cadence.items():
             if window.days < days:
-                yield f"{name}: looked for every {days} days; the window is shorter, so its absence says little."
+                told = in_prose(name)
+                looked = f"{told[:1].upper()}{told[1:]} are looked for every {days} days"
+                yield f"{looked}; the window is shorter, so their absence says little."
         if window.before > self.period.now:
             yield f"The window ends after now, {day(self.period.now)}: what is still to come cannot be seen."
         if self._prunes is None:
@@ -225,6 +238,13 @@ class _Found:
     positions: array[int]
     moments: array[int]
     actors: set[str]
+
+
+def _nothing(control: Control, window: Window, related: Sequence[Seen]) -> Gap:
+    """That nothing is evidence; what was recorded beside it is told, lest it be taken for evidence or overlooked."""
+    beside = ", ".join(f"{in_prose(seen.selector.name)} ({seen.count:,})" for seen in related if seen.count)
+    told = f" Recorded beside it, and no evidence by itself: {beside}." if beside else ""
+    return Gap(window.after, window.before, f"{control.gap}{told}")
 
 
 def _seen(selector: Selector, found: _Found) -> Seen:

@@ -2,7 +2,8 @@
 
 Frameworks lie in `frameworks/*.yaml`, the selectors that they share in `frameworks/selectors.yaml`; files of the
 reader's own have the same form and add to them. A file is read strictly: an unknown member, a name that is taken,
-or a term that is none is an error with its place. Whether there was any such event says `assessment`.
+or a term that is none is an error with its place. A control tells apart what is evidence by itself (`selectors`)
+and what only goes with it (`related`). Whether there was any such event says `assessment`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, LEDGER_CREATED
+from tallystick.core.rollup import ROLLUP_DEFINED, ROLLUP_SEALED
 from tallystick.errors import NotFoundError, RejectedError
+from tallystick.evidence.bundle.export import EXPORTED
 from tallystick.evidence.controls.plain_yaml import YAML_BYTES_MAX, Members, as_days, as_text, parse_yaml
 from tallystick.limits import QUERY_VALUES_MAX
 from tallystick.read.query import Query, parse_terms
@@ -27,6 +31,16 @@ TERM_LISTS_MAX: Final = 32
 
 SELECTORS_MAX: Final = 16
 """Selectors of one control: more than anyone reads."""
+
+HOUSEKEEPING: Final = (
+    LEDGER_CREATED,
+    EPOCH_OPENED,
+    EPOCH_CLOSED,
+    ROLLUP_DEFINED,
+    ROLLUP_SEALED,
+    EXPORTED,
+)
+"""What the ledger records by itself, or whenever anyone asks it for evidence: never evidence of a control."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,59}", re.ASCII)
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9().:_-]{0,59}", re.ASCII)
@@ -56,6 +70,14 @@ class Selector:
             return self.queries
         return (Query(event_types=types), *(query for query in self.queries if query not in plain))
 
+    @property
+    def housekeeping(self) -> Iterator[str]:
+        """The types of the ledger's housekeeping that it asks for, which show nothing that anyone did for a control."""
+        for query in self.queries:
+            for asked in query.event_types:
+                prefix = asked[:-1] if asked.endswith(".*") else None
+                yield from (type_ for type_ in HOUSEKEEPING if type_ == asked or (prefix and type_.startswith(prefix)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
@@ -66,8 +88,11 @@ class Control:
     title: str
     requirement: str
     selectors: tuple[Selector, ...]
+    """What is evidence by itself: a record that fits one of these closes the gap."""
+    related: tuple[Selector, ...] = ()
+    """What goes with it and is shown beside it, and closes no gap: the act itself, or the ledger's own housekeeping."""
     gap: str
-    """What it may mean when no event is found."""
+    """What it may mean when no evidence is found."""
     window_days: int
     """How far back one usually looks."""
     cadence: Mapping[str, int]
@@ -79,6 +104,11 @@ class Control:
     def key(self) -> str:
         """What names it among all frameworks: `SOC2/CC7.2`."""
         return f"{self.framework}/{self.id}"
+
+    @property
+    def all_selectors(self) -> tuple[Selector, ...]:
+        """Those that are evidence, and after them those that only go with it."""
+        return (*self.selectors, *self.related)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +238,7 @@ class _Reading:
         place = members.place = f"{place} ({id_})"
         if not _ID.fullmatch(id_):
             raise RejectedError(f"{id_!r} is no id", place=place, cure="use letters, digits, dots and parentheses")
-        names = members.texts("selectors", items_max=SELECTORS_MAX)
-        for name in names:
-            if name not in self.selectors:
-                near = ", ".join(difflib.get_close_matches(name, self.selectors, n=3, cutoff=0.4)) or "one of yours"
-                raise RejectedError(f"there is no selector {name[:60]!r}", place=place, cure=f"use {near}")
+        names, related = self._names(members)
         cadence = {key: as_days(days, at) for key, at, days in members.pairs("cadence")}
         for name in cadence:
             if name not in names:
@@ -222,7 +248,8 @@ class _Reading:
             id=id_,
             title=members.text("title", characters_max=200),
             requirement=members.text("requirement"),
-            selectors=tuple(self.selectors[name] for name in dict.fromkeys(names)),
+            selectors=tuple(self.selectors[name] for name in names),
+            related=tuple(self.selectors[name] for name in related),
             gap=members.text("gap"),
             window_days=as_days(members.take("window"), members.at("window")),
             cadence=cadence,
@@ -230,6 +257,25 @@ class _Reading:
         )
         members.done()
         return control
+
+    def _names(self, members: Members) -> tuple[list[str], list[str]]:
+        """The names of the selectors that are evidence, and of those that are related."""
+        names = [*dict.fromkeys(members.texts("selectors", items_max=SELECTORS_MAX))]
+        related = [*dict.fromkeys(members.texts("related", items_max=SELECTORS_MAX, optional=True))]
+        place = members.place
+        for name in (*names, *related):
+            if name not in self.selectors:
+                near = ", ".join(difflib.get_close_matches(name, self.selectors, n=3, cutoff=0.4)) or "one of yours"
+                raise RejectedError(f"there is no selector {name[:60]!r}", place=place, cure=f"use {near}")
+        for name in names:
+            if name in related:
+                cure = "let it be evidence, or beside it"
+                raise RejectedError(f"{name[:60]!r} is in selectors and in related", place=place, cure=cure)
+            taken = [*self.selectors[name].housekeeping]
+            if taken:
+                problem = f"{name[:60]!r} takes {taken[0]}, which the ledger records by itself or for any export"
+                raise RejectedError(problem, place=place, cure="put the selector under related")
+        return names, related
 
 
 def _selector(name: str, value: object, place: str) -> Selector:

@@ -62,5 +62,5 @@ def search(catalogue: Catalogue, question: str, *, limit: int = 10) -> list[Matc
 
 
 def _row(control: Control) -> tuple[str, ...]:
-    selectors = " ".join(f"{selector.name} {selector.shows}" for selector in control.selectors)
+    selectors = " ".join(f"{selector.name} {selector.shows}" for selector in control.all_selectors)
     return (f"{control.id} {control.framework}", control.title, control.requirement, selectors, " ".join(control.asks))

@@ -24,6 +24,11 @@ def in_words(query: Query) -> str:
     return ", ".join(_parts(query)) or "of any kind"
 
 
+def in_prose(name: str) -> str:
+    """A selector's name as a noun in a sentence: names are plurals with hyphens, such as `access-reviews`."""
+    return name.replace("-", " ").replace("sign in", "sign-in")
+
+
 def _parts(query: Query) -> Iterator[str]:
     if query.event_types:
         yield f"of type {_any(query.event_types)}"

@@ -47,13 +47,14 @@ class Vouchers:
         tokens: list[bytes] = []
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             futures = [
-                (authority, pool.submit(request_timestamp, authority, checkpoint, seconds=self.seconds))
+                pool.submit(request_timestamp, authority, checkpoint, seconds=self.seconds)
                 for authority in self.authorities
             ]
-            for authority, future in futures:
+            for future in futures:
                 try:
                     tokens.append(future.result().token)
                 except (BusyError, RejectedError, TamperError) as error:
-                    said = f"timestamp authority {authority.url}: {error}"
-                    warnings.append((said, isinstance(error, TamperError)))
+                    warnings.append(
+                        (f"timestamp authority {error}", isinstance(error, TamperError))
+                    )  # it names the URL
         return checkpoint, tokens, warnings

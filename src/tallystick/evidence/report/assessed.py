@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 
 from tallystick.core import timestamp
-from tallystick.evidence.controls.assessment import Assessment
-from tallystick.evidence.controls.period import Period, day, shown
+from tallystick.evidence.controls.assessment import Assessment, Seen
+from tallystick.evidence.controls.period import Window, day, shown
 from tallystick.evidence.report.blocks import Cell, Heading, Node, Paragraph, Source, Table, Words, visible
 from tallystick.evidence.report.view import Assessed
 from tallystick.read.query import Query
@@ -21,6 +22,7 @@ def overview(found: Assessed) -> tuple[Node, ...]:
             rows=tuple(map(_row, found.controls)),
             source=_source(found),
             numbers=(3, 4),
+            unbroken=(0,),
             note="Evidence found means that events were recorded. Whether a control is met is for people to judge.",
         ),
     )
@@ -44,6 +46,7 @@ def gaps(found: Assessed) -> tuple[Node, ...]:
         columns=("Control", "What it asks for", "Time", "What is missing"),
         rows=rows,
         source=_source(found),
+        unbroken=(0,),
         note="" if rows else "For none of these controls is anything missing.",
     )
     return (table, *([Paragraph((Words(visible(" ".join(remarks)), emphasis=True),))] if remarks else []))
@@ -72,10 +75,16 @@ def _section(each: Assessment) -> Iterator[Node]:
                 Words("."),
             )
         )
-    # What was found comes first, and what was looked for in vain is still said.
-    seen = sorted(each.seen, key=lambda seen: seen.count == 0)
-    yield Table(
-        title="",
+    yield _selectors(each, each.seen, "Evidence")
+    if each.related:
+        yield _selectors(each, each.related, "Beside it, and no evidence by itself")
+
+
+def _selectors(each: Assessment, seen: Sequence[Seen], title: str) -> Table:
+    """What each selector found: first what was found, and what was looked for in vain is still said."""
+    seen = sorted(seen, key=lambda seen: seen.count == 0)
+    return Table(
+        title=title,
         columns=("Selector", "What it shows", "Events", "Who", "Last"),
         rows=tuple(
             (
@@ -89,7 +98,7 @@ def _section(each: Assessment) -> Iterator[Node]:
         ),
         source=Source(
             selectors=tuple(
-                (seen.selector.name, tuple(tuple(terms) for terms in seen.selector.terms)) for seen in each.seen
+                (seen.selector.name, tuple(tuple(terms) for terms in seen.selector.terms)) for seen in seen
             ),
             within=tuple(each.window.of(Query(), size=each.size).terms()),
         ),
@@ -105,13 +114,17 @@ def _row(each: Assessment) -> tuple[Cell, ...]:
 
 
 def _source(found: Assessed) -> Source:
-    """The command that finds the same: the terms themselves stand with each control."""
-    keys = tuple(each.control.key for each in found.controls)
-    return Source(terms=((f"tallystick controls check {' '.join(keys)} {_told(found.period)}".rstrip(),),), how="")
+    """The commands that find the same, one for each window: the terms themselves stand with each control."""
+    windows: dict[Window, list[str]] = {}
+    for each in found.controls:
+        windows.setdefault(each.window, []).append(each.control.key)
+    commands = (
+        shlex.join(["tallystick", "controls", "check", *keys, *_told(window)]) for window, keys in windows.items()
+    )
+    return Source(terms=(("; ".join(commands),),))
 
 
-def _told(period: Period) -> str:
-    """The period as options of the command line."""
-    first = [] if period.after is None else [f"--from {timestamp.render(period.after)}"]
-    last = [] if period.before is None else [f"--to {timestamp.render(period.before)}"]
-    return " ".join([*first, *last, *(["--occurred"] if period.occurred else [])])
+def _told(window: Window) -> list[str]:
+    """A window as options of the command line."""
+    times = ["--from", timestamp.render(window.after), "--to", timestamp.render(window.before)]
+    return [*times, "--occurred"] if window.occurred else times

@@ -7,11 +7,15 @@ string is ever read as Markdown, as a template or as Typst after that; each rend
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 CELL_CHARACTERS_MAX: Final = 600
 """Of one cell: a page is for reading, the record itself is in the bundle."""
+
+_COMMAND_CHARACTERS_MAX: Final = 320
+"""Of a command in the small print: what is longer stands at the end, once."""
 
 Tone: TypeAlias = Literal["gap", "found", "quiet"]
 
@@ -64,13 +68,30 @@ class Source:
         parts: list[tuple[str, bool]] = [("Made from ", False)]
         for number, terms in enumerate(self.terms):
             parts += [("; or ", False)] * (number > 0) + [(shown_terms(terms), True)]
+        command = self._query()
+        if command:
+            return [
+                *parts,
+                (command, True),
+                (f" (selector {self.selectors[0][0]}{self.how and ', '}{self.how}). ", False),
+            ]
         if self.selectors:
             parts.append(("selectors " if len(self.selectors) > 1 else "selector ", False))
         for number, (name, _) in enumerate(self.selectors):
             parts += [(", ", False)] * (number > 0) + [(name, True)]
         if self.within:
             parts += [(" with ", False), (shown_terms(self.within), True)]
+        where = "their terms are" if len(self.selectors) > 1 else "its terms are"
+        parts += [(f"; {where} under Sources at the end", False)] * bool(self.selectors)
         return [*parts, (f" ({self.how}). " if self.how else ". ", False)]
+
+    def _query(self) -> str:
+        """The command that asks the same again, empty where it takes several or is long."""
+        queries = [terms for _, queries in self.selectors for terms in queries]
+        if len(queries) != 1 or self.terms:
+            return ""
+        command = shlex.join(["tallystick", "query", *queries[0], *self.within])
+        return visible(command) if len(command) <= _COMMAND_CHARACTERS_MAX else ""
 
 
 def shown_terms(terms: Terms) -> str:
@@ -96,6 +117,8 @@ class Table:
     source: Source
     numbers: tuple[int, ...] = ()
     """The columns that hold numbers."""
+    unbroken: tuple[int, ...] = ()
+    """The columns whose texts are ids, which stay on one line."""
     note: str = ""
 
 

@@ -1,7 +1,7 @@
 """Documents: Markdown with a head in YAML that says what the report is called and what it wants to be told.
 
-The shipped ones lie in `documents/`; anyone's own are files. A parameter is a text, an integer, a flag or a date;
-one without a default must be given.
+The shipped ones lie in `documents/`; anyone's own are files. A parameter is a text, an integer, a flag, a date, or
+an entity, which the ledger has to know; one without a default must be given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tallystick.evidence.report import placeholders
 DOCUMENT_BYTES_MAX: Final = 262_144
 """A document of one's own: longer than any book chapter."""
 
-_TYPES: Final = ("text", "integer", "flag", "date")
+_TYPES: Final = ("text", "integer", "flag", "date", "entity")
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _VALUE_CHARACTERS_MAX: Final = 50_000
 """A parameter: the ids of every control of the largest catalogue fit."""
@@ -145,7 +145,7 @@ def _parameter(name: str, value: object, place: str) -> Parameter:
     if kind not in _TYPES:
         raise RejectedError(f"there is no type {kind[:40]!r}", place=place, cure=f"use {', '.join(_TYPES)}")
     default: Any = members.take("default", optional=True)
-    fits: Any = {"text": str, "date": str, "integer": int, "flag": bool}[kind]
+    fits: Any = {"text": str, "date": str, "entity": str, "integer": int, "flag": bool}[kind]
     if default is not None and type(default) is not fits:
         raise RejectedError(f"the default {str(default)[:40]!r} is no {kind}", place=place)
     in_head = members.take("in_head", optional=True)

@@ -157,7 +157,10 @@ def _table(table: Table, page: Page) -> str:
     if not table.rows:
         return f"<figure>{_title(table.title)}{_note(table.note)}{_source((table.source,), page)}</figure>"
     short = [all(len(row[index].text) <= _SHORT for row in table.rows) for index in range(len(table.columns))]
-    classes = ["number" if index in table.numbers else "short" if short[index] else "" for index in range(len(short))]
+    classes = [
+        "number" if index in table.numbers else "short" if short[index] or index in table.unbroken else ""
+        for index in range(len(short))
+    ]
     head = "".join(
         f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(table.columns, classes, strict=True)
     )

@@ -62,10 +62,13 @@ def make(
 
     An `assessor` of the same period and size is asked for controls, so that what it found is not looked for again.
     `given` are the document's parameters as on a command line. `progress` is told how many questions were asked.
-    Raises `RejectedError` with the document's line.
+    Raises `RejectedError` with the document's line, `NotFoundError` for an entity of which there is no event.
     """
     values = document.values(given or {})
     view = View(ledger, period, catalogue, window_days=document.window_days, checkpoint=checkpoint, assessor=assessor)
+    for parameter in document.parameters:
+        if parameter.type == "entity" and values[parameter.name]:
+            view.check_known(values[parameter.name])
     functions = Functions(view, progress=progress).by_name()
     for name in values:
         if name in _OURS or name in functions:

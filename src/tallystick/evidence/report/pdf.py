@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import Any, Final
 
 from tallystick.core.timestamp import SECOND
 from tallystick.errors import RejectedError
 from tallystick.evidence.report.blocks import (
+    Cell,
     Chart,
     Code,
     Grid,
@@ -137,11 +138,17 @@ def _figure(node: Table | Chart | Timeline, page: Page) -> dict[str, Any]:
     return {
         "kind": "table",
         "columns": [*node.columns],
-        "rows": [[{"text": _breakable(cell.text), "tone": cell.tone} for cell in row] for row in node.rows],
+        "rows": [[*_cells(node, row)] for row in node.rows],
         "numbers": [*node.numbers],
+        "unbroken": [*node.unbroken],
         "widths": _widths(node),
         **common,
     }
+
+
+def _cells(table: Table, row: Iterable[Cell]) -> Iterator[dict[str, Any]]:
+    for index, cell in enumerate(row):
+        yield {"text": cell.text if index in table.unbroken else _breakable(cell.text), "tone": cell.tone}
 
 
 def _words(words: Iterable[Words]) -> list[dict[str, Any]]:
@@ -152,7 +159,12 @@ def _words(words: Iterable[Words]) -> list[dict[str, Any]]:
 
 
 def _source(sources: Iterable[Source], page: Page) -> list[str]:
-    told = "".join(_breakable(text) for source in dict.fromkeys(sources) for text, _ in source.told())
+    # Of terms and commands only what would not fit a line is broken, so that they can be copied.
+    told = "".join(
+        _breakable(text, characters=_LINE_CHARACTERS if is_terms else _WORD_CHARACTERS)
+        for source in dict.fromkeys(sources)
+        for text, is_terms in source.told()
+    )
     return [f"{told}{page.checkpoint}"] if told else []
 
 

@@ -120,7 +120,7 @@ class View:
         self.size: Final = self.checkpoint.size
         self.window: Final = period.window(window_days)
         self._selectors: Final = {
-            selector.name: selector for control in catalogue.controls for selector in control.selectors
+            selector.name: selector for control in catalogue.controls for selector in control.all_selectors
         }
         self._assessor: Final = assessor or Assessor(ledger, period, size=self.size)
 
@@ -128,6 +128,14 @@ class View:
     def prunes(self) -> int:
         """How often records were removed under the retention policy; what was removed is in no figure."""
         return self._ledger.count(Query(event_types=(RECORDS_PRUNED,), end=self.size))
+
+    def check_known(self, entity_id: str) -> None:
+        """Whether any event is about this entity, or caused by it. Raises `NotFoundError`."""
+        if not any(
+            self._ledger.count(query)
+            for query in (Query(entities=(entity_id,), end=self.size), Query(actors=(entity_id,), end=self.size))
+        ):
+            raise NotFoundError(f"there is no event about {entity_id[:100]!r} in this ledger, and none caused by it")
 
     def found(
         self,

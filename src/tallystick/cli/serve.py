@@ -1,0 +1,76 @@
+"""`serve`: the ledgers of a deployment over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tallystick.cli import screen
+from tallystick.cli.options import Settings, file_type
+
+_PORT = 8080
+
+
+@click.command()
+@click.option("--data", default="./tallystick-data", show_default=True, metavar="DIR", help="Where everything is kept.")
+@click.option("--keys", metavar="DIR", help="The folder of the signing keys; by default `keys` in DIR.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for everywhere.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=_PORT, show_default=True, help="0 for any that is free."
+)
+@click.option("--tls-cert", type=file_type(), metavar="PEM", help="Answer over TLS, with this certificate.")
+@click.option("--tls-key", type=file_type(), metavar="PEM", help="Its private key.")
+@click.option("--trust-proxy", default="", metavar="ADDRESSES", help="Believe these proxies for whom they ask.")
+@click.option("--deployment", metavar="NAME", help="The first part of the origins of new ledgers.")
+@click.option("--record-reads", is_flag=True, help="Put reads into the access trails, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, also for errors.")
+@click.pass_obj
+def serve(
+    settings: Settings,
+    *,
+    data: str,
+    keys: str | None,
+    host: str,
+    port: int,
+    tls_cert: str | None,
+    tls_key: str | None,
+    trust_proxy: str,
+    deployment: str | None,
+    record_reads: bool,
+    as_json: bool,
+) -> None:
+    """Serve the ledgers of a deployment, one for each tenant, over HTTP.
+
+    In a new folder it makes the tenant `default` and prints the operators' first key, this once. Stops on SIGTERM and
+    Ctrl-C, after it has answered what is under way.
+
+    JSON: address, data, first_key.
+    """
+    from tallystick.deployment import Deployment
+    from tallystick.serve.server import Listening, serve
+    from tallystick.serve.service import Settings as ServiceSettings
+
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    settings.json = settings.json or as_json
+    at = Listening(
+        host=host,
+        port=port,
+        certificate=None if tls_cert is None else Path(tls_cert),
+        private_key=None if tls_key is None else Path(tls_key),
+        proxies=trust_proxy,
+    )
+    with Deployment(data, name=deployment, keys=keys) as opened:
+        first_key = opened.begin()
+
+        def ready(address: str) -> None:
+            if settings.json:
+                screen.say_json({"address": address, "data": data, "first_key": first_key})
+                return
+            screen.say(("SERVING", "green bold"), f"  {address}/api/v1, described at {address}/docs")
+            if first_key is not None:
+                screen.say("  the operators' first key, of the tenant default; it is shown this once:")
+                screen.say(f"  {first_key}")
+
+        serve(opened, at, ServiceSettings(record_reads=record_reads), ready=ready)

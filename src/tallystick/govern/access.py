@@ -1,0 +1,216 @@
+"""Who may do what: permissions, the roles that bundle them, and API keys with their scopes.
+
+A key is `ts_<id>_<secret>`: 256 random bits, shown once and kept as SHA-256. The id is in the open, and finds the key;
+the secret decides, compared in constant time. Nothing here does I/O; `govern.directory` keeps what was decided.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from tallystick.clock import Clock
+from tallystick.core import timestamp
+from tallystick.core.content import is_event_type
+from tallystick.core.event import RESERVED_PREFIX
+from tallystick.core.moment import Moment
+from tallystick.errors import RejectedError
+from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, KEY_NAME_CHARACTERS_MAX, KEY_SCOPES_MAX
+
+Permission: TypeAlias = Literal[
+    "Read", "Write", "Metrics", "ManageSchemas", "ManagePipelines", "ManageTenants", "Export", "Erase", "Admin"
+]
+PERMISSIONS: Final[tuple[Permission, ...]] = get_args(Permission)
+
+ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
+    {
+        "Admin": frozenset(PERMISSIONS),
+        "Developer": frozenset(("Read", "Write", "Metrics", "ManagePipelines")),
+        "ReadOnly": frozenset(("Read", "Metrics")),
+        "ServiceAccount": frozenset(("Read", "Write")),
+        "Auditor": frozenset(("Read", "Metrics", "Export")),
+    }
+)
+"""Nobody but the Admin both writes and exports: who makes evidence does not hand it over."""
+
+_TEXT: Final = re.compile(r"ts_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]+")
+_NOBODY: Final = bytes(32)
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What of a tenant's ledger a key reaches; an empty member is no bound. Any of each must fit."""
+
+    event_types: tuple[str, ...] = ()
+    """Exact, or `prefix.*`."""
+    entity_prefixes: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(
+        cls, *, event_types: Iterable[str] = (), entity_prefixes: Iterable[str] = (), networks: Iterable[str] = ()
+    ) -> Scope:
+        """A scope from texts. Raises `RejectedError` with the member."""
+        types, prefixes = _bounded(event_types, "event_types"), _bounded(entity_prefixes, "entity_prefixes")
+        for pattern in types:
+            if not is_event_type(pattern.removesuffix(".*")):
+                cure = "give an event type, or prefix.*"
+                raise RejectedError(f"{pattern[:60]!r} is no event type", place="event_types", cure=cure)
+        for prefix in prefixes:
+            if not 0 < len(prefix) <= ENTITY_ID_CHARACTERS_MAX:
+                raise RejectedError("a prefix is empty or too long", place="entity_prefixes")
+        try:
+            nets = tuple(ip_network(text) for text in _bounded(networks, "networks"))
+        except ValueError as error:
+            cure = "give addresses or networks such as 10.0.0.0/8"
+            raise RejectedError(str(error), place="networks", cure=cure) from error
+        return cls(event_types=types, entity_prefixes=prefixes, networks=nets)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all records are in it."""
+        return not (self.event_types or self.entity_prefixes)
+
+    def takes(self, event_type: str, entity_id: str) -> bool:
+        """Whether an event, or a record, is in it."""
+        if self.entity_prefixes and not entity_id.startswith(self.entity_prefixes):
+            return False
+        return not self.event_types or any(
+            event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
+            for pattern in self.event_types
+        )
+
+    def admits(self, address: str | None) -> bool:
+        """Whether a caller may be at this address."""
+        if not self.networks:
+            return True
+        try:
+            caller: IPv4Address | IPv6Address = ip_address(address or "")
+        except ValueError:
+            return False
+        mapped = getattr(caller, "ipv4_mapped", None)
+        return any((mapped or caller) in network for network in self.networks)
+
+    def to_json(self) -> dict[str, list[str]]:
+        """As an event has it."""
+        return {
+            "entity_prefixes": [*self.entity_prefixes],
+            "event_types": [*self.event_types],
+            "networks": [str(network) for network in self.networks],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key as it is kept: everything but the secret."""
+
+    id: str
+    digest: bytes
+    """SHA-256 of the key's text."""
+    tenant: str
+    role: str
+    name: str
+    scope: Scope
+    expires_at: str | None
+    created_at: str
+    operator: bool = False
+    """Whether it is of those who run the deployment: only then its role may manage tenants, and see all of them."""
+    actor: dict[str, str] = field(init=False, compare=False)
+    """Who acts with it, for events that name nobody."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actor", {"id": f"key:{self.id}", "name": self.name, "type": "api_key"})
+
+    def may(self, permission: Permission) -> bool:
+        """Whether the role has a permission. `ManageTenants` is the operators' only."""
+        return permission in ROLES[self.role] and (permission != "ManageTenants" or self.operator)
+
+    def holds(self, text: str, *, clock: Clock) -> bool:
+        """Whether a text is this key, and the key is in force."""
+        same = hmac.compare_digest(sha256(text.encode()).digest(), self.digest)
+        return same and (self.expires_at is None or timestamp.render(clock()) < self.expires_at)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of: never with its digest."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "tenant": self.tenant,
+            "role": self.role,
+            "operator": self.operator,
+            "scope": self.scope.to_json(),
+            "expires_at": self.expires_at,
+            "created_at": self.created_at,
+        }
+
+
+NO_KEY: Final = Key(
+    id="",
+    digest=_NOBODY,
+    tenant="",
+    role="ReadOnly",
+    name="",
+    scope=Scope(),
+    expires_at=None,
+    created_at="",
+)
+"""What a key of an unknown id is held against, so that it takes as long as a known one."""
+
+
+def key_text(key_id: str, secret: bytes) -> str:
+    """The key as it is shown, once."""
+    return f"ts_{key_id}_{secret.hex()}"
+
+
+def id_of(text: str) -> str | None:
+    """The id in a key's text; None if it is none."""
+    match = _TEXT.fullmatch(text)
+    return None if match is None else match[1]
+
+
+def check_role(role: str) -> str:
+    """Raises `RejectedError` for a role that there is not."""
+    if role not in ROLES:
+        raise RejectedError(f"there is no role {role[:60]!r}", place="role", cure=f"use {', '.join(ROLES)}")
+    return role
+
+
+def check_name(name: str, *, place: str = "name") -> str:
+    """A name for people. Raises `RejectedError`."""
+    if len(name) > KEY_NAME_CHARACTERS_MAX or not _NAME.fullmatch(name):
+        cure = f"give 1 to {KEY_NAME_CHARACTERS_MAX} printable characters"
+        raise RejectedError("not a name", place=place, cure=cure)
+    return name
+
+
+def check_expiry(text: str | None, *, now: int) -> str | None:
+    """When a key ends, as it is kept. Raises `RejectedError` for a time that is none, or is over."""
+    if text is None:
+        return None
+    moment = Moment.of(text, place="expires_at").start
+    if moment <= now:
+        raise RejectedError("the time is over already", place="expires_at", cure="give a later one, or none")
+    return timestamp.render(moment)
+
+
+def role_of(text: object) -> str:
+    """A role read back from an event. Raises `RejectedError`."""
+    return check_role(text if isinstance(text, str) else "")
+
+
+def _bounded(values: Iterable[str], place: str) -> tuple[str, ...]:
+    found = tuple(values)
+    if len(found) > KEY_SCOPES_MAX:
+        raise RejectedError(f"more than {KEY_SCOPES_MAX}", place=place)
+    if any(value.startswith(RESERVED_PREFIX) for value in found) and place == "event_types":
+        raise RejectedError(f"the prefix {RESERVED_PREFIX} is the ledger's own", place=place)
+    return found

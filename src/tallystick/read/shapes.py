@@ -1,0 +1,121 @@
+"""Answers as JSON has them: what the command line prints and the service sends. Their members do not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from tallystick.core import timestamp
+from tallystick.core.record import Record
+from tallystick.read.search import Page
+from tallystick.read.state import Change, Difference, State, Turn
+from tallystick.read.timeseries import Extent, Series
+
+
+def record_json(record: Record) -> bytes:
+    """The record's members as they were sealed, and its hash, as one JSON object."""
+    return b'%b,"hash":"%b"}' % (record.line[:-1], record.hash.hex().encode())
+
+
+def records_json(records: Iterable[Record], **members: Any) -> bytes:
+    """An object of these members, and `records`."""
+    listed = b",".join(map(record_json, records))
+    head = orjson.dumps(members)
+    return b'%b%b"records":[%b]}' % (head[:-1], b"," * bool(members), listed)
+
+
+def page_json(page: Page) -> bytes:
+    """A page."""
+    return records_json(page.records, assumptions=[*page.assumptions], cursor=page.cursor, size=page.size)
+
+
+def state_json(found: State) -> dict[str, Any]:
+    """What an entity was."""
+    return {
+        "entity_id": found.entity_id,
+        "as_of": found.moment.described,
+        "state": found.value,
+        "version": found.version,
+        "position": found.position,
+        "made_by": found.made_by,
+        "pruned": found.pruned,
+        "events": [brief_json(record) for record in found.events],
+        "size": found.size,
+    }
+
+
+def difference_json(found: Difference) -> dict[str, Any]:
+    """What became of an entity."""
+    return {
+        "entity_id": found.entity_id,
+        "from": found.earlier.described,
+        "to": found.later.described,
+        "changes": [change_json(change) for change in found.changes],
+        "records": [brief_json(record) for record in found.records],
+        "size": found.size,
+    }
+
+
+def turn_json(turn: Turn) -> dict[str, Any]:
+    """A record, and what it changed."""
+    return {**brief_json(turn.record), "changes": [change_json(change) for change in turn.changes]}
+
+
+def series_json(series: Series) -> dict[str, Any]:
+    """A series."""
+    return {
+        "buckets": [
+            {
+                "start": _instant(point.start),
+                "end": _instant(point.end),
+                "label": point.label,
+                "group": point.group,
+                "value": point.value,
+                "count": point.count,
+            }
+            for point in series.buckets
+        ],
+        "width": series.width,
+        "zone": series.zone,
+        "measure": series.measure,
+        "group": series.group,
+        "time": series.time,
+        "size": series.size,
+        "source": series.source,
+        "pruned_below": series.pruned_below,
+        "assumptions": [*series.assumptions],
+    }
+
+
+def extent_json(extent: Extent) -> dict[str, Any]:
+    """From when to when, and how many."""
+    first, last = (None if at is None else timestamp.render(at) for at in (extent.first, extent.last))
+    return {"first": first, "last": last, "count": extent.count}
+
+
+def brief_json(record: Record) -> dict[str, Any]:
+    """A record without its payload."""
+    return {
+        "position": record.position,
+        "recorded_at": record.recorded_at,
+        "occurred_at": record.occurred_at,
+        "event_type": record.event_type,
+        "actor": record.actor,
+        "id": record.id,
+    }
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """What became of a member."""
+    position = None if change.record is None else change.record.position
+    return {"member": change.member, "kind": change.kind, "old": change.old, "new": change.new, "position": position}
+
+
+def _instant(moment: int) -> str | None:
+    """An edge in UTC; None where it is outside of the years 1 to 9999."""
+    try:
+        return timestamp.render(moment)
+    except OverflowError:
+        return None

@@ -1,0 +1,142 @@
+"""The application: the way in as bare ASGI, and everything else behind it on FastAPI, with its OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tallystick.errors import TallystickError
+from tallystick.serve import governing, reading
+from tallystick.serve.calls import ManagingTenants, Measuring
+from tallystick.serve.ingest import Ingest
+from tallystick.serve.openapi import document
+from tallystick.serve.problems import MEDIA_TYPE, PermissionDeniedError, problem, problem_of
+from tallystick.serve.service import Service
+from tallystick.serve.streaming import Streaming
+
+_TIDY_SECONDS: Final = 30.0
+_log: Final = logging.getLogger("tallystick.serve")
+
+
+def application(service: Service) -> ASGIApp:
+    """The ASGI application of one service, which it closes at the end."""
+    api = _api(service)
+    ingest, streaming = Ingest(service), Streaming(service)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if ingest.takes(scope):
+            await ingest(scope, receive, send)
+        elif streaming.takes(scope):
+            await streaming(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return app
+
+
+def _api(service: Service) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tidying = asyncio.create_task(_tidy(service))
+        yield
+        service.streams.close()
+        tidying.cancel()
+        with suppress(asyncio.CancelledError):
+            await tidying
+        await asyncio.to_thread(service.close)
+
+    api = FastAPI(
+        title="Tallystick",
+        summary="An event-sourced, tamper-evident audit log",
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+        exception_handlers={
+            TallystickError: _tell,
+            RequestValidationError: _tell_validation,
+            HTTPException: _tell_http,
+            Exception: _tell_mistake,
+        },
+    )
+    api.state.service = service
+    api.include_router(reading.router)
+    api.include_router(governing.router)
+    api.add_api_route("/health/live", _live, methods=["GET"], tags=["health"])
+    api.add_api_route("/health/ready", _ready, methods=["GET"], tags=["health"])
+    api.add_api_route("/metrics", _metrics, methods=["GET"], tags=["health"])
+    api.openapi = lambda: document(api)  # type: ignore[method-assign]  # as FastAPI has it done
+    return api
+
+
+def _live() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "live"}
+
+
+def _ready(request: Request) -> Response:
+    """Whether events are taken: the system ledger can be read, and its head."""
+    service: Service = request.app.state.service
+    try:
+        service.deployment.tenants()
+        status, said = 200, {"status": "ready"}
+    except TallystickError as error:
+        status, said = 503, {"status": "not ready", "why": str(error)}
+    return Response(orjson.dumps(said), status, media_type="application/json")
+
+
+def _metrics(call: Measuring, _: ManagingTenants) -> Response:
+    """What is counted, as Prometheus reads it. For operators."""
+    call.service.gauge()
+    return Response(generate_latest(call.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _tidy(service: Service) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_SECONDS)
+        await asyncio.to_thread(service.deployment.tidy)
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TallystickError), "what it is registered for"
+    if isinstance(error, PermissionDeniedError):
+        await request.app.state.service.denied(error)
+    status, headers, body = problem(error)
+    request.app.state.service.metrics.refused.labels(str(status)).inc()
+    return Response(body, status, headers)
+
+
+async def _tell_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError), "what it is registered for"
+    first: Any = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    said = problem_of(400, "Mend the request, then send it again", first["msg"])
+    request.app.state.service.metrics.refused.labels("400").inc()
+    return _problem_response(said | {"place": where, "cure": f"see {request.app.docs_url}"})
+
+
+async def _tell_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "what it is registered for"
+    title = {404: "There is no such route", 405: "The route has no such method"}.get(error.status_code, "Refused")
+    return _problem_response(problem_of(error.status_code, title, str(error.detail)), error.headers)
+
+
+async def _tell_mistake(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _problem_response(problem_of(500, "A mistake of ours", "it is in the diagnostics of the service"))
+
+
+def _problem_response(said: dict[str, Any], headers: Any = None) -> Response:
+    return Response(orjson.dumps(said), said["status"], headers, media_type=MEDIA_TYPE)

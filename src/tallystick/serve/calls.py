@@ -1,0 +1,66 @@
+"""Who calls a route, and whether they may: the dependencies that routes name in their signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeAlias
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from tallystick.govern.access import Permission
+from tallystick.ledger import Ledger
+from tallystick.serve.caller import Caller
+from tallystick.serve.service import Service
+
+_documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_...")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request by someone who may make it."""
+
+    service: Service
+    caller: Caller
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The ledger of the caller's tenant."""
+        with self.service.ledger_of(self.caller) as ledger:
+            yield ledger
+
+    def sees(self, event_type: str, entity_id: str) -> bool:
+        """Whether a record is within the scope of the caller's key."""
+        return self.caller.key.scope.takes(event_type, entity_id)
+
+
+class Needs:
+    """The dependency of a route that needs a permission, and if `whole` a key without a scope."""
+
+    def __init__(self, permission: Permission, *, whole: bool = False) -> None:
+        self._permission: Final[Permission] = permission
+        self._whole: Final = whole
+
+    def __call__(self, request: Request, _: Annotated[object, Security(_documented)]) -> Call:
+        service: Service = request.app.state.service
+        caller = service.call(
+            request.headers.get("authorization"),
+            address=request.client.host if request.client else None,
+            method=request.method,
+            path=request.url.path,
+        )
+        service.permit(caller, self._permission, whole=self._whole)
+        if self._permission == "Read" and service.settings.record_reads:
+            service.record(caller, "read", {"query": request.url.query[:2_048]})
+        return Call(service, caller)
+
+
+Reading: TypeAlias = Annotated[Call, Depends(Needs("Read"))]
+ReadingAll: TypeAlias = Annotated[Call, Depends(Needs("Read", whole=True))]
+Writing: TypeAlias = Annotated[Call, Depends(Needs("Write"))]
+Measuring: TypeAlias = Annotated[Call, Depends(Needs("Metrics"))]
+Exporting: TypeAlias = Annotated[Call, Depends(Needs("Export", whole=True))]
+Administering: TypeAlias = Annotated[Call, Depends(Needs("Admin", whole=True))]
+ManagingTenants: TypeAlias = Annotated[Call, Depends(Needs("ManageTenants"))]

@@ -1,0 +1,152 @@
+"""Routes that govern: keys of a tenant, and for the operators its tenants. Each act is an event, and in the trail."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from tallystick.errors import NotFoundError
+from tallystick.govern.access import ROLES, Key, Scope
+from tallystick.serve.calls import Administering, Call, ManagingTenants, Reading
+from tallystick.serve.problems import PermissionDeniedError
+
+router: Final = APIRouter(prefix="/api/v1")
+
+Text = Annotated[str, Field(max_length=512)]
+Texts = Annotated[list[Text], Field(max_length=64)]
+
+
+class NewKey(BaseModel):
+    """What a new key may do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text
+    role: Text
+    event_types: Texts = []
+    entity_prefixes: Texts = []
+    networks: Texts = []
+    expires_at: Text | None = None
+    operator: bool = False
+    tenant: Text | None = None
+    """For operators: another tenant than their own."""
+
+
+class NewTenant(BaseModel):
+    """A tenant to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text
+
+
+@router.get("/whoami")
+def whoami(call: Reading) -> dict[str, Any]:
+    """The key that is sent, and what its role may."""
+    key = call.caller.key
+    return {**key.to_json(), "permissions": sorted(ROLES[key.role])}
+
+
+@router.get("/keys")
+def list_keys(call: Administering, tenant: str | None = None) -> dict[str, Any]:
+    """The keys in force of the caller's tenant; of another one for operators."""
+    keys = call.service.deployment.keys(_tenant(call, tenant))
+    return {"keys": [key.to_json() for key in keys]}
+
+
+@router.post("/keys", status_code=201)
+def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
+    """Make a key. Its text is in this answer, and nowhere else."""
+    if new.operator and not call.caller.key.operator:
+        raise _denied(call, "ManageTenants", "only an operators' key makes another one")
+    scope = Scope.of(event_types=new.event_types, entity_prefixes=new.entity_prefixes, networks=new.networks)
+    key, text = call.service.deployment.create_key(
+        _tenant(call, new.tenant),
+        role=new.role,
+        name=new.name,
+        actor=call.caller.key.actor,
+        scope=scope,
+        expires_at=new.expires_at,
+        operator=new.operator,
+    )
+    call.service.record(call.caller, "key_created", {"key": key.id, "tenant": key.tenant})
+    return {**key.to_json(), "key": text}
+
+
+@router.post("/keys/{key_id}/rotate", status_code=201)
+def rotate_key(call: Administering, key_id: str) -> dict[str, Any]:
+    """Make a key that may do the same; the old one ends at once."""
+    old = _own_key(call, key_id)
+    key, text = call.service.deployment.rotate_key(old.id, actor=call.caller.key.actor)
+    call.service.record(call.caller, "key_rotated", {"key": old.id, "new_key": key.id, "tenant": key.tenant})
+    return {**key.to_json(), "key": text}
+
+
+@router.delete("/keys/{key_id}", status_code=204)
+def revoke_key(call: Administering, key_id: str) -> None:
+    """End a key at once."""
+    key = _own_key(call, key_id)
+    call.service.deployment.revoke_key(key.id, actor=call.caller.key.actor)
+    call.service.record(call.caller, "key_revoked", {"key": key.id, "tenant": key.tenant})
+
+
+@router.get("/tenants")
+def list_tenants(call: ManagingTenants) -> dict[str, Any]:
+    """All tenants, by name."""
+    return {"tenants": [tenant.to_json() for tenant in call.service.deployment.tenants()]}
+
+
+@router.post("/tenants", status_code=201)
+def create_tenant(call: ManagingTenants, new: NewTenant) -> dict[str, Any]:
+    """Make a tenant. Its first key is made with `POST /api/v1/keys` and its name."""
+    tenant = call.service.deployment.create_tenant(new.name, actor=call.caller.key.actor)
+    call.service.record(call.caller, "tenant_created", {"tenant": tenant.name})
+    return tenant.to_json()
+
+
+@router.post("/tenants/{name}/suspend")
+def suspend_tenant(call: ManagingTenants, name: str) -> dict[str, Any]:
+    """Have the keys of a tenant not work any more; its records stay."""
+    return _suspend(call, name, suspended=True)
+
+
+@router.post("/tenants/{name}/resume")
+def resume_tenant(call: ManagingTenants, name: str) -> dict[str, Any]:
+    """Have the keys of a tenant work again."""
+    return _suspend(call, name, suspended=False)
+
+
+def _suspend(call: Call, name: str, *, suspended: bool) -> dict[str, Any]:
+    if suspended and name == call.caller.tenant:
+        raise _denied(call, "ManageTenants", "nobody suspends the tenant of their own key")
+    tenant = call.service.deployment.suspend_tenant(name, actor=call.caller.key.actor, suspended=suspended)
+    what = "tenant_suspended" if suspended else "tenant_resumed"
+    call.service.record(call.caller, what, {"tenant": tenant.name})
+    return tenant.to_json()
+
+
+def _tenant(call: Call, named: str | None) -> str:
+    """The tenant that is meant. Whoever is no operator learns of no other, not even that there is none."""
+    if named is None or named == call.caller.tenant:
+        return call.caller.tenant
+    if not call.caller.key.may("ManageTenants"):
+        raise _denied(call, "ManageTenants", "this key is for the tenant that it is of")
+    return named
+
+
+def _own_key(call: Call, key_id: str) -> Key:
+    """A key of the caller's tenant; of any for operators. The same error for one of others as for none."""
+    problem = f"there is no key {key_id[:60]!r}"
+    try:
+        key = call.service.deployment.key(key_id)
+    except NotFoundError:
+        raise NotFoundError(problem) from None
+    if key.tenant != call.caller.tenant and not call.caller.key.may("ManageTenants"):
+        raise NotFoundError(problem)
+    return key
+
+
+def _denied(call: Call, permission: str, why: str) -> PermissionDeniedError:
+    return PermissionDeniedError(permission, call.caller, why)

@@ -1,0 +1,215 @@
+"""The way in over HTTP: `POST /api/v1/events` and `/events/batch`, as bare ASGI, before any framework.
+
+Bodies are bounded in bytes and time before anything reads them. An event is answered when it is durable (201; 200 for
+the repeat of one), or with `?ack=queued` when the queue has it on disk (202). A batch says of each event what became of
+it, or with `?atomic=true` takes all or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import parse_qsl
+
+import orjson
+
+from tallystick.errors import RejectedError, TallystickError
+from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
+from tallystick.serve.body import AnsweredError, LeftError, Receive, read_body, split, wrong_type
+from tallystick.serve.caller import Caller
+from tallystick.serve.problems import MEDIA_TYPE, PermissionDeniedError, problem, problem_of
+from tallystick.serve.service import Service, receipts
+from tallystick.write.request import Submission
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+EVENTS_PATH: Final = "/api/v1/events"
+BATCH_PATH: Final = "/api/v1/events/batch"
+_JSON: Final = {"Content-Type": "application/json"}
+_SHOWN: Final = 60
+
+
+class _Asked(NamedTuple):
+    """What the head of a request says."""
+
+    authorization: str | None
+    content_type: str
+    encoding: str
+    key: str | None
+    """`Idempotency-Key`."""
+    is_queued: bool
+    is_atomic: bool
+
+
+class Ingest:
+    """The two routes of one service; `takes` says whether a request is for them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service: Final = service
+        self._routes: Final = {EVENTS_PATH: self._one, BATCH_PATH: self._many}
+
+    def takes(self, scope: Scope) -> bool:
+        return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        try:
+            asked = _asked(scope)
+            client = scope.get("client")
+            caller = self._service.call(
+                asked.authorization, address=client[0] if client else None, method="POST", path=scope["path"]
+            )
+            self._service.permit(caller, "Write")
+            status, body = await self._routes[scope["path"]](caller, asked, receive)
+            headers = _JSON
+            self._service.metrics.seconds.observe(time.perf_counter() - began)
+        except LeftError:
+            return
+        except AnsweredError as answer:
+            status, headers = answer.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}
+            body = orjson.dumps(problem_of(answer.status, answer.title, answer.detail))
+        except TallystickError as error:
+            if isinstance(error, PermissionDeniedError):
+                await self._service.denied(error)
+            status, headers, body = problem(error)
+        if status >= 400:
+            self._service.metrics.refused.labels(str(status)).inc()
+        named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        named.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": named})
+        await send({"type": "http.response.body", "body": body})
+
+    # ----------------------------------------------------------------------------------------------- one event
+
+    async def _one(self, caller: Caller, asked: _Asked, receive: Receive) -> tuple[int, bytes]:
+        data = await read_body(receive, asked.encoding, most=INPUT_BYTES_MAX)
+        if asked.content_type not in ("application/json", ""):
+            raise wrong_type(asked.content_type, "application/json")
+        if asked.key is not None:
+            data = _with_id(data, asked.key)
+        self._check_scope(caller, [data])
+        submission = Submission([data], caller.key.actor)
+        if asked.is_queued:
+            return 202, orjson.dumps(_tickets(await self._queue(caller, submission))[0])
+        told = receipts(await self._service.lanes.submit(caller.ledger, submission))[0]
+        self._service.metrics.appended.inc()
+        return 200 if told["replayed"] else 201, orjson.dumps(told)
+
+    async def _queue(self, caller: Caller, submission: Submission) -> Sequence[Any]:
+        tickets = await self._service.lanes.submit(caller.ledger, submission, way="publish")
+        self._service.metrics.queued.inc(len(tickets))
+        return tickets
+
+    def _check_scope(self, caller: Caller, events: Sequence[bytes]) -> None:
+        """A key of some types and entities brings no others. What cannot be read is refused with its reason, later."""
+        scope = caller.key.scope
+        if scope.is_whole:
+            return
+        for data in events:
+            try:
+                said = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                continue
+            kind, entity = (said.get("event_type"), said.get("entity_id")) if isinstance(said, dict) else (None, None)
+            if isinstance(kind, str) and isinstance(entity, str) and not scope.takes(kind, entity):
+                why = f"this key is not for {kind[:_SHOWN]} of {entity[:_SHOWN]}"
+                raise PermissionDeniedError("Write", caller, why)
+
+    # --------------------------------------------------------------------------------------------- many events
+
+    async def _many(self, caller: Caller, asked: _Asked, receive: Receive) -> tuple[int, bytes]:
+        if asked.key is not None:
+            cure = "give each event an id of its own"
+            raise RejectedError("a batch has no Idempotency-Key", place="Idempotency-Key", cure=cure)
+        data = await read_body(receive, asked.encoding, most=BODY_BYTES_MAX)
+        events = split(data, asked.content_type)
+        self._check_scope(caller, events)
+        if asked.is_queued:
+            tickets = await self._queue(caller, Submission(events, caller.key.actor))
+            return 202, orjson.dumps({"accepted": len(tickets), "events": _tickets(tickets)})
+        if asked.is_atomic:
+            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.key.actor))
+            self._service.metrics.appended.inc(len(sealed))
+            return 201, orjson.dumps({"sealed": len(sealed), "refused": 0, "events": receipts(sealed)})
+        told = await self._each(caller, events)
+        refused = sum("status" in one for one in told)
+        self._service.metrics.appended.inc(len(told) - refused)
+        status = 201 if not refused else 207
+        return status, orjson.dumps({"sealed": len(told) - refused, "refused": refused, "events": told})
+
+    async def _each(self, caller: Caller, events: Sequence[bytes]) -> list[dict[str, Any]]:
+        """What became of each: its receipt, or the problem with it. All that can be sealed are sealed in order."""
+        try:  # nearly always all are good, and one commit's worth
+            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.key.actor))
+            return receipts(sealed)
+        except TallystickError as error:
+            if not _is_about_one(error):
+                raise
+        submitting = [
+            self._service.lanes.submit(caller.ledger, Submission([event], caller.key.actor)) for event in events
+        ]
+        told: list[dict[str, Any]] = []
+        for index, outcome in enumerate(await asyncio.gather(*submitting, return_exceptions=True)):
+            if isinstance(outcome, TallystickError):
+                told.append({"index": index, **orjson.loads(problem(outcome)[2])})
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                told += receipts(outcome)
+        return told
+
+
+def _is_about_one(error: TallystickError) -> bool:
+    """Whether an error is about an event of the batch: the others may be good."""
+    return problem(error)[0] in (400, 409)
+
+
+def _tickets(tickets: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"ticket": one.id, "id": one.event_id, "status": f"/api/v1/tickets/{one.id}"} for one in tickets]
+
+
+# ------------------------------------------------------------------------------------------------ the request
+
+
+def _asked(scope: Scope) -> _Asked:
+    said = {}
+    for name, value in scope["headers"]:
+        if name in (b"authorization", b"content-type", b"content-encoding", b"idempotency-key"):
+            said[name] = value.decode("latin-1")
+    options = {}
+    query: bytes = scope["query_string"]
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else ():
+        if (name, value) not in (("ack", "queued"), ("ack", "durable"), ("atomic", "true"), ("atomic", "false")):
+            cure = "use ack=queued or ack=durable, and atomic=true or atomic=false"
+            raise RejectedError(f"{name[:_SHOWN]}={value[:_SHOWN]} is no option", place="query", cure=cure)
+        options[name] = value
+    key = said.get(b"idempotency-key")
+    if key is not None and not (0 < len(key) <= EVENT_ID_CHARACTERS_MAX and key.isascii() and key.isprintable()):
+        cure = f"send 1 to {EVENT_ID_CHARACTERS_MAX} printable characters"
+        raise RejectedError("it cannot be an event's id", place="Idempotency-Key", cure=cure)
+    return _Asked(
+        authorization=said.get(b"authorization"),
+        content_type=said.get(b"content-type", "").partition(";")[0].strip().lower(),
+        encoding=said.get(b"content-encoding", "identity").strip().lower(),
+        key=key,
+        is_queued=options.get("ack") == "queued",
+        is_atomic=options.get("atomic") == "true",
+    )
+
+
+def _with_id(data: bytes, key: str) -> bytes:
+    """The event with the key for its id, written in before its other members, which stay as they are."""
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data  # which is refused, with its reason, when it is accepted
+    if not isinstance(said, dict) or not said:
+        return data
+    given = said.get("id", key)
+    if given != key:
+        cure = "send one of them, or twice the same"
+        raise RejectedError("Idempotency-Key and the event's id are not the same", place="Idempotency-Key", cure=cure)
+    return data if "id" in said else data.replace(b"{", b'{"id":%b,' % orjson.dumps(key), 1)

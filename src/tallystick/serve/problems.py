@@ -1,0 +1,71 @@
+"""Errors as HTTP tells them: problem details (RFC 9457), with the place and the cure. The one table of statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from tallystick.errors import (
+    BusyError,
+    ConflictError,
+    DeniedError,
+    NotFoundError,
+    RejectedError,
+    StoreError,
+    TallystickError,
+    TamperError,
+)
+from tallystick.serve.caller import Caller
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_SECONDS: Final = 1
+
+STATUSES: Final[Mapping[type[TallystickError], tuple[int, str]]] = {
+    RejectedError: (400, "Mend the request, then send it again"),
+    DeniedError: (403, "This key may not do that"),
+    NotFoundError: (404, "There is no such thing here"),
+    ConflictError: (409, "Someone else was first"),
+    BusyError: (503, "Wait a moment, then send the same again"),
+    StoreError: (503, "The outcome is unknown: send the same again, with the same ids"),
+    TamperError: (500, "The evidence does not hold: stop, and raise the alarm"),
+}
+"""Family of errors → status and title."""
+
+
+class UnknownCallerError(DeniedError):
+    """There is no key with the request, or none that is in force: 401, where `DeniedError` is 403."""
+
+
+class PermissionDeniedError(DeniedError):
+    """The caller's key has not the permission. Whoever answers with it has it recorded, too."""
+
+    def __init__(self, permission: str, caller: Caller, why: str = "") -> None:
+        self.permission = permission
+        self.caller = caller
+        super().__init__(why or f"the permission {permission} is missing: use a key of a role that has it")
+
+
+def problem(error: TallystickError) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an error."""
+    if isinstance(error, UnknownCallerError):
+        status, title = 401, "Send a key that is in force: Authorization: Bearer ts_..."
+    else:
+        status, title = next(told for kind, told in STATUSES.items() if isinstance(error, kind))
+    said = problem_of(status, title, str(error))
+    if isinstance(error, RejectedError):
+        said |= {"detail": error.problem, "place": error.place, "cure": error.cure}
+    if isinstance(error, PermissionDeniedError):
+        said["permission"] = error.permission
+    headers = {"Content-Type": MEDIA_TYPE}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="tallystick"'
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    return status, headers, orjson.dumps(said)
+
+
+def problem_of(status: int, title: str, detail: str) -> dict[str, Any]:
+    """The members that every problem has. Types have no page of their own, so the status says what it is."""
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}

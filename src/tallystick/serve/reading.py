@@ -1,0 +1,252 @@
+"""Routes that read one ledger: events, entities, series, and what proves them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from tallystick.core.tiles import TilePath
+from tallystick.errors import NotFoundError, RejectedError
+from tallystick.read.as_of import AsOf
+from tallystick.read.query import parse_terms, terms_of_query_string
+from tallystick.read.shapes import (
+    difference_json,
+    extent_json,
+    page_json,
+    record_json,
+    series_json,
+    state_json,
+    turn_json,
+)
+from tallystick.serve.calls import Call, Exporting, Measuring, Reading, ReadingAll, Writing
+
+router: Final = APIRouter(prefix="/api/v1")
+
+_JSON: Final = "application/json"
+_NDJSON: Final = "application/x-ndjson"
+_FOR_EVER: Final = {"Cache-Control": "private, max-age=31536000, immutable"}
+_NOT_KEPT: Final = {"Cache-Control": "no-store"}
+_PAGING: Final = ("limit", "cursor", "order")
+
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Records of a page.")]
+Cursor = Annotated[str | None, Query(max_length=64, description="That of the page before.")]
+Order = Annotated[Literal["newest", "oldest"], Query(description="Which come first.")]
+At = Annotated[str | None, Query(max_length=64, description="A time, a date (UTC), v3, or @120; now without it.")]
+Clock = Annotated[Literal["recorded", "occurred"], Query(description="By which of an event's two times.")]
+Name = Annotated[str | None, Query(max_length=512)]
+
+_TERMS: Final = [
+    {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+    for name in ("entity_id", "event_type", "actor", "label", "after", "before", "id", "correlation_id", "text")
+]
+_WITH_TERMS: Final[dict[str, Any]] = {"parameters": _TERMS}
+
+
+@router.get("/events/query", openapi_extra=_WITH_TERMS)
+def query_events(
+    call: Reading,
+    request: Request,
+    *,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    order: Order = "newest",
+    accept: Annotated[str, Header()] = _JSON,
+) -> Response:
+    """The records that fit all terms, such as `entity_id=user-456&before=2026-03-16T00:00:00Z&payload.rows>=100`.
+
+    Newest first, page by page: `cursor` and the `Link` header lead on, and all pages speak for the same `size`.
+    """
+    terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in _PAGING]
+    with call.ledger() as ledger:
+        page = ledger.query(parse_terms(terms), newest_first=order == "newest", limit=limit, cursor=cursor)
+    seen = tuple(one for one in page.records if call.sees(one.event_type, one.entity_id))
+    headers = dict(_NOT_KEPT)
+    if page.cursor is not None:
+        following = request.url.include_query_params(cursor=page.cursor)
+        headers["Link"] = f'<{following}>; rel="next"'
+    if _NDJSON in accept:
+        lines = b"".join(record_json(one) + b"\n" for one in seen)
+        return Response(lines, media_type=_NDJSON, headers=headers)
+    shown = page if len(seen) == len(page.records) else type(page)(seen, page.cursor, page.size, page.assumptions)
+    return Response(page_json(shown), media_type=_JSON, headers=headers)
+
+
+@router.get("/events/{key}")
+def get_event(call: Reading, key: str, if_none_match: Annotated[str | None, Header(max_length=512)] = None) -> Response:
+    """One record, by its event's id or by its position. It never changes, so its hash is its `ETag`."""
+    with call.ledger() as ledger:
+        record = ledger.get(int(key) if key.isascii() and key.isdecimal() and len(key) < 19 else key)
+    if not call.sees(record.event_type, record.entity_id):
+        raise NotFoundError(f"there is no event {key[:60]!r} that this key may see")
+    headers = {"ETag": f'"{record.hash.hex()}"', **_FOR_EVER}
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(record_json(record), media_type=_JSON, headers=headers)
+
+
+@router.get("/entities/{entity_id:path}/events")
+def entity_events(call: Reading, entity_id: str, limit: Limit = 100, cursor: Cursor = None) -> Response:
+    """The events of an entity, oldest first."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        page = ledger.query(entity_id=entity_id, newest_first=False, limit=limit, cursor=cursor)
+    return Response(page_json(page), media_type=_JSON, headers=_NOT_KEPT)
+
+
+@router.get("/entities/{entity_id:path}/state")
+def entity_state(call: Reading, entity_id: str, as_of: At = None, clock: Clock = "recorded") -> Response:
+    """What an entity was, now or at a point in time, and which events made it so."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        found = ledger.state(entity_id, _point(as_of, clock, "as_of"))
+    return JSONResponse(state_json(found), headers=_NOT_KEPT)
+
+
+@router.get("/entities/{entity_id:path}/history")
+def entity_history(
+    call: Reading, entity_id: str, member: Name = None, as_of: At = None, clock: Clock = "recorded"
+) -> Response:
+    """What changed an entity, or one member of its state, event by event."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        turns = [turn_json(turn) for turn in ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
+    return JSONResponse({"entity_id": entity_id, "turns": turns}, headers=_NOT_KEPT)
+
+
+@router.get("/entities/{entity_id:path}/diff")
+def entity_diff(
+    call: Reading,
+    entity_id: str,
+    earlier: Annotated[str, Query(alias="from", max_length=64, description="As `as_of` of a state.")],
+    later: Annotated[str | None, Query(alias="to", max_length=64)] = None,
+    clock: Clock = "recorded",
+) -> Response:
+    """What became of an entity from one point to another."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        found = ledger.diff(entity_id, earlier=_point(earlier, clock, "from"), later=_point(later, clock, "to"))
+    return JSONResponse(difference_json(found), headers=_NOT_KEPT)
+
+
+@router.get("/timeseries/range", openapi_extra=_WITH_TERMS)
+def series_range(call: Measuring, request: Request) -> Response:
+    """From when to when there are records that fit, and how many."""
+    _check_whole(call)
+    with call.ledger() as ledger:
+        found = ledger.extent(parse_terms(terms_of_query_string(request.url.query)))
+    return JSONResponse(extent_json(found), headers=_NOT_KEPT)
+
+
+@router.get("/timeseries/query", openapi_extra=_WITH_TERMS)
+def series_query(
+    call: Measuring,
+    request: Request,
+    *,
+    width: Annotated[str, Query(max_length=16, description="minute, hour, day, week, month, quarter or year.")] = "day",
+    zone: Annotated[str, Query(max_length=64)] = "UTC",
+    measure: Annotated[str, Query(max_length=512, description="count, distinct:actor, sum:payload.rows.")] = "count",
+    group: Annotated[str | None, Query(max_length=16, description="type, actor, entity or label.")] = None,
+    fill: bool = False,
+) -> Response:
+    """The records that fit, counted or measured by buckets of time, and by groups."""
+    _check_whole(call)
+    own = ("width", "zone", "measure", "group", "fill")
+    terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in own]
+    with call.ledger() as ledger:
+        found = ledger.series(parse_terms(terms), width=width, zone=zone, measure=measure, group=group, fill=fill)
+    return JSONResponse(series_json(found), headers=_NOT_KEPT)
+
+
+@router.get("/checkpoint")
+def checkpoint(call: ReadingAll) -> Response:
+    """The newest signed checkpoint (C2SP tlog-checkpoint): keep it, and nothing before it can change unseen."""
+    with call.ledger() as ledger:
+        return Response(ledger.checkpoint(), media_type="text/plain; charset=utf-8", headers=_NOT_KEPT)
+
+
+@router.get("/tile/{path:path}")
+def tile(call: ReadingAll, path: str) -> Response:
+    """A tile of hashes (C2SP tlog-tiles): `tile/<level>/<index>`, and `.p/<width>` behind it when it is partial."""
+    asked = TilePath.parse(f"tile/{path}")
+    if asked.level is None:
+        raise NotFoundError("entries are read as events: GET /api/v1/events/query")
+    with call.ledger() as ledger:
+        hashes = ledger.size >> 8 * asked.level
+        if asked.index * 256 + asked.width > hashes:
+            raise NotFoundError(f"the tree has no tile {asked.render()} yet")
+        return Response(
+            ledger.tile(asked.level, asked.index, asked.width),
+            media_type="application/octet-stream",
+            headers=_FOR_EVER,
+        )
+
+
+@router.get("/proofs/{position}")
+def proof(call: Reading, position: Annotated[int, ...]) -> Response:
+    """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
+    with call.ledger() as ledger:
+        record = ledger.get(position)
+        if not call.sees(record.event_type, record.entity_id):
+            raise NotFoundError(f"there is no position {position} that this key may see")
+        made = ledger.prove(position).render()
+    return Response(made, media_type="text/plain; charset=utf-8", headers=_NOT_KEPT)
+
+
+@router.get("/queue/stats")
+def queue_stats(call: Measuring) -> dict[str, Any]:
+    """How the queue of the caller's ledger stands."""
+    with call.ledger() as ledger:
+        stats = ledger.queue.stats()
+    return {
+        "depth": stats.depth,
+        "bytes": stats.bytes,
+        "oldest_seconds": stats.oldest_seconds,
+        "accepted": stats.accepted,
+        "sealed": stats.sealed,
+        "conflicts": stats.conflicts,
+        "refused": stats.refused,
+        "problem": stats.problem,
+    }
+
+
+@router.get("/tickets/{ticket}")
+def ticket_progress(call: Writing, ticket: str) -> dict[str, Any]:
+    """What has become of an event that the queue took."""
+    with call.ledger() as ledger:
+        found = ledger.queue.progress(ticket)
+    return {"ticket": ticket, "state": found.state, "position": found.position, "why": found.why}
+
+
+@router.get("/access", openapi_extra=_WITH_TERMS)
+def access_trail(
+    call: Exporting, request: Request, limit: Limit = 100, cursor: Cursor = None, order: Order = "newest"
+) -> Response:
+    """Who was denied what, and who ordered what: the access trail of the caller's tenant, asked as events are."""
+    terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in _PAGING]
+    with call.service.deployment.trail(call.caller.tenant) as trail:
+        page = trail.query(parse_terms(terms), newest_first=order == "newest", limit=limit, cursor=cursor)
+    return Response(page_json(page), media_type=_JSON, headers=_NOT_KEPT)
+
+
+def _check_entity(call: Call, entity_id: str) -> None:
+    """An entity is shown whole or not at all."""
+    scope = call.caller.key.scope
+    if scope.event_types:
+        call.service.permit(call.caller, "Read", whole=True)
+    if scope.entity_prefixes and not entity_id.startswith(scope.entity_prefixes):
+        raise NotFoundError(f"there is no entity {entity_id[:60]!r} that this key may see")
+
+
+def _check_whole(call: Call) -> None:
+    call.service.permit(call.caller, "Metrics", whole=True)
+
+
+def _point(text: str | None, clock: Literal["recorded", "occurred"], place: str) -> AsOf:
+    if text is None:
+        return AsOf()
+    try:
+        return AsOf.of(text, clock=clock)
+    except RejectedError as error:
+        raise RejectedError(error.problem, place=place, cure=error.cure) from error

@@ -1,0 +1,113 @@
+"""The service as a process: where it listens, how it begins, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from tallystick.deployment import Deployment
+from tallystick.errors import RejectedError
+from tallystick.serve.app import application
+from tallystick.serve.protocol import BoundedProtocol
+from tallystick.serve.service import Service, Settings
+
+_IDLE_SECONDS: Final = 75
+_GRACE_SECONDS: Final = 30
+_CONNECTIONS_MAX: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where to listen, and if over TLS with which files."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    certificate: Path | None = None
+    private_key: Path | None = None
+    proxies: str = ""
+    """Addresses of proxies, with commas between them, that are believed when they say for whom they ask."""
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.certificate is None else "https"
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but it returns when it is told to stop, and does not wait for streams, which have no end."""
+
+    def __init__(self, service: Service, at: Listening) -> None:
+        """Raises `RejectedError` for a certificate that cannot be used."""
+        super().__init__(_config(service, at))
+        self._service: Final = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.streams.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {which: signal.signal(which, self.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+
+def serve(
+    deployment: Deployment,
+    at: Listening,
+    settings: Settings | None = None,
+    *,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Answer until the process is told to stop; what is under way is answered first, and the deployment closed.
+
+    `ready` is told the address once it listens. Raises `RejectedError` if it cannot.
+    """
+    server = Server(Service(deployment, settings), at)
+    try:
+        listening = socket.create_server((at.host, at.port), backlog=2_048)
+    except OSError as error:
+        cure = "choose another --host or --port, or stop what listens there"
+        raise RejectedError(f"cannot listen at {at.host}:{at.port}: {error.strerror}", cure=cure) from error
+    with listening:
+        ready(f"{at.scheme}://{at.host}:{listening.getsockname()[1]}")
+        server.run(sockets=[listening])
+
+
+def _config(service: Service, at: Listening) -> uvicorn.Config:
+    config = uvicorn.Config(
+        application(service),
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(at.proxies),
+        forwarded_allow_ips=at.proxies or None,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        limit_concurrency=_CONNECTIONS_MAX,
+        ssl_certfile=at.certificate,
+        ssl_keyfile=at.private_key,
+    )
+    try:
+        config.load()
+    except (OSError, ValueError) as error:
+        cure = "give a certificate and its key, in PEM"
+        raise RejectedError(f"the certificate cannot be used: {error}", place="TLS", cure=cure) from error
+    return config

@@ -1,0 +1,162 @@
+"""`tallystick serve`, as a process: asked by curl, killed, and told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import pytest
+
+import tallystick
+
+EVENT: Final = {"event_type": "user.permission_changed", "entity_id": "user-456"}
+
+
+@contextmanager
+def serving(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A service as a process, and what it said when it began."""
+    command = [sys.executable, "-m", "tallystick", "serve", "--data", str(data), "--port", "0", "--json", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield process, json.loads(line)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.curl
+def test_curl_as_the_documents_show_it(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as (process, said):
+        curl = ["curl", "-sS", "-f", "-H", f"Authorization: Bearer {said['first_key']}"]
+        body = {**EVENT, "payload": {"field": "role", "old_value": "viewer", "new_value": "editor"}}
+        post = ["-H", "Content-Type: application/json", "-d", json.dumps(body), f"{said['address']}/api/v1/events"]
+        query = "entity_id=user-456&event_type=user.permission_changed&before=2196-03-16T00:00:00Z"
+
+        sealed = json.loads(subprocess.run([*curl, *post], check=True, capture_output=True).stdout)
+        found = subprocess.run(
+            [*curl, f"{said['address']}/api/v1/events/query?{query}"], check=True, capture_output=True
+        )
+
+        assert [*sealed][:3] == ["id", "position", "recorded_at"]
+        assert [one["hash"] for one in json.loads(found.stdout)["records"]] == [sealed["hash"]]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (0, "", "")
+    with serving(tmp_path / "data") as (_, said):
+        assert said["first_key"] is None
+    assert tallystick.verify(tmp_path / "data/tenants/default", keys=tmp_path / "data/keys/tenants/default").holds
+
+
+def test_what_was_answered_outlives_a_kill(tmp_path: Path) -> None:
+    """Sixteen senders, killed in the middle, three times: all that was answered is there, once, and in order."""
+    data = tmp_path / "data"
+    answered: list[tuple[str, int]] = []
+    tickets: list[str] = []
+    key = ""
+    for turn in range(3):
+        with serving(data) as (process, said):
+            key = said["first_key"] or key
+            address = said["address"]
+            enough = threading.Event()
+
+            headers = {"Authorization": f"Bearer {key}"}
+
+            def send(
+                number: int,
+                *,
+                address: str = address,
+                headers: dict[str, str] = headers,
+                turn: int = turn,
+                enough: threading.Event = enough,
+            ) -> None:
+                queued = number % 4 == 0
+                with httpx2.Client(headers=headers, timeout=10) as client:
+                    for step in range(10_000):
+                        event = {**EVENT, "id": f"{turn}-{number}-{step}", "entity_id": f"e-{number}"}
+                        url = f"{address}/api/v1/events{'?ack=queued' if queued else ''}"
+                        try:
+                            answer = client.post(url, json=event)
+                        except httpx2.HTTPError:
+                            return
+                        if answer.status_code == 202:
+                            tickets.append(event["id"])
+                        elif answer.status_code == 201:
+                            answered.append((event["id"], answer.json()["position"]))
+                        if len(answered) > 400 * (turn + 1):
+                            enough.set()
+
+            with ThreadPoolExecutor(16) as pool:
+                for number in range(16):
+                    pool.submit(send, number)
+                assert enough.wait(60)
+                os.kill(process.pid, signal.SIGKILL)
+
+    with tallystick.open(data / "tenants/default", keys=data / "keys/tenants/default") as ledger:
+        ledger.queue.drain(seconds=30)
+        positions = {record.id: record.position for record in ledger.records(event_type=EVENT["event_type"])}
+        assert len(positions) == ledger.count(event_type=EVENT["event_type"])
+        assert {event_id: positions.get(event_id) for event_id, _ in answered} == dict(answered)
+        assert {event_id for event_id in tickets if event_id not in positions} == set()
+        for number in range(0, 16, 4):  # what one sender queued, one after another, is sealed in that order
+            mine = [positions[event_id] for event_id in tickets if event_id.split("-")[1] == str(number)]
+            assert mine == sorted(mine)
+        assert ledger.verify().holds
+
+
+@pytest.mark.openssl
+def test_it_answers_over_tls(tmp_path: Path) -> None:
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([*request, *subject, *files], check=True, capture_output=True)
+    options = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+
+    with serving(tmp_path / "data", *options) as (_, said):
+        address = said["address"].replace("127.0.0.1", "localhost")
+        assert address.startswith("https://")
+        ask = ["openssl", "s_client", "-CAfile", str(tmp_path / "cert.pem"), "-connect"]
+        alive = subprocess.run([*ask, address.removeprefix("https://")], input=b"", capture_output=True, check=False)
+        assert b"Verify return code: 0 (ok)" in alive.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--tls-cert", __file__], "go together"),
+        (["--tls-cert", __file__, "--tls-key", __file__], "certificate cannot be used"),
+        (["--port", "99999"], "99999"),
+        (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1"),
+        (["--deployment", "a b"], "not a ledger name"),
+    ],
+)
+def test_wrong_use_is_one_clear_error(tmp_path: Path, options: list[str], problem: str) -> None:
+    command = [sys.executable, "-m", "tallystick", "serve", "--data", str(tmp_path / "data"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    assert done.returncode == 2, done.stderr
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr

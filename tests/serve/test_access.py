@@ -1,0 +1,193 @@
+"""Separation of duties, as a full matrix: every route, every role, the own tenant and another one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from tallystick.govern.access import ROLES
+from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
+from tallystick.serve.streaming import STREAM_PATH
+from tests.serve.conftest import Running
+
+EVENT: Final = {"event_type": "doc.read", "entity_id": "doc-1"}
+
+NEEDS: Final[dict[tuple[str, str], tuple[str, Any]]] = {
+    ("POST", EVENTS_PATH): ("Write", EVENT),
+    ("POST", BATCH_PATH): ("Write", [EVENT]),
+    ("GET", "/api/v1/events/query"): ("Read", None),
+    ("GET", "/api/v1/events/{key}"): ("Read", None),
+    ("GET", STREAM_PATH): ("Read", None),
+    ("GET", "/api/v1/entities/{entity_id:path}/events"): ("Read", None),
+    ("GET", "/api/v1/entities/{entity_id:path}/state"): ("Read", None),
+    ("GET", "/api/v1/entities/{entity_id:path}/history"): ("Read", None),
+    ("GET", "/api/v1/entities/{entity_id:path}/diff"): ("Read", None),
+    ("GET", "/api/v1/timeseries/range"): ("Metrics", None),
+    ("GET", "/api/v1/timeseries/query"): ("Metrics", None),
+    ("GET", "/api/v1/checkpoint"): ("Read", None),
+    ("GET", "/api/v1/tile/{path:path}"): ("Read", None),
+    ("GET", "/api/v1/proofs/{position}"): ("Read", None),
+    ("GET", "/api/v1/queue/stats"): ("Metrics", None),
+    ("GET", "/api/v1/tickets/{ticket}"): ("Write", None),
+    ("GET", "/api/v1/access"): ("Export", None),
+    ("GET", "/api/v1/whoami"): ("Read", None),
+    ("GET", "/api/v1/keys"): ("Admin", None),
+    ("POST", "/api/v1/keys"): ("Admin", {"name": "n", "role": "ReadOnly"}),
+    ("POST", "/api/v1/keys/{key_id}/rotate"): ("Admin", None),
+    ("DELETE", "/api/v1/keys/{key_id}"): ("Admin", None),
+    ("GET", "/api/v1/tenants"): ("ManageTenants", None),
+    ("POST", "/api/v1/tenants"): ("ManageTenants", {"name": "made"}),
+    ("POST", "/api/v1/tenants/{name}/suspend"): ("ManageTenants", None),
+    ("POST", "/api/v1/tenants/{name}/resume"): ("ManageTenants", None),
+    ("GET", "/metrics"): ("ManageTenants", None),
+}
+"""Route → the permission that it needs, and a body. A route that is not here fails the first test."""
+
+OPEN: Final = {("GET", "/health/live"), ("GET", "/health/ready")}
+"""What needs no key."""
+
+
+def asked(path: str) -> str:
+    """A path with something in its places."""
+    for place, value in (
+        ("{key}", "2"),
+        ("{entity_id:path}", "doc-1"),
+        ("{path:path}", "0/000.p/1"),
+        ("{position}", "2"),
+        ("{ticket}", "0.x"),
+        ("{key_id}", "0" * 16),
+        ("{name}", "nobody"),
+    ):
+        path = path.replace(place, value)
+    if path == STREAM_PATH:
+        return f"{path}?first=999999999"  # which is refused, and so has an end
+    return f"{path}?from=v1" if path.endswith("/diff") else path
+
+
+def test_every_route_stands_in_the_matrix(it: Running) -> None:
+    paths = it.call("GET", "/openapi.json", None).json()["paths"]
+    routes = {(method.upper(), path) for path, operations in paths.items() for method in operations}
+    assert routes == {(method, path.replace(":path", "")) for method, path in NEEDS.keys() | OPEN}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("method", "path"), NEEDS)
+def test_a_role_may_what_it_may_and_nothing_else(it: Running, method: str, path: str, role: str) -> None:
+    it.call("POST", EVENTS_PATH, json=EVENT)
+    permission, body = NEEDS[method, path]
+    may = permission in ROLES[role] and permission != "ManageTenants"  # that is the operators' alone
+
+    answer = it.call(method, asked(path), f"acme/{role}", json=body)
+
+    assert answer.status_code < 500, answer.text
+    assert (answer.status_code != 403) == may, answer.text
+    assert answer.status_code != 401
+    if not may:
+        said = answer.json()
+        missing = "Metrics" if path == "/metrics" and "Metrics" not in ROLES[role] else permission
+        assert said["permission"] == missing
+        trail = it.call("GET", "/api/v1/access?event_type=access.denied&limit=1", "acme/Auditor").json()
+        denied = trail["records"][0]
+        assert denied["payload"] == {
+            "method": method,
+            "path": asked(path).partition("?")[0],
+            "permission": missing,
+            "role": role,
+        }
+
+
+@pytest.mark.parametrize(("method", "path"), NEEDS)
+def test_nobody_comes_in_without_a_key_in_force(it: Running, method: str, path: str) -> None:
+    body = NEEDS[method, path][1]
+    real = it.keys["acme/Admin"]
+    wrong = real[:-1] + ("0" if real[-1] != "0" else "1")
+    answers = [it.call(method, asked(path), who, json=body) for who in (None, "nonsense", wrong, "ts_" + "0" * 81)]
+
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer.headers["WWW-Authenticate"] for answer in answers} == {'Bearer realm="tallystick"'}
+    assert len({answer.text for answer in answers[1:]}) == 1
+
+
+@pytest.mark.parametrize(("method", "path"), NEEDS)
+def test_operators_may_everything(it: Running, method: str, path: str) -> None:
+    if path == "/api/v1/tenants" and method == "POST":
+        body: Any = {"name": "by-operators"}
+    else:
+        body = NEEDS[method, path][1]
+    assert it.call(method, asked(path), "operator", json=body).status_code not in (401, 403, 500)
+
+
+def test_a_tenant_does_not_learn_of_another(it: Running) -> None:
+    mine = it.call("POST", EVENTS_PATH, json={**EVENT, "id": "only-in-acme"}).json()
+    key_id = it.deployment.keys("acme")[0].id
+
+    def told(method: str, path: str, name: str) -> tuple[int, str]:
+        answer = it.call(method, path.replace("NAME", name), "other/Admin")
+        return answer.status_code, answer.text.replace(name, "NAME")
+
+    assert it.call("GET", "/api/v1/events/only-in-acme", "acme/ReadOnly").json()["hash"] == mine["hash"]
+    for method, path, there, nowhere, status in (
+        ("GET", "/api/v1/events/NAME", "only-in-acme", "nobodys", 404),
+        ("DELETE", "/api/v1/keys/NAME", key_id, "f" * 16, 404),
+        ("POST", "/api/v1/keys/NAME/rotate", key_id, "f" * 16, 404),
+        ("GET", "/api/v1/keys?tenant=NAME", "acme", "nobody", 403),
+    ):
+        assert told(method, path, there) == told(method, path, nowhere)
+        assert told(method, path, there)[0] == status
+    assert it.call("GET", "/api/v1/events/query?id=only-in-acme", "other/Admin").json()["records"] == []
+    for tenant in ("acme", "nobody"):
+        made = it.call("POST", "/api/v1/keys", "other/Admin", json={"name": "n", "role": "Admin", "tenant": tenant})
+        assert (made.status_code, made.json()["permission"]) == (403, "ManageTenants")
+    made = it.call("POST", "/api/v1/keys", "other/Admin", json={"name": "n", "role": "Admin", "operator": True})
+    assert made.status_code == 403
+
+
+def test_a_scoped_key_reaches_what_it_is_for(it: Running) -> None:
+    scoped = it.key("acme", "Developer", event_types=["doc.*"], entity_prefixes=["doc-"])
+    for event in (EVENT, {"event_type": "secret.read", "entity_id": "doc-1"}, {**EVENT, "entity_id": "x"}):
+        it.call("POST", EVENTS_PATH, json=event)
+
+    assert it.call("POST", EVENTS_PATH, scoped, json=EVENT).status_code == 201
+    for event in ({"event_type": "secret.read", "entity_id": "doc-1"}, {**EVENT, "entity_id": "x"}):
+        assert it.call("POST", EVENTS_PATH, scoped, json=event).status_code == 403
+        assert it.call("POST", BATCH_PATH, scoped, json=[EVENT, event]).status_code == 403
+    seen = it.call("GET", "/api/v1/events/query?limit=1000", scoped).json()["records"]
+    assert {(one["event_type"], one["entity_id"][:4]) for one in seen} == {("doc.read", "doc-")}
+    hidden = it.call("GET", "/api/v1/events/query?event_type=secret.read", "acme/Admin").json()["records"][0]
+    assert it.call("GET", f"/api/v1/events/{hidden['position']}", scoped).status_code == 404
+    assert it.call("GET", f"/api/v1/proofs/{hidden['position']}", scoped).status_code == 404
+    for path in ("checkpoint", "tile/0/000.p/1", "timeseries/query", "timeseries/range", "entities/doc-1/state"):
+        assert it.call("GET", f"/api/v1/{path}", scoped).status_code == 403, path
+    prefixed = it.key("acme", "ReadOnly", entity_prefixes=["doc-"])
+    assert it.call("GET", "/api/v1/entities/doc-1/state", prefixed).status_code == 200
+    assert it.call("GET", "/api/v1/entities/x/state", prefixed).status_code == 404
+
+
+def test_what_a_key_writes_bears_its_name_unless_the_event_says_whose_it_is(it: Running) -> None:
+    named = it.call("POST", EVENTS_PATH, json={**EVENT, "actor": "jane"}).json()["position"]
+    unnamed = it.call("POST", EVENTS_PATH, json=EVENT).json()["position"]
+
+    assert it.call("GET", f"/api/v1/events/{named}").json()["actor"] == {"id": "jane"}
+    actor = it.call("GET", f"/api/v1/events/{unnamed}").json()["actor"]
+    assert actor["type"] == "api_key"
+    assert it.call("GET", "/api/v1/whoami").json()["id"] == actor["id"].removeprefix("key:")
+
+
+def test_keys_are_made_rotated_and_revoked_and_each_act_is_in_both_books(it: Running) -> None:
+    made = it.call(
+        "POST", "/api/v1/keys", json={"name": "ci", "role": "ServiceAccount", "event_types": ["ci.*"]}
+    ).json()
+    assert it.call("GET", "/api/v1/whoami", made["key"]).json()["scope"]["event_types"] == ["ci.*"]
+    turned = it.call("POST", f"/api/v1/keys/{made['id']}/rotate").json()
+    assert it.call("GET", "/api/v1/whoami", made["key"]).status_code == 401
+    assert it.call("GET", "/api/v1/whoami", turned["key"]).json()["role"] == "ServiceAccount"
+    assert it.call("DELETE", f"/api/v1/keys/{turned['id']}").status_code == 204
+    assert it.call("GET", "/api/v1/whoami", turned["key"]).status_code == 401
+
+    trail = it.call("GET", "/api/v1/access?limit=3", "acme/Auditor").json()["records"]
+    assert [one["event_type"] for one in trail] == ["access.key_revoked", "access.key_rotated", "access.key_created"]
+    book = b"".join(record.line for record in it.deployment.system.read())
+    assert all(text.encode() not in book for text in (made["key"], turned["key"]))
+    assert json.loads([*it.deployment.system.read()][-1].line)["event_type"] == "key.revoked"

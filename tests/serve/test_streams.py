@@ -1,0 +1,249 @@
+"""Streams: every record once and in order, soon after its commit, and nobody waits for a slow reader."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx2
+import pytest
+
+from tallystick.serve import streams
+from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
+from tallystick.serve.streaming import STREAM_PATH
+from tests.serve.conftest import Running
+
+NDJSON: Final = {"Content-Type": "application/x-ndjson"}
+
+
+@contextmanager
+def reading(
+    it: Running, query: str = "", who: str = "acme/ReadOnly", **headers: str
+) -> Iterator[Iterator[tuple[str, Any, int | None]]]:
+    """The events of a stream as (event, data, id), once it has begun."""
+    headers = {"Authorization": f"Bearer {it.keys.get(who, who)}", **headers}
+    with (
+        httpx2.Client(timeout=20) as client,
+        client.stream("GET", f"{it.url}{STREAM_PATH}{query}", headers=headers) as answer,
+    ):
+        assert answer.status_code == 200, answer.read()
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert next(lines) == ": the stream begins"
+        yield events(lines)
+
+
+def events(lines: Iterator[str]) -> Iterator[tuple[str, Any, int | None]]:
+    event, data, position = "", None, None
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "event":
+            event = value
+        elif name == "data":
+            data = json.loads(value)
+        elif name == "id":
+            position = int(value)
+        elif not line and data is not None:
+            yield event, data, position
+            event, data, position = "", None, None
+
+
+def request(it: Running, entity: str) -> bytes:
+    who = it.keys["acme/ReadOnly"]
+    return f"GET {STREAM_PATH}?entity_id={entity} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who}\r\n\r\n".encode()
+
+
+def send(it: Running, count: int, entity: str, who: str = "acme/Admin", *, note: str = "") -> list[int]:
+    more = {"note": note} if note else {}
+    body = b"".join(
+        json.dumps({"event_type": "door.opened", "entity_id": entity, "payload": {"n": n, **more}}).encode() + b"\n"
+        for n in range(count)
+    )
+    answer = it.call("POST", BATCH_PATH, who, content=body, headers=NDJSON)
+    assert answer.status_code == 201, answer.text
+    return [one["position"] for one in answer.json()["events"]]
+
+
+def test_a_reader_gets_what_was_what_is_and_what_comes(it: Running) -> None:
+    before = send(it, 1_200, "s-1")
+    with reading(it, f"?entity_id=s-1&first={before[0]}") as stream:
+        seen = [next(stream)[2] for _ in before]
+        after = send(it, 30, "s-1")
+        send(it, 5, "s-other")
+        last = send(it, 1, "s-1")
+        seen += [next(stream)[2] for _ in [*after, *last]]
+    assert seen == [*before, *after, *last]
+
+
+def test_it_goes_on_behind_the_last_event_id(it: Running) -> None:
+    sent = send(it, 10, "s-2")
+    with reading(it, "?entity_id=s-2", **{"Last-Event-ID": str(sent[3])}) as stream:
+        event, record, position = next(stream)
+        assert (event, position, record["payload"]) == ("record", sent[4], {"n": 4})
+        assert record["hash"] == it.call("GET", f"/api/v1/events/{position}").json()["hash"]
+    with reading(it, "?entity_id=s-2") as stream:  # by default only what comes
+        new = send(it, 1, "s-2")
+        assert next(stream)[2] == new[0]
+
+
+def test_nothing_is_missed_while_others_write(it: Running) -> None:
+    stop = threading.Event()
+    sent: list[int] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            sent.extend(send(it, 20, "s-3"))
+
+    first = send(it, 1, "s-3")
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen: list[list[int | None]] = []
+    try:
+        for _ in range(5):
+            with reading(it, f"?entity_id=s-3&first={first[0]}") as stream:
+                seen.append([next(stream)[2] for _ in range(300)])
+    finally:
+        stop.set()
+        writer.join()
+    expected = [*first, *sent][:300]
+    assert seen == [expected] * 5
+
+
+def test_a_scope_and_a_tenant_bound_what_is_seen(it: Running) -> None:
+    scoped = it.key("acme", "ReadOnly", entity_prefixes=["s-4"])
+    with reading(it, who=scoped) as stream, reading(it, who="other/ReadOnly") as others:
+        send(it, 3, "hidden")
+        mine = send(it, 2, "s-4")
+        theirs = send(it, 1, "x", who="other/Admin")
+        assert [next(stream)[2] for _ in mine] == mine
+        assert [next(others)[2] for _ in theirs] == theirs
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ("?first=999999999", {}, 400),
+        ("?end=5", {}, 400),
+        ("?nonsense=1", {}, 400),
+        ("", {"Last-Event-ID": "x"}, 400),
+        ("", {"Authorization": "Bearer no"}, 401),
+    ],
+)
+def test_what_cannot_begin_is_refused(it: Running, query: str, headers: dict[str, str], status: int) -> None:
+    answer = it.call(
+        "GET", f"{STREAM_PATH}{query}", None if headers.get("Authorization") else "acme/Admin", headers=headers
+    )
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+
+
+def test_a_revoked_key_reads_no_more(it: Running) -> None:
+    key, text = it.deployment.create_key("acme", role="ReadOnly", name="brief", actor={"id": "t"})
+    with reading(it, who=text) as stream:
+        send(it, 1, "s-5")
+        next(stream)
+        it.deployment.revoke_key(key.id, actor={"id": "t"})
+        time.sleep(0.05)
+        send(it, 1, "s-5")
+        send(it, 1, "s-5")
+        assert len([*stream]) <= 1
+
+
+def test_a_slow_reader_is_let_go_and_holds_up_nobody(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 60.0)
+    host, port = it.url.removeprefix("http://").split(":")
+    slow = socket.create_connection((host, int(port)), timeout=20)
+    slow.sendall(request(it, "s-6"))
+    assert b"the stream begins" in slow.recv(4_096) + slow.recv(4_096)
+
+    with reading(it, "?entity_id=s-6") as stream:
+        seen: list[int | None] = []
+        fast = threading.Thread(target=lambda: seen.extend(next(stream)[2] for _ in range(60 * 8)))
+        fast.start()
+        sent: list[int] = []
+        took = []
+        for _ in range(60):
+            began = time.perf_counter()
+            sent += send(it, 8, "s-6", note="x" * 30_000)
+            took.append(time.perf_counter() - began)
+        fast.join()
+    assert seen == sent
+    assert statistics.median(took) < 1
+    pieces: list[bytes] = []
+    while not b"".join(pieces[-2:]).endswith(b"\r\n0\r\n\r\n"):
+        pieces.append(slow.recv(2**20))
+    slow.close()
+    data = b"".join(pieces)
+    assert b"event: bye\n" in data
+    said = json.loads(data.rpartition(b"event: bye\ndata: ")[2].partition(b"\n")[0])
+    got = [int(line[4:]) for line in data.split(b"\n") if line.startswith(b"id: ")]
+    assert said["why"] == "slow"
+    assert got == sent[: len(got)]
+    with reading(it, f"?entity_id=s-6&first={said['cursor']}") as stream:  # and nothing is lost to it
+        assert [next(stream)[2] for _ in sent[len(got) :]] == sent[len(got) :]
+
+
+def test_a_reader_who_does_not_read_at_all_is_cut_off(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 1_000)
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
+    host, port = it.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(request(it, "s-9"))
+        slow.recv(4_096)
+        deadline = time.monotonic() + 20
+        while not it.service.streams.readers and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while it.service.streams.readers and time.monotonic() < deadline:
+            send(it, 8, "s-9", note="x" * 30_000)
+        assert it.service.streams.readers == 0
+
+
+def test_a_record_is_there_soon_after_its_commit(it: Running) -> None:
+    delays = []
+    with reading(it, "?entity_id=s-7") as stream:
+        for number in range(60):
+            it.call("POST", EVENTS_PATH, json={"event_type": "a.b", "entity_id": "s-7", "payload": {"n": number}})
+            committed = time.perf_counter()
+            next(stream)
+            delays.append(time.perf_counter() - committed)
+    assert statistics.median(delays) < 0.05
+
+
+def test_many_readers_share_what_is_made_once(it: Running) -> None:
+    async def one(ready: asyncio.Semaphore) -> list[int]:
+        host, port = it.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request(it, "s-8"))
+        await reader.readuntil(b"the stream begins")
+        ready.release()
+        got: list[int] = []
+        while len(got) < 40:
+            line = await reader.readline()
+            if line.startswith(b"id: "):
+                got.append(int(line[4:]))
+        writer.close()
+        return got
+
+    async def all_of_them() -> tuple[list[list[int]], list[int]]:
+        ready = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(one(ready)) for _ in range(200)]
+        for _ in tasks:
+            await ready.acquire()
+        sent: list[int] = []
+        for _ in range(4):
+            sent += await asyncio.to_thread(send, it, 10, "s-8")
+        return await asyncio.gather(*tasks), sent
+
+    seen, sent = asyncio.run(all_of_them())
+    assert seen == [sent] * 200
+    deadline = time.monotonic() + 10
+    while it.service.streams.readers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert it.service.streams.readers == 0

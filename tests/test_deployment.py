@@ -1,0 +1,229 @@
+"""A deployment: what it knows is what its system ledger says, and its ledgers open and close as they are needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tallystick.clock import wall_clock
+from tallystick.deployment import FRESH_SECONDS, Deployment
+from tallystick.errors import BusyError, ConflictError, DeniedError, NotFoundError, RejectedError
+from tallystick.govern.access import ROLES, Scope
+
+JANE = {"id": "jane"}
+
+
+def told(deployment: Deployment) -> object:
+    """All that it knows."""
+    return (
+        [tenant.to_json() for tenant in deployment.tenants()],
+        [key.to_json() for tenant in deployment.tenants() for key in deployment.keys(tenant.name)],
+    )
+
+
+def test_the_first_key_is_given_once(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as one:
+        text = one.begin()
+        assert text is not None
+        assert one.begin() is None
+        key = one.authenticate(text)
+        assert (key.role, key.tenant, key.operator) == ("Admin", "default", True)
+        with pytest.raises(ConflictError, match="last key"):
+            one.revoke_key(key.id, actor=JANE)
+    with Deployment(tmp_path) as again:
+        assert again.begin() is None
+        assert again.authenticate(text) == key
+
+
+def test_processes_that_begin_together_give_one_key(tmp_path: Path) -> None:
+    program = (
+        "import sys; from tallystick.deployment import Deployment\nwith Deployment(sys.argv[1]) as d: print(d.begin())"
+    )
+    begun = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "d")], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    texts = [process.communicate()[0].strip() for process in begun]
+
+    assert [process.returncode for process in begun] == [0] * 4
+    assert len([text for text in texts if text != "None"]) == 1
+    with Deployment(tmp_path / "d") as deployment:
+        assert len(deployment.keys("default")) == 1
+
+
+def test_what_it_knows_comes_back_from_the_log_alone(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as one:
+        one.begin()
+        one.create_tenant("acme", actor=JANE)
+        one.create_tenant("gone", actor=JANE)
+        one.suspend_tenant("gone", actor=JANE)
+        scope = Scope.of(event_types=["a.*"], entity_prefixes=["e-"], networks=["10.0.0.0/8", "::1/128"])
+        key, text = one.create_key("acme", role="Auditor", name="k", actor=JANE, scope=scope, expires_at="2199-01-01")
+        turned, _ = one.rotate_key(key.id, actor=JANE)
+        one.create_key("acme", role="Developer", name="k2", actor=JANE)
+        known = told(one)
+        actors = {record.actor["id"] for record in one.system.read() if record.actor}
+    (tmp_path / "system" / "index.db").unlink()
+
+    with Deployment(tmp_path) as again:
+        assert told(again) == known
+        assert again.key(turned.id).scope == scope
+        assert actors == {"jane", "tallystick"}
+        with pytest.raises(DeniedError):
+            again.authenticate(text)
+        assert again.system.verify().holds
+
+
+def test_a_key_counts_only_where_and_while_it_is_in_force(tmp_path: Path) -> None:
+    now = wall_clock()
+
+    def clock() -> int:
+        return now
+
+    with Deployment(tmp_path, clock=clock) as one:
+        one.begin()
+        one.create_tenant("acme", actor=JANE)
+        make: Callable[..., tuple[object, str]] = one.create_key
+        _, plain = make("acme", role="ReadOnly", name="plain", actor=JANE)
+        _, here = make("acme", role="ReadOnly", name="here", actor=JANE, scope=Scope.of(networks=["10.1.0.0/16"]))
+        _, brief = make("acme", role="ReadOnly", name="brief", actor=JANE, expires_at="2199-01-01T00:00:00Z")
+
+        assert one.authenticate(here, address="10.1.2.3").name == "here"
+        assert one.authenticate(here, address="::ffff:10.1.2.3").name == "here"
+        for address in ("10.2.0.1", "::1", None, "nowhere"):
+            with pytest.raises(DeniedError):
+                one.authenticate(here, address=address)
+        for wrong in ("", "ts_", plain[:-1], plain + "0", plain.upper(), f"ts_{'0' * 16}_{plain[-64:]}", "\x00", "é"):
+            with pytest.raises(DeniedError):
+                one.authenticate(wrong)
+        assert one.authenticate(brief).name == "brief"
+        now += 400 * 366 * 86_400 * 1_000_000
+        with pytest.raises(DeniedError):
+            one.authenticate(brief)
+        one.suspend_tenant("acme", actor=JANE)
+        with pytest.raises(DeniedError):
+            one.authenticate(plain)
+        one.suspend_tenant("acme", actor=JANE, suspended=False)
+        assert one.authenticate(plain).name == "plain"
+
+
+def test_what_one_process_orders_the_other_knows_soon(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as one, Deployment(tmp_path) as other:
+        one.begin()
+        one.create_tenant("acme", actor=JANE)
+        key, text = one.create_key("acme", role="ReadOnly", name="k", actor=JANE)
+        time.sleep(FRESH_SECONDS * 1.5)
+        assert other.authenticate(text).id == key.id
+        one.revoke_key(key.id, actor=JANE)
+        with pytest.raises(DeniedError):
+            one.authenticate(text)
+        time.sleep(FRESH_SECONDS * 1.5)
+        with pytest.raises(DeniedError):
+            other.authenticate(text)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "../x", "a/b", "x" * 64, "é", "a\n"])
+def test_a_name_that_could_be_more_than_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    with Deployment(tmp_path) as one, pytest.raises(RejectedError, match="not a tenant's name"):
+        one.create_tenant(name, actor=JANE)
+
+
+def test_bad_orders_change_nothing(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as one:
+        one.begin()
+        size = one.system.size
+        for error, order in (
+            (ConflictError, lambda: one.create_tenant("default", actor=JANE)),
+            (NotFoundError, lambda: one.create_key("nobody", role="Admin", name="k", actor=JANE)),
+            (RejectedError, lambda: one.create_key("default", role="Boss", name="k", actor=JANE)),
+            (RejectedError, lambda: one.create_key("default", role="Admin", name="", actor=JANE)),
+            (
+                RejectedError,
+                lambda: one.create_key("default", role="Admin", name="k", actor=JANE, expires_at="2001-01-01"),
+            ),
+            (RejectedError, lambda: one.create_key("default", role="Auditor", name="k", actor=JANE, operator=True)),
+            (NotFoundError, lambda: one.revoke_key("0" * 16, actor=JANE)),
+            (RejectedError, lambda: Scope.of(networks=["10.0.0.1/8"])),
+            (RejectedError, lambda: Scope.of(event_types=["a b"])),
+            (RejectedError, lambda: Scope.of(entity_prefixes=[""])),
+        ):
+            with pytest.raises(error):
+                order()
+        assert one.system.size == size
+
+
+def test_roles_are_those_of_the_table() -> None:
+    table = {
+        "Admin": "Read Write Metrics ManageSchemas ManagePipelines ManageTenants Export Erase Admin",
+        "Developer": "Read Write Metrics ManagePipelines",
+        "ReadOnly": "Read Metrics",
+        "ServiceAccount": "Read Write",
+        "Auditor": "Read Metrics Export",
+    }
+    assert {role: {*permissions} for role, permissions in ROLES.items()} == {
+        role: {*permissions.split()} for role, permissions in table.items()
+    }
+
+
+def test_ledgers_open_when_needed_within_a_bound_and_close_when_idle(tmp_path: Path) -> None:
+    with Deployment(tmp_path, open_max=3, idle_seconds=0.05) as one:
+        one.begin()
+        names = [f"t{number}" for number in range(10)]
+        for name in names:
+            one.create_tenant(name, actor=JANE)
+        for name in names * 2:
+            with one.ledger(name) as ledger:
+                ledger.append(event_type="a.b", entity_id=name)
+                assert one.open_ledgers <= 3
+        with one.ledger("t0"), one.ledger("t1"), one.ledger("t2"):
+            with pytest.raises(BusyError, match="3 ledgers are in use"), one.ledger("t3"):
+                pass
+            with one.ledger("t1") as shared:
+                assert shared.count(event_type="a.b") == 2
+        time.sleep(0.1)
+        one.tidy()
+        assert one.open_ledgers == 0
+        with one.ledger("t9") as ledger:
+            assert ledger.origin == "local/tenant/t9"
+            assert [record.entity_id for record in ledger.records(event_type="a.b")] == ["t9", "t9"]
+
+
+def test_many_threads_share_few_ledgers(tmp_path: Path) -> None:
+    with Deployment(tmp_path, open_max=4, idle_seconds=0.01) as one:
+        one.begin()
+        for number in range(6):
+            one.create_tenant(f"t{number}", actor=JANE)
+        failed: list[BaseException] = []
+
+        def work(start: int) -> None:
+            for step in range(40):
+                name = f"t{(start + step) % 6}"
+                while True:
+                    try:
+                        with one.ledger(name) as ledger:
+                            ledger.append(event_type="a.b", entity_id=name)
+                        break
+                    except BusyError:
+                        time.sleep(0.001)
+                    except BaseException as error:  # noqa: BLE001 - told below
+                        failed.append(error)
+                        return
+                one.tidy()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        counts = []
+        for number in range(6):
+            with one.ledger(f"t{number}") as ledger:
+                counts.append(ledger.count(event_type="a.b"))
+        assert counts == [40] * 6
