@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tallystick
-from benchmarks.workload import events
+from benchmarks.workload import SCHEMA, events
 from tallystick.sqlite_file import connect, transaction
 
 REPEATS = 3
@@ -63,12 +63,20 @@ def appends(scratch: Path, count: int) -> list[Sequence[str]]:
         for size, scale in ((100, 4), (BATCH, 1))
     ]
     rows.append(_append_row(scratch, "… every event with a random id", count // 2, BATCH, with_ids=True))
+    rows.append(_append_row(scratch, "… every event held to a schema", count // 2, BATCH, schema=SCHEMA))
     rows.append(_append_row(scratch, "… from two callers at once", count, BATCH, callers=2))
     return rows
 
 
 def _append_row(
-    scratch: Path, what: str, count: int, size: int, *, with_ids: bool = False, callers: int = 1
+    scratch: Path,
+    what: str,
+    count: int,
+    size: int,
+    *,
+    with_ids: bool = False,
+    callers: int = 1,
+    schema: Mapping[str, Any] | None = None,
 ) -> Sequence[str]:
     rates, floors = [], []
     for _ in range(REPEATS):
@@ -76,6 +84,8 @@ def _append_row(
         batches = [given[at : at + size] for at in range(0, count, size)]
         folder = scratch / "ledger"
         with tallystick.open(folder) as ledger:
+            if schema is not None:
+                ledger.schemas.register("user.permission_changed", 1, schema)
             ledger.append_many(events(count, count + size))  # opens what an append needs
             seconds = _timed(partial(_in_threads, ledger.append_many, batches, callers))
             lines = [record.line for record in ledger.read(ledger.size - count)]

@@ -10,6 +10,15 @@ ENTITIES = 5_000
 _ROLES = ("viewer", "editor", "admin", "auditor")
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"field": {"type": "string", "maxLength": 40}, "new_value": {"enum": [*_ROLES]}, "n": {"minimum": 0}},
+    "required": ["field", "new_value"],
+    "additionalProperties": False,
+}
+"""What the payloads look like."""
+
+
 def events(first: int, end: int, *, with_ids: bool = False) -> list[bytes]:
     """Events as JSON bytes, as they would arrive over a wire."""
     return list(_events(first, end, with_ids=with_ids))

@@ -55,13 +55,14 @@ STORED: Final = ("store.contract", "store.reading")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", "govern.retention", "read", *STORED, "write")
+DECIDED: Final = ("govern.registered", "govern.registry", "govern.retention", "govern.schemas")
+FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "shapes", "state", "timeseries")
 )
 """The values that questions and answers are made of."""
 
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", "govern.retention", "ledger", *ANSWERS)
+BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", *DECIDED, "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),
@@ -80,10 +81,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "write": ("clock", "core", "durable", "ids", *STORED, "write"),
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store"),
-    "appending": ("core", "write"),
+    "appending": ("core", "govern.registry", "write"),
     "asking": ("core", "read"),
     "proving": FRONT_DOOR,
-    "ledger": ("appending", "asking", "proving", *FRONT_DOOR),
+    "governing": ("asking", *FRONT_DOOR),
+    "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "deployment": (*OUR_OWN, "config", "core", "govern", "ledger", "opening"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
@@ -91,6 +93,15 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
     "govern.selection": ("core", "read", *STORED),
+    "govern.document": ("core",),
+    "govern.compatibility": ("core", "govern.document"),
+    "govern.infer": ("govern.document",),
+    "govern.registered": ("core", "govern.document"),
+    "govern.registry": ("core", "govern.document", "govern.registered", "read", *STORED, "write.rules"),
+    "govern.schemas": (
+        *("core", "govern.compatibility", "govern.document", "govern.infer"),
+        *("govern.registered", "govern.registry", "govern.retention", "read"),
+    ),
     "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
@@ -125,6 +136,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "fastapi": ("serve",),
     "httpx2": ("evidence.others.post",),
     "jinja2": ("evidence.report",),
+    "jsonschema_rs": ("govern.document",),
     "markdown_it": ("evidence.report",),
     "msgspec": EVERYWHERE,
     "nh3": ("evidence.report",),

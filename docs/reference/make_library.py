@@ -46,6 +46,12 @@ def findings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _members(value: type) -> dict[str, object]:
+    """What a class has, and what it has of its other halves."""
+    ours = [one for one in reversed(value.__mro__) if one.__module__.startswith("tallystick.")]
+    return {name: member for one in ours for name, member in vars(one).items()}
+
+
 def _doc(value: object) -> str:
     return inspect.getdoc(value) or ""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tallystick.evidence.bundle.pair import PairReport, verify_pair
     from tallystick.evidence.findings import Finding, Report
     from tallystick.evidence.verify import verify
+    from tallystick.govern.schemas import Schemas
     from tallystick.ledger import Ledger
     from tallystick.opening import open_ledger as open
     from tallystick.opening import rebuild_index
@@ -58,6 +59,7 @@ __all__ = [
     "Record",
     "RejectedError",
     "Report",
+    "Schemas",
     "Sealed",
     "State",
     "StoreError",
@@ -92,6 +94,7 @@ _HOMES: Final = {
     "Proof": "core.proof",
     "Record": "core.record",
     "Report": "evidence.findings",
+    "Schemas": "govern.schemas",
     "Sealed": "write.request",
     "open": "opening",
     "rebuild_index": "opening",

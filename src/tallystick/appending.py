@@ -7,22 +7,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from tallystick.core.event import Event
-from tallystick.errors import ConflictError, RejectedError
+from tallystick.errors import BusyError, ConflictError, RejectedError
+from tallystick.govern.registry import Registry
 from tallystick.write.accept import Acceptor, Draft
 from tallystick.write.queue import Queue, Ticket
 from tallystick.write.request import Sealed, Submission
+from tallystick.write.rules import RulesChangedError
 from tallystick.write.sealer import Sealer
 
 EventLike = Event | Mapping[str, Any] | bytes
 """An `Event`, a mapping of its members, or one JSON document in UTF-8."""
 
+_ATTEMPTS_MAX: Final = 100
+"""Changes of schemas, in a row, between the acceptance of events and their turn."""
+_CHANGED: Final = f"schemas changed {_ATTEMPTS_MAX} times meanwhile: wait a moment, then repeat"
+
 
 class Appending(ABC):
     """What takes events in. Safe for many threads."""
 
+    _registry: Registry
     _acceptor: Acceptor
     _queue_acceptor: Acceptor
 
@@ -41,15 +48,18 @@ class Appending(ABC):
         Raises `RejectedError`, `ConflictError` (the expected version, or the id used for other content),
         `BusyError`, or `StoreError`, after which the outcome may be unknown: repeat it with the same id.
         """
-        return self._open_sealer().seal([self._acceptor.accept(_one_event(event, members))])[0]
+        generation = self._registry.generation
+        drafts = [self._acceptor.accept(_one_event(event, members))]
+        return self._seal(drafts, generation, numbered=False)[0]
 
     def append_many(self, events: Iterable[EventLike]) -> Sequence[Sealed]:
         """Seal up to 10,000 events in their order and as one commit: all of them, or none.
 
         Raises as `append` does; a `RejectedError` names the event by its index among `events`.
         """
+        generation = self._registry.generation
         drafts = self._acceptor.accept_all(events)
-        return self._open_sealer().seal(drafts) if drafts else []
+        return self._seal(drafts, generation, numbered=True) if drafts else []
 
     def append_each(self, submissions: Sequence[Submission]) -> list[Sequence[Sealed] | RejectedError | ConflictError]:
         """Seal what many bring, each wholly or not at all, in their order and with as few commits as can be.
@@ -57,19 +67,44 @@ class Appending(ABC):
         Gives for each its receipts, or why it was refused. At most 10,000 events in all are worth one call. Raises
         `BusyError`, or `StoreError` when the outcome may be unknown; then all may be repeated.
         """
+        generation = self._registry.generation
         taken, outcomes = _accept_each(submissions, self._acceptor)
-        for place, sealed in zip(taken, self._open_sealer().seal_all([*taken.values()]) if taken else (), strict=True):
-            outcomes[place] = sealed
-        return [outcomes[place] for place in range(len(submissions))]
+        for _ in range(_ATTEMPTS_MAX):
+            if not taken:
+                return [outcomes[place] for place in range(len(submissions))]
+            try:
+                sealed = self._open_sealer().seal_all([*taken.values()], generation=generation)
+            except RulesChangedError:
+                generation = self._registry.generation
+                taken = self._judge_each_again(taken, outcomes)
+                continue
+            for (place, drafts), outcome in zip(taken.items(), sealed, strict=True):
+                outcomes[place] = outcome
+                if not isinstance(outcome, ConflictError):
+                    self._registry.count_breaches(drafts)
+            taken = {}
+        raise BusyError(_CHANGED)
+
+    def _judge_each_again(self, taken: dict[int, list[Draft]], outcomes: dict[int, Any]) -> dict[int, list[Draft]]:
+        """What of it can still be taken; why the rest cannot goes to the outcomes."""
+        still: dict[int, list[Draft]] = {}
+        for place, drafts in taken.items():
+            try:
+                still[place] = self._acceptor.judge_again(drafts, numbered=len(drafts) > 1)
+            except RejectedError as error:
+                outcomes[place] = error
+        return still
 
     def publish_each(self, submissions: Sequence[Submission]) -> list[list[Ticket] | RejectedError]:
         """Take in what many bring, as `publish_many` does, with one wait for the disk: tickets, or a refusal, of each.
 
         Raises `BusyError` when they do not all fit, and `StoreError`.
         """
+        queue = self._queue_by_rules()
         taken, refused = _accept_each(submissions, self._queue_acceptor)
         drafts = [draft for batch in taken.values() for draft in batch]
-        tickets = iter(self.queue.accept(drafts) if drafts else ())
+        tickets = iter(queue.accept(drafts) if drafts else ())
+        self._registry.count_breaches(drafts)
         given = {place: [next(tickets) for _ in batch] for place, batch in taken.items()}
         return [given[place] if place in given else refused[place] for place in range(len(submissions))]
 
@@ -79,16 +114,42 @@ class Appending(ABC):
         What has become of it, says `queue.progress`. Raises `RejectedError`, `BusyError` when the queue is full, or
         `StoreError`, after which the outcome may be unknown: repeat it with the same id.
         """
-        accepted = self._queue_acceptor.accept(_one_event(event, members))
-        return self.queue.accept([accepted])[0]
+        queue = self._queue_by_rules()
+        drafts = [self._queue_acceptor.accept(_one_event(event, members))]
+        tickets = queue.accept(drafts)
+        self._registry.count_breaches(drafts)
+        return tickets[0]
 
     def publish_many(self, events: Iterable[EventLike]) -> list[Ticket]:
         """Take up to 10,000 events in, in their order and with one wait for the disk: all of them, or none.
 
         Raises as `publish` does; a `RejectedError` names the event by its index among `events`.
         """
+        queue = self._queue_by_rules()
         drafts = self._queue_acceptor.accept_all(events)
-        return self.queue.accept(drafts) if drafts else []
+        tickets = queue.accept(drafts) if drafts else []
+        self._registry.count_breaches(drafts)
+        return tickets
+
+    def _seal(self, drafts: list[Draft], generation: int, *, numbered: bool) -> Sequence[Sealed]:
+        """Seal drafts that were judged by the rules of a generation; judged anew when others are in force by then."""
+        sealer = self._open_sealer()
+        for _ in range(_ATTEMPTS_MAX):
+            try:
+                sealed = sealer.seal(drafts, generation=generation)
+            except RulesChangedError:
+                generation = self._registry.generation
+                drafts = self._acceptor.judge_again(drafts, numbered=numbered)
+            else:
+                self._registry.count_breaches(drafts)
+                return sealed
+        raise BusyError(_CHANGED)
+
+    def _queue_by_rules(self) -> Queue:
+        """The queue, and the rules as they stand now: what it takes is not judged again when its turn comes."""
+        queue = self.queue
+        self._registry.look()
+        return queue
 
 
 def _one_event(event: EventLike | None, members: Mapping[str, Any]) -> EventLike:

@@ -8,16 +8,15 @@ questions need, the index, at the first question.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from tallystick.appending import Appending
-from tallystick.asking import Asking, one_query
+from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
-from tallystick.core.custody import OwnEvent
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
@@ -26,14 +25,14 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
-from tallystick.govern.retention import Retention
+from tallystick.govern.registry import Registry
+from tallystick.governing import Governed, Governing
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.proving import Proving
 from tallystick.read.follower import Follower
-from tallystick.read.index import GroupKind, Progress, TimeKind, has_id
+from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
-from tallystick.read.query import Query
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
@@ -44,7 +43,7 @@ from tallystick.write.queue import Queue
 from tallystick.write.sealer import Sealer
 
 
-class Ledger(Appending, Asking, Proving):
+class Ledger(Appending, Asking, Governing, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -68,13 +67,15 @@ class Ledger(Appending, Asking, Proving):
         self._clock: Final = clock
         self._progress: Final = progress
         self._ids: Final = IdMaker()
-        self._acceptor = Acceptor(self._ids, principal=principal)
+        self._registry = Registry(store)
+        self._governed = Governed(self._registry, clock, principal)
+        self._acceptor = Acceptor(self._ids, principal=principal, rules=self._registry)
         self._opening: Final = threading.Lock()
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
         self._queue: Queue | None = None
-        self._queue_acceptor = Acceptor(IdMaker(), principal=principal)
+        self._queue_acceptor = Acceptor(IdMaker(), principal=principal, rules=self._registry)
         """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
         self._reader: Reader | None = None
         self._readers: Readers | None = None
@@ -194,52 +195,6 @@ class Ledger(Appending, Asking, Proving):
         sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
         self._finish_rotations()
 
-    def downsample(
-        self,
-        name: str,
-        query: Query | None = None,
-        /,
-        *,
-        width: str,
-        zone: str = "UTC",
-        measure: str | Sequence[str] = "count",
-        group: GroupKind | None = None,
-        time: TimeKind = "recorded",
-        actor: str | Mapping[str, str] | None = None,
-        **members: Any,
-    ) -> None:
-        """Have a series stored from now on, kept up as records come, also when they are pruned (see `series`).
-
-        The ledger records it, as ordered by `actor`; the same name again replaces it.
-        """
-        reader, who = self._open_reader(), {"id": actor} if isinstance(actor, str) else actor
-        reader.timeseries().downsample(
-            name,
-            one_query(query, members),
-            size=reader.catch_up(),
-            seal_own=lambda kind, payload: self._open_sealer().seal_own([OwnEvent(kind, payload, who)]),
-            width=width,
-            zone=zone,
-            measure=measure,
-            group=group,
-            time=time,
-        )
-
-    @property
-    def retention(self) -> Retention:
-        """How long records are kept, who holds them, and the pruning of those whose time has come."""
-        reader = self._open_reader()
-        return Retention(
-            self._store,
-            search=reader.search,
-            questions=reader.questions,
-            catch_up=reader.catch_up,
-            seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
-            clock=self._clock,
-            before_prune=reader.seal_removed,
-            after_prune=reader.forget_pruned,
-        )
-
     def close(self) -> None:
         """Write the index's tail and let go of files. Closing twice is harmless."""
         if self._queue is not None:
@@ -323,6 +278,7 @@ class Ledger(Appending, Asking, Proving):
             return sealer
         self._load_keys()  # before the index is touched: wrong keys change nothing
         reader = self._open_reader()
+        self._registry.load(reader.search, reader.catch_up())
         with self._opening:
             if self._sealer is None:
                 self._sealer = Sealer(
@@ -333,6 +289,7 @@ class Ledger(Appending, Asking, Proving):
                     clock=self._clock,
                     ids=self._ids,
                     turn=self._following,
+                    rules=self._registry,
                 )
             return self._sealer
 

@@ -135,6 +135,33 @@ QUEUE_EVENTS_MAX: Final = 1_000_000
 QUEUE_BYTES_MAX: Final = 1_073_741_824
 """What may wait in the queue: past either an event is refused with `BusyError`, never dropped."""
 
+SCHEMA_BYTES_MAX: Final = 49_152
+"""One schema in canonical JSON: it stands in one record, beside its name and reason."""
+
+SCHEMA_DEPTH_MAX: Final = DEPTH_MAX - 2
+"""Nesting of a schema: it stands in a record's payload."""
+
+SCHEMA_PARTS_MAX: Final = 2_000
+"""Schemas within a schema, once every `$ref` stands as what it names: each may be held against a part of an event."""
+
+SCHEMA_PARTS_DEPTH_MAX: Final = 64
+"""How deep they nest then: an event nests half as deep, and what is behind a `$ref` may be behind another."""
+
+SCHEMAS_MAX: Final = 2_000
+"""Versions of schemas in one ledger: all are in memory, compiled when they are first needed."""
+
+PATTERN_CHARACTERS_MAX: Final = 1_000
+PATTERN_BYTES_MAX: Final = 262_144
+PATTERN_CACHE_BYTES_MAX: Final = 8_388_608
+"""A pattern, what it may take compiled, and what matching may keep: the time is in proportion to the second and the
+text, and with so much kept the worst pattern that we could make took 0.1 s for a whole event (1.7 s with less)."""
+
+INFERRED_MEMBERS_MAX: Final = 500
+"""Members of one object in an inferred schema: past it the object is taken for a map, whose names mean nothing."""
+
+INFERRED_DEPTH_MAX: Final = 8
+"""Nesting up to which an inferred schema says more than the type."""
+
 TENANT_NAME_CHARACTERS_MAX: Final = 63
 """A tenant's name, with room in a ledger's name and a folder's; as long as a DNS label."""
 

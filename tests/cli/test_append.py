@@ -40,7 +40,7 @@ def test_one_event_is_given_by_options(run: Run) -> None:
     sealed = json.loads(out)
     (record,) = logged(run)
     assert [*sealed] == [
-        *("position", "id", "entity_id", "entity_version", "recorded_at", "hash", "replayed"),
+        *("position", "id", "entity_id", "entity_version", "recorded_at", "hash", "replayed", "breach"),
     ]
     assert sealed["hash"] == record["hash"]
     assert record["payload"] == {"a": [1], "role": "viewer", "level": 3}
@@ -123,7 +123,7 @@ def test_the_summary_in_json_has_the_documented_keys(run: Run) -> None:
 
     assert tally.pop("seconds") >= 0
     assert tally == {
-        **{"read": 5, "sealed": 5, "already": 0, "bad": 0, "first": 2, "last": 6, "size": 7},
+        **{"read": 5, "sealed": 5, "already": 0, "bad": 0, "breaches": 0, "first": 2, "last": 6, "size": 7},
         "through": {"file": "standard input", "line": 5},
     }
 

@@ -35,6 +35,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
             )
             if day in (1, 2):
                 made.rotate_key("checkpoint" if day == 1 else "evidence")
+        made.schemas.register("door.locked", 1, {"properties": {"by": {"x-personal": True}}}, actor="jane")
+        made.schemas.enforce("warn", actor="jane", reason="a trial")
         yield made
 
 

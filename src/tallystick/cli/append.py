@@ -54,8 +54,8 @@ def append(settings: Settings, files: tuple[str, ...], atomic: bool, skip_bad: b
 
     A bad line stops the work: the events before it are sealed, and you are told from which line to go on.
 
-    JSON, one event: position, id, entity_id, entity_version, recorded_at, hash, replayed. Many: read, sealed,
-    already, bad, first, last, through, size, seconds.
+    JSON, one event: position, id, entity_id, entity_version, recorded_at, hash, replayed, breach. Many: read,
+    sealed, already, bad, breaches, first, last, through, size, seconds.
     """  # fmt: skip
     given = {name: value for name, value in given.items() if value not in (None, ())}
     if given:
@@ -154,3 +154,5 @@ def _append_one(settings: Settings, members: dict[str, Any]) -> None:
             ("hash", sealed.hash.hex()),
         ]
     )
+    if sealed.breach:
+        screen.say(("it breaks its schema, which only warns here: ", "yellow"), sealed.breach, err=True)

@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "timestamp": ("tallystick.cli.outside", "timestamp"),
     "witness": ("tallystick.cli.outside", "witness"),
     "projection": ("tallystick.cli.projection", "projection"),
+    "schema": ("tallystick.cli.schema", "schema"),
     "retention": ("tallystick.cli.custody", "retention"),
     "hold": ("tallystick.cli.custody", "hold"),
     "prune": ("tallystick.cli.custody", "prune"),

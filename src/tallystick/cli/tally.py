@@ -37,6 +37,8 @@ class Tally:
     sealed: int = 0
     already: int = 0
     bad: int = 0
+    breaches: int = 0
+    """Of those sealed, how many break their schema."""
     bytes: int = 0
     first: int | None = None
     last: int | None = None
@@ -57,6 +59,7 @@ class Tally:
                 self.sealed += 1
                 self.first = receipt.position if self.first is None else self.first
                 self.last = receipt.position
+                self.breaches += bool(receipt.breach)
         self.through = items[-1]
 
     def to_json(self, size: int) -> dict[str, object]:
@@ -66,6 +69,7 @@ class Tally:
             "sealed": self.sealed,
             "already": self.already,
             "bad": self.bad,
+            "breaches": self.breaches,
             "first": self.first,
             "last": self.last,
             "through": through and {"file": through.file, through.unit: through.number},
@@ -80,6 +84,7 @@ def say_tally(tally: Tally, size: int, *, as_json: bool) -> None:
         screen.say_json(tally.to_json(size))
         return
     bad = f", {tally.bad:,} bad" if tally.bad else ""
+    bad += f", {tally.breaches:,} of the new breaking their schema" if tally.breaches else ""
     screen.say(f"{tally.read:,} read, {tally.sealed:,} new, {tally.already:,} already there{bad}")
     if tally.through is None:
         return

@@ -7,11 +7,12 @@ so nothing the caller does to its objects afterwards can reach the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+import orjson
 
 from tallystick.core.canonical import decode_and_encode, decode_number, encode, encode_plain, to_json
 from tallystick.core.content import (
@@ -38,6 +39,7 @@ from tallystick.limits import (
     LABEL_CHARACTERS_MAX,
     LABELS_MAX,
 )
+from tallystick.write.rules import Rules
 
 INPUT_MEMBERS: Final = CONTENT_MEMBERS | {"expected_version"}
 BROUGHT: Final = -1
@@ -63,6 +65,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     prefix: str
     """What stands before the counter in a made id."""
     expected_version: ExpectedVersion = "any"
+    breach: str = ""
+    """What is wrong with an event that was taken all the same."""
 
     @property
     def content(self) -> Content:
@@ -74,23 +78,42 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         """The event id. Spelled out only when somebody asks."""
         return self.brought_id if self.made == BROUGHT else spell(self.prefix, self.made)
 
+    @property
+    def kind(self) -> tuple[str, int]:
+        """The event's type and version."""
+        members = orjson.loads(b"{%b}" % self.middle)
+        return members["event_type"], members["event_version"]
+
+    def plain(self) -> dict[str, Any]:
+        """The event as plain JSON values, with what the caller said and what stands for what it left out; without
+        an actor or a time where there is none, and without an id that we made."""
+        members: dict[str, Any] = orjson.loads(b"{%b,%b,%b}" % (self.before, self.middle, self.after))
+        absent = [name for name in ("actor", "occurred_at") if members[name] is None]
+        for name in absent if self.made == BROUGHT else (*absent, "id"):
+            del members[name]
+        return members
+
 
 class Acceptor:
     """Accepts events for one ledger. Safe for many threads.
 
-    `principal` is who stands behind an event that names no actor; None leaves such an event without.
+    `principal` is who stands behind an event that names no actor; None leaves such an event without. `rules` are
+    what events are held to beside their form.
     """
 
-    def __init__(self, ids: IdMaker, *, principal: str | Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, ids: IdMaker, *, principal: str | Mapping[str, str] | None = None, rules: Rules | None = None
+    ) -> None:
         self._ids: Final = ids
         self._next_counter: Final = ids.next_counter
         self._prefix: Final = ids.prefix.encode()
         self._principal: Final = dict(principal) if isinstance(principal, Mapping) else principal
         self._plain_principal: Final = _Actor(**principal) if isinstance(principal, Mapping) else principal
+        self._rules: Final = rules
 
     def acting_for(self, principal: str | Mapping[str, str]) -> Acceptor:
         """The same, with someone else behind the events that name no actor."""
-        return Acceptor(self._ids, principal=principal)
+        return Acceptor(self._ids, principal=principal, rules=self._rules)
 
     def accept(self, event: Event | Mapping[str, Any] | bytes) -> Draft:
         """Accept an `Event`, a mapping of its members, or one JSON document in UTF-8.
@@ -118,11 +141,30 @@ class Acceptor:
             try:
                 drafts.append(accept(event))
             except RejectedError as error:
-                place = f"event {len(drafts)}{' ' if error.place else ''}{error.place}"
-                raise RejectedError(error.problem, place=place, cure=error.cure) from error
+                raise _numbered(error, len(drafts)) from error
             if len(drafts) > BATCH_EVENTS_MAX:
                 raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="give them in parts")
         return drafts
+
+    def judge_again(self, drafts: Sequence[Draft], *, numbered: bool) -> list[Draft]:
+        """Judge drafts by the rules that are in force now. A `RejectedError` names the event by its index among them
+        if they are `numbered`."""
+        judged = []
+        for index, draft in enumerate(drafts):
+            try:
+                judged.append(self._judged(msgspec.structs.replace(draft, breach="")))
+            except RejectedError as error:
+                raise (_numbered(error, index) if numbered else error) from error
+        return judged
+
+    def _judged(self, draft: Draft) -> Draft:
+        """The draft, if it keeps the rules."""
+        judge = None if self._rules is None else self._rules.judge
+        if judge is None:
+            return draft
+        members = draft.plain()
+        kind = members["event_type"], members["event_version"]
+        return _with_breach(draft, judge(*kind, members["payload"], lambda: members))
 
     def _quickly(self, data: bytes) -> Draft | None:
         """The draft of an event that is plainly good, as nearly all are; None when it needs a closer look."""
@@ -152,7 +194,10 @@ class Acceptor:
             after = b'"occurred_at":null,"payload":' + payload
         else:
             after = b'"occurred_at":"%b","payload":%b' % (event.occurred_at.encode(), payload)
-        return Draft(before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version)
+        draft = Draft(before, middle, after, entity_id, made, brought, self._ids.prefix, event.expected_version)
+        if self._rules is None or (judge := self._rules.judge) is None:
+            return draft
+        return _with_breach(draft, judge(event.event_type, event.event_version, event.payload, draft.plain))
 
     def _actor(self, event: _Incoming) -> bytes | None:
         """The canonical actor of an event that names one plainly, or none at all."""
@@ -198,7 +243,8 @@ class Acceptor:
                 f"the event has {size} canonical bytes; at most {DRAFT_BYTES_MAX} fit a record",
                 cure="keep large data elsewhere and record its name and SHA-256",
             )
-        return Draft(before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected)
+        draft = Draft(before, middle, after, members["entity_id"], made, str(brought), self._ids.prefix, expected)
+        return self._judged(draft)
 
     def _fill(self, members: dict[str, Any]) -> None:
         """Give every content member that was left out its default, and a bare actor its object."""
@@ -310,6 +356,15 @@ def _has_every_colon(event: _Incoming, data: bytes) -> bool:
     """The guard for input with white space: each name has a colon, unless an escape hides one, so when there
     are as many colons in what was understood as came, no name was dropped."""
     return b"\\u" not in data and _encode(event).count(b":") == data.count(b":")
+
+
+def _with_breach(draft: Draft, breach: str) -> Draft:
+    return msgspec.structs.replace(draft, breach=breach) if breach else draft
+
+
+def _numbered(error: RejectedError, index: int) -> RejectedError:
+    place = f"event {index}{' ' if error.place else ''}{error.place}"
+    return RejectedError(error.problem, place=place, cure=error.cure)
 
 
 def _check_expected(expected: Any) -> None:

@@ -77,6 +77,8 @@ class Ticket:
     event_id: str
     accepted_at: int
     """In microseconds."""
+    breach: str = ""
+    """What of its schema the event breaks; it was taken all the same, as schemas only warn in this ledger."""
 
     @property
     def id(self) -> str:
@@ -161,7 +163,7 @@ class Queue:
         with self._changed:
             self._accepted += len(bodies)
             self._changed.notify_all()
-        return [Ticket(first + number, draft.id, now) for number, draft in enumerate(drafts)]
+        return [Ticket(first + number, draft.id, now, draft.breach) for number, draft in enumerate(drafts)]
 
     def progress(self, ticket: str) -> Progress:
         """What has become of a ticket, given as its text. Raises `NotFoundError` for one that was never given."""

@@ -28,6 +28,8 @@ class Sealed(NamedTuple):
     """SHA-256 of the record, 32 bytes."""
     replayed: bool = False
     """Whether the id had been sealed before, and this is the receipt of that first time."""
+    breach: str = ""
+    """What of its schema the event breaks; it was taken all the same, as schemas only warn in this ledger."""
 
 
 class Submission(NamedTuple):
@@ -46,10 +48,12 @@ draft that another draft of the same plan repeats is given as its complement, `~
 class Request:
     """Drafts to be sealed as one. `sealed` or `error` is set, once, by whoever seals."""
 
-    __slots__ = ("conditional", "drafts", "error", "sealed")
+    __slots__ = ("conditional", "drafts", "error", "generation", "sealed")
 
-    def __init__(self, drafts: Sequence[Draft]) -> None:
+    def __init__(self, drafts: Sequence[Draft], generation: int | None = None) -> None:
         self.drafts: Final = drafts
+        self.generation: Final = generation
+        """The generation of the rules by which they were judged; None if they need not be judged again."""
         self.conditional: Final = any(d.made == BROUGHT or d.expected_version != "any" for d in drafts)
         """Whether anything must be looked up before it is known that the drafts can be sealed."""
         self.sealed: Sequence[Sealed] | None = None
@@ -97,13 +101,14 @@ class Receipts(Sequence[Sealed]):
             self._versions[at],
             self._recorded_at,
             self._hashes[at],
+            breach=draft.breach,
         )
 
     def __iter__(self) -> Iterator[Sealed]:
         recorded_at = self._recorded_at
         of_each = zip(self._drafts, self._versions, self._hashes, strict=True)
         for position, (draft, version, digest) in enumerate(of_each, self._first):
-            yield Sealed(position, draft.id, draft.entity_id, version, recorded_at, digest)
+            yield Sealed(position, draft.id, draft.entity_id, version, recorded_at, digest, False, draft.breach)
 
     def __repr__(self) -> str:
         return repr(list(self))

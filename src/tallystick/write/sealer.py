@@ -32,6 +32,7 @@ from tallystick.write.group import GroupCommit
 from tallystick.write.known import Known
 from tallystick.write.request import Request, Sealed
 from tallystick.write.resume import check_keys, load_state
+from tallystick.write.rules import Rules, RulesChangedError
 from tallystick.write.seal import Plan, Planner, State, Tag
 
 _ATTEMPTS_MAX: Final = 1_000
@@ -46,7 +47,8 @@ _log: Final = logging.getLogger("tallystick.write")
 class Sealer:
     """Seals drafts for one ledger that exists. Safe for many threads, and beside other processes.
 
-    `turn` is held while the sealer asks and tells `known`; hold it to ask `known` from elsewhere.
+    `turn` is held while the sealer asks and tells `known`; hold it to ask `known` from elsewhere. `rules` are told of
+    every commit, and drafts that were judged by older ones are not sealed.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Sealer:
         clock: Clock,
         ids: IdMaker,
         turn: threading.Lock | None = None,
+        rules: Rules | None = None,
     ) -> None:
+        self._rules: Final = rules
         self._store: Final = store
         self._genesis: Final = genesis
         self._load_keys: Final = load_keys
@@ -77,24 +81,29 @@ class Sealer:
         self._checkpoint_signer: Signer | None = None
         self._clock_held = False
 
-    def seal(self, drafts: Sequence[Draft]) -> Sequence[Sealed]:
+    def seal(self, drafts: Sequence[Draft], *, generation: int | None = None) -> Sequence[Sealed]:
         """Seal drafts as one: all of them, durable on return, or none.
 
-        Raises `ConflictError`, `BusyError`, or `StoreError` when the outcome may be unknown.
+        `generation` is that of the rules by which they were judged, if they are to be judged by those in force when
+        they are sealed: `RulesChangedError` when these are others. Raises `ConflictError`, `BusyError`, or
+        `StoreError` when the outcome may be unknown.
         """
-        return self._group.run(Request(drafts))
+        return self._group.run(Request(drafts, generation))
 
     def seal_each(self, drafts: Sequence[Draft]) -> list[Sealed | ConflictError]:
         """Seal drafts in their order, each by itself, as `seal_all` does: its receipt, or its conflict."""
         outcomes = self.seal_all([[draft] for draft in drafts])
         return [outcome if isinstance(outcome, ConflictError) else outcome[0] for outcome in outcomes]
 
-    def seal_all(self, batches: Sequence[Sequence[Draft]]) -> list[Sequence[Sealed] | ConflictError]:
+    def seal_all(
+        self, batches: Sequence[Sequence[Draft]], *, generation: int | None = None
+    ) -> list[Sequence[Sealed] | ConflictError]:
         """Seal batches in their order with as few commits as can be, each wholly or not: receipts, or a conflict.
 
-        Raises `BusyError`, or `StoreError` when the outcome may be unknown; then all may be repeated.
+        `generation` is as for `seal`; with `RulesChangedError` none was sealed. Raises `BusyError`, or `StoreError`
+        when the outcome may be unknown; then all may be repeated.
         """
-        requests = [Request(drafts) for drafts in batches]
+        requests = [Request(drafts, generation) for drafts in batches]
         with self._turn:
             self._commit_until_won(requests, prepare=_open_due_epoch)
         return [_outcome(request) for request in requests]
@@ -161,7 +170,7 @@ class Sealer:
         for _ in range(_ATTEMPTS_MAX):
             planner = self._planner()
             prepare(planner)
-            refused = _add_all(planner, requests)
+            refused = self._add_all(planner, requests)
             if refused and not self._is_current():
                 continue  # what it conflicts with may be what others have written meanwhile
             if planner.count:
@@ -202,6 +211,8 @@ class Sealer:
                 check_keys(keys, self._store, state=state, genesis=self._genesis)
                 self._keys, self._keys_at = keys, named  # only now: the next attempt must not pass unchecked
             self._known.catch_up(state.tree.size)
+            if self._rules is not None:
+                self._rules.follow(state.tree.size)
             self._state = state
         return self._state
 
@@ -220,8 +231,24 @@ class Sealer:
             if head is None or head.checkpoint != plan.head.checkpoint:
                 raise
         self._known.learn(plan.head.size, plan.versions, lines=plan.batch.lines, brought=plan.brought, made=plan.made)
+        if self._rules is not None:
+            self._rules.learn(state.tree.size, plan.batch.lines, own=SYSTEM_ENTITY in plan.versions)
         self._state = plan.state
         return True
+
+    def _add_all(self, planner: Planner, requests: list[Request]) -> list[tuple[Request, TallystickError]]:
+        """Add what can be added; give the others with what is against them."""
+        refused: list[tuple[Request, TallystickError]] = []
+        generation = None if self._rules is None else self._rules.generation
+        for request in requests:
+            if request.generation is not None and request.generation != generation:
+                refused.append((request, RulesChangedError("schemas changed while the events were on their way")))
+                continue
+            try:
+                planner.add(request)
+            except ConflictError as error:
+                refused.append((request, error))
+        return refused
 
     def _is_current(self) -> bool:
         head = self._store.head()
@@ -273,13 +300,3 @@ def _own_draft(event: OwnEvent, ids: IdMaker) -> Draft:
 def _open_due_epoch(planner: Planner) -> None:
     if planner.epoch_is_due():
         planner.open_epoch()
-
-
-def _add_all(planner: Planner, requests: list[Request]) -> list[tuple[Request, ConflictError]]:
-    refused: list[tuple[Request, ConflictError]] = []
-    for request in requests:
-        try:
-            planner.add(request)
-        except ConflictError as error:
-            refused.append((request, error))
-    return refused

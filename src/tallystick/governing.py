@@ -1,0 +1,112 @@
+"""The governing half of the front door: what is decided about one ledger, as events of its own.
+
+How long records are kept, what is counted for good, and what events have to look like. What decides is in `govern`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tallystick.asking import one_query
+from tallystick.clock import Clock
+from tallystick.core.custody import OwnEvent
+from tallystick.core.event import Event
+from tallystick.govern.registry import Registry
+from tallystick.govern.retention import Retention
+from tallystick.govern.schemas import Schemas
+from tallystick.ids import IdMaker
+from tallystick.read.index import GroupKind, TimeKind
+from tallystick.read.query import Query
+from tallystick.read.reader import Reader
+from tallystick.store.contract import Store
+from tallystick.write.accept import Acceptor
+from tallystick.write.sealer import Sealer
+
+
+class Governed(NamedTuple):
+    """What governing takes of the front door."""
+
+    registry: Registry
+    clock: Clock
+    principal: str | None
+
+
+class Governing(ABC):
+    """What can be decided about a ledger. Safe for many threads."""
+
+    _store: Store
+
+    _governed: Governed
+
+    @abstractmethod
+    def _open_reader(self) -> Reader:
+        """What answers."""
+
+    @abstractmethod
+    def _open_sealer(self) -> Sealer:
+        """What seals."""
+
+    def downsample(
+        self,
+        name: str,
+        query: Query | None = None,
+        /,
+        *,
+        width: str,
+        zone: str = "UTC",
+        measure: str | Sequence[str] = "count",
+        group: GroupKind | None = None,
+        time: TimeKind = "recorded",
+        actor: str | Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        """Have a series stored from now on, kept up as records come, also when they are pruned (see `series`).
+
+        The ledger records it, as ordered by `actor`; the same name again replaces it.
+        """
+        reader, who = self._open_reader(), {"id": actor} if isinstance(actor, str) else actor
+        reader.timeseries().downsample(
+            name,
+            one_query(query, members),
+            size=reader.catch_up(),
+            seal_own=lambda kind, payload: self._open_sealer().seal_own([OwnEvent(kind, payload, who)]),
+            width=width,
+            zone=zone,
+            measure=measure,
+            group=group,
+            time=time,
+        )
+
+    @property
+    def retention(self) -> Retention:
+        """How long records are kept, who holds them, and the pruning of those whose time has come."""
+        reader = self._open_reader()
+        return Retention(
+            self._store,
+            search=reader.search,
+            questions=reader.questions,
+            catch_up=reader.catch_up,
+            seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
+            clock=self._governed.clock,
+            before_prune=reader.seal_removed,
+            after_prune=reader.forget_pruned,
+        )
+
+    @property
+    def schemas(self) -> Schemas:
+        """What events have to look like, by type and version, and what becomes of those that do not."""
+        reader = self._open_reader()
+        acceptor = Acceptor(IdMaker(), principal=self._governed.principal, rules=self._governed.registry)
+
+        def take(event: Event | Mapping[str, Any] | bytes) -> str:
+            return acceptor.accept(event).breach
+
+        return Schemas(
+            self._governed.registry,
+            search=reader.search,
+            catch_up=reader.catch_up,
+            seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
+            take=take,
+        )
