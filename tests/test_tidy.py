@@ -105,7 +105,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
-    "serve": ("govern.access", "serve", "write.request", *BORDER),
+    "serve": ("govern.access", "govern.registered", "serve", "write.request", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
-from tallystick.serve import governing, reading
+from tallystick.serve import governing, reading, schemas
 from tallystick.serve.calls import ManagingTenants, Measuring
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
@@ -71,6 +71,7 @@ def _api(service: Service) -> FastAPI:
     api.state.service = service
     api.include_router(reading.router)
     api.include_router(governing.router)
+    api.include_router(schemas.router)
     api.add_api_route("/health/live", _live, methods=["GET"], tags=["health"])
     api.add_api_route("/health/ready", _ready, methods=["GET"], tags=["health"])
     api.add_api_route("/metrics", _metrics, methods=["GET"], tags=["health"])

@@ -167,8 +167,14 @@ def _is_about_one(error: TallystickError) -> bool:
     return problem(error)[0] in (400, 409)
 
 
+def _breach(one: Any) -> dict[str, str]:
+    return {"breach": one.breach} if one.breach else {}
+
+
 def _tickets(tickets: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{"ticket": one.id, "id": one.event_id, "status": f"/api/v1/tickets/{one.id}"} for one in tickets]
+    return [
+        {"ticket": one.id, "id": one.event_id, "status": f"/api/v1/tickets/{one.id}", **_breach(one)} for one in tickets
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ the request

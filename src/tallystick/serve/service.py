@@ -150,6 +150,7 @@ def receipts(sealed: Sequence[Any]) -> list[dict[str, Any]]:
             "entity_version": one.entity_version,
             "hash": one.hash.hex(),
             "replayed": one.replayed,
+            **({"breach": one.breach} if one.breach else {}),
         }
         for one in sealed
     ]

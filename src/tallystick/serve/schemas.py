@@ -1,0 +1,147 @@
+"""Routes of the schema registry of a tenant: what events have to look like, and what would become of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from tallystick.errors import RejectedError
+from tallystick.govern.registered import RegisteredSchema
+from tallystick.limits import INPUT_BYTES_MAX
+from tallystick.serve.body import split
+from tallystick.serve.calls import Call, ManagingSchemas, Reading
+
+router: Final = APIRouter(prefix="/api/v1")
+
+Text = Annotated[str, Field(max_length=1_000)]
+At = Annotated[str | None, Query(max_length=64, description="As it was at a time or on a date (UTC).")]
+
+
+class NewSchema(BaseModel):
+    """A version of a schema to be registered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text
+    version: Annotated[int, Field(ge=1)] | None = None
+    """By default the next."""
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    target: Literal["payload", "event"] = "payload"
+    compatibility: Literal["none", "backward", "forward", "full"] | None = None
+    reason: Text | None = None
+
+
+class NewEnforcement(BaseModel):
+    """How schemas are to be enforced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enforcement: Literal["strict", "registered", "warn"]
+    reason: Text | None = None
+
+
+@router.post("/schemas", status_code=201)
+def register_schema(call: ManagingSchemas, new: NewSchema) -> dict[str, Any]:
+    """Register a version of a schema: from now on the events of that type are held to it when they arrive.
+
+    One that breaks what it owes to the version before is refused, and the answer says which change does.
+    """
+    with call.ledger() as ledger:
+        registered = ledger.schemas.register(
+            new.name,
+            new.version,
+            new.schema_,
+            target=new.target,
+            compatibility=new.compatibility,
+            actor=call.caller.key.actor,
+            reason=new.reason,
+        )
+    said = {"schema": registered.name, "version": registered.version}
+    call.service.record(call.caller, "schema_registered", said)
+    return _told(registered)
+
+
+@router.get("/schemas")
+def list_schemas(call: Reading, as_of: At = None) -> dict[str, Any]:
+    """The newest version of every schema, and how they are enforced."""
+    with call.ledger() as ledger:
+        return {
+            "enforcement": ledger.schemas.enforcement(as_of),
+            "schemas": [_told(one) for one in ledger.schemas.list(as_of)],
+        }
+
+
+@router.put("/schemas/enforcement")
+def enforce_schemas(call: ManagingSchemas, new: NewEnforcement) -> dict[str, Any]:
+    """Say how schemas are enforced from now on."""
+    with call.ledger() as ledger:
+        ledger.schemas.enforce(new.enforcement, actor=call.caller.key.actor, reason=new.reason)
+    call.service.record(call.caller, "schemas_enforced", {"enforcement": new.enforcement})
+    return {"enforcement": new.enforcement}
+
+
+@router.post("/schemas/validate")
+async def validate_events(call: Reading, request: Request) -> dict[str, Any]:
+    """What would become of an event, or of an array of them, if it came now. Nothing is sealed."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > INPUT_BYTES_MAX:
+            cure = "send fewer events at once"
+            raise RejectedError(f"more than {INPUT_BYTES_MAX:,} bytes", place="body", cure=cure)
+    data = bytes(body)
+    events = split(data, "application/json") if data.lstrip()[:1] == b"[" else [data]
+    return {"events": await _verdicts(call, events)}
+
+
+@router.get("/schemas/{name}")
+def get_schema(
+    call: Reading, name: str, version: Annotated[int | None, Query(ge=1)] = None, as_of: At = None
+) -> dict[str, Any]:
+    """One version of a schema, by default the newest."""
+    with call.ledger() as ledger:
+        return _told(ledger.schemas.get(name, version, as_of=as_of))
+
+
+@router.get("/schemas/{name}/history")
+def schema_history(call: Reading, name: str) -> dict[str, Any]:
+    """Every version of a schema, with when and by whom it was registered."""
+    with call.ledger() as ledger:
+        return {"name": name, "versions": [_told(one) for one in ledger.schemas.history(name)]}
+
+
+@router.get("/schemas/{name}/infer")
+def infer_schema(call: Reading, name: str, *, enums: bool = False) -> dict[str, Any]:
+    """A schema that the payloads of all recorded events of a type fit; nothing is registered."""
+    call.service.permit(call.caller, "Read", whole=True)
+    with call.ledger() as ledger:
+        schema, count = ledger.schemas.infer(name, enums=enums)
+    return {"name": name, "schema": schema, "events": count}
+
+
+async def _verdicts(call: Call, events: list[bytes]) -> list[dict[str, Any]]:
+    def judge() -> list[dict[str, Any]]:
+        with call.ledger() as ledger:
+            return [
+                {"index": one.index, "taken": one.taken, "problem": one.problem, "place": one.place, "cure": one.cure}
+                for one in ledger.schemas.validate(events)
+            ]
+
+    return await run_in_threadpool(judge)
+
+
+def _told(one: RegisteredSchema) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "version": one.version,
+        "target": one.target,
+        "compatibility": one.compatibility,
+        "schema": one.schema,
+        "reason": one.reason,
+        "position": one.position,
+        "recorded_at": one.recorded_at,
+        "actor": one.actor,
+    }
