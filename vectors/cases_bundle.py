@@ -229,6 +229,9 @@ def _checkpoints() -> Iterator[Case]:
     ):
         made = bundle(LINES, first=2, end=8, checkpoint=Note(note.text, signatures).render())
         yield Case.of(f"checkpoint-{name}", "11 (13)", says, made, *([expected] if expected else []))
+    made = bundle(LINES, first=2, end=8, checkpoint=signed(LINES, origin="audit.example/another"))
+    says = "the checkpoint is of another ledger, by the same key"
+    yield Case.of("checkpoint-of-another-ledger", "11 (13)", says, made, ("checkpoint", None))
     made = bundle(LINES, first=2, end=8, checkpoint=signed(LINES, key=KEYS.checkpoint))
     yield Case.of("checkpoint-retired-key", "5.4", "signed by the key of an earlier period", made, ("checkpoint", None))
     text = signed(LINES).decode()
