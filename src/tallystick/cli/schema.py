@@ -139,7 +139,7 @@ def list_(settings: Settings, *, as_of: str | None) -> None:
     with settings.open(readonly=False) as ledger:
         found, enforcement = ledger.schemas.list(as_of), ledger.schemas.enforcement(as_of)
     if settings.json:
-        screen.say_json({"enforcement": enforcement, "schemas": [_json(one) for one in found]})
+        screen.say_json({"enforcement": enforcement, "schemas": [one.to_json() for one in found]})
         return
     if found:
         screen.say_table(_COLUMNS, map(_row, found))
@@ -159,7 +159,7 @@ def history(settings: Settings, *, name: str) -> None:
     with settings.open(readonly=False) as ledger:
         found = ledger.schemas.history(name)
     if settings.json:
-        screen.say_json({"name": name, "versions": [_json(one) for one in found]})
+        screen.say_json({"name": name, "versions": [one.to_json() for one in found]})
         return
     screen.say_table(_COLUMNS, map(_row, found))
 
@@ -177,7 +177,7 @@ def show(settings: Settings, *, name: str, version: int | None, as_of: str | Non
     with settings.open(readonly=False) as ledger:
         found = ledger.schemas.get(name, version, as_of=as_of)
     if settings.json:
-        screen.say_json({**_json(found), "personal": [*found.personal], "schema": found.schema})
+        screen.say_json({**found.to_json(), "personal": [*found.personal], "schema": found.schema})
         return
     screen.say_json(found.schema)
     who = (found.actor or {}).get("id", "-")
@@ -278,21 +278,9 @@ def _row(one: RegisteredSchema) -> tuple[str, ...]:
     return (one.name, str(one.version), one.target, one.compatibility, since, who, str(one.position), one.reason or "-")
 
 
-def _json(one: RegisteredSchema) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "version": one.version,
-        "target": one.target,
-        "compatibility": one.compatibility,
-        "position": one.position,
-        "recorded_at": one.recorded_at,
-        "actor": one.actor,
-        "reason": one.reason,
-    }
-
-
 def _short_json(one: RegisteredSchema) -> dict[str, Any]:
-    return {name: _json(one)[name] for name in ("name", "version", "target", "compatibility", "position")}
+    said = one.to_json()
+    return {name: said[name] for name in ("name", "version", "target", "compatibility", "position")}
 
 
 def _read(file: str) -> bytes:

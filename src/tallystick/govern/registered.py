@@ -68,6 +68,19 @@ class RegisteredSchema:
         """Why it was registered."""
         return self.registration.reason
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of, without the document."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "target": self.target,
+            "compatibility": self.compatibility,
+            "position": self.position,
+            "recorded_at": self.recorded_at,
+            "actor": self.actor,
+            "reason": self.reason,
+        }
+
     @cached_property
     def document(self) -> Document:
         """The schema put together and compiled. Made when first needed."""

@@ -134,14 +134,4 @@ async def _verdicts(call: Call, events: list[bytes]) -> list[dict[str, Any]]:
 
 
 def _told(one: RegisteredSchema) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "version": one.version,
-        "target": one.target,
-        "compatibility": one.compatibility,
-        "schema": one.schema,
-        "reason": one.reason,
-        "position": one.position,
-        "recorded_at": one.recorded_at,
-        "actor": one.actor,
-    }
+    return {**one.to_json(), "personal": [*one.personal], "schema": one.schema}
