@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -74,7 +75,7 @@ def _api(service: Service) -> FastAPI:
     api.include_router(schemas.router)
     api.add_api_route("/health/live", _live, methods=["GET"], tags=["health"])
     api.add_api_route("/health/ready", _ready, methods=["GET"], tags=["health"])
-    api.add_api_route("/metrics", _metrics, methods=["GET"], tags=["health"])
+    api.add_api_route("/metrics", _metrics, methods=["GET"], tags=["health"], response_class=PlainTextResponse)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]  # as FastAPI has it done
     return api
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from tallystick.core.tiles import TilePath
 from tallystick.errors import NotFoundError, RejectedError
@@ -37,6 +37,11 @@ At = Annotated[str | None, Query(max_length=64, description="A time, a date (UTC
 Clock = Annotated[Literal["recorded", "occurred"], Query(description="By which of an event's two times.")]
 Name = Annotated[str | None, Query(max_length=512)]
 
+
+class _Octets(Response):
+    media_type = "application/octet-stream"
+
+
 _TERMS: Final = [
     {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
     for name in ("entity_id", "event_type", "actor", "label", "after", "before", "id", "correlation_id", "text")
@@ -44,7 +49,7 @@ _TERMS: Final = [
 _WITH_TERMS: Final[dict[str, Any]] = {"parameters": _TERMS}
 
 
-@router.get("/events/query", openapi_extra=_WITH_TERMS)
+@router.get("/events/query", openapi_extra=_WITH_TERMS, responses={200: {"content": {_NDJSON: {}}}})
 def query_events(
     call: Reading,
     request: Request,
@@ -159,14 +164,14 @@ def series_query(
     return JSONResponse(series_json(found), headers=_NOT_KEPT)
 
 
-@router.get("/checkpoint")
+@router.get("/checkpoint", response_class=PlainTextResponse)
 def checkpoint(call: ReadingAll) -> Response:
     """The newest signed checkpoint (C2SP tlog-checkpoint): keep it, and nothing before it can change unseen."""
     with call.ledger() as ledger:
         return Response(ledger.checkpoint(), media_type="text/plain; charset=utf-8", headers=_NOT_KEPT)
 
 
-@router.get("/tile/{path:path}")
+@router.get("/tile/{path:path}", response_class=_Octets)
 def tile(call: ReadingAll, path: str) -> Response:
     """A tile of hashes (C2SP tlog-tiles): `tile/<level>/<index>`, and `.p/<width>` behind it when it is partial."""
     asked = TilePath.parse(f"tile/{path}")
@@ -178,12 +183,11 @@ def tile(call: ReadingAll, path: str) -> Response:
             raise NotFoundError(f"the tree has no tile {asked.render()} yet")
         return Response(
             ledger.tile(asked.level, asked.index, asked.width),
-            media_type="application/octet-stream",
             headers=_FOR_EVER,
         )
 
 
-@router.get("/proofs/{position}")
+@router.get("/proofs/{position}", response_class=PlainTextResponse)
 def proof(call: Reading, position: Annotated[int, ...]) -> Response:
     """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
     with call.ledger() as ledger:
