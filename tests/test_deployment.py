@@ -128,6 +128,39 @@ def test_what_one_process_orders_the_other_knows_soon(tmp_path: Path) -> None:
             other.authenticate(text)
 
 
+def test_of_two_who_rotate_one_key_at_once_one_does(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as one, Deployment(tmp_path) as other:
+        one.begin()
+        key, _ = one.create_key("default", role="ReadOnly", name="k", actor=JANE)
+        time.sleep(FRESH_SECONDS * 1.5)
+        assert other.key(key.id) == key
+        one.rotate_key(key.id, actor=JANE)
+        with pytest.raises(ConflictError):  # it cannot know of it yet, and asks the ledger all the same
+            other.rotate_key(key.id, actor=JANE)
+        time.sleep(FRESH_SECONDS * 1.5)
+        assert [kept.name for kept in other.keys("default")] == ["the first key", "k"]
+
+
+def test_what_was_queued_is_sealed_by_the_next_process_without_being_asked(tmp_path: Path) -> None:
+    program = """
+import os, sys, tallystick.deployment as t
+one = t.Deployment(sys.argv[1]); one.begin()
+with one.ledger("default") as ledger:
+    ledger.queue._stopping = True  # nothing is sealed any more
+    ledger.queue._changed.acquire(); ledger.queue._changed.notify_all(); ledger.queue._changed.release()
+    ledger.queue._drainer.join()
+    ledger.queue._stopping = False
+    ledger.publish_many([{"event_type": "a.b", "entity_id": "e"}] * 40)
+    os._exit(9)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    with Deployment(tmp_path) as one:
+        one.resume_queues()
+        with one.ledger("default") as ledger:
+            assert ledger.count(event_type="a.b") == 40
+
+
 @pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "../x", "a/b", "x" * 64, "é", "a\n"])
 def test_a_name_that_could_be_more_than_a_name_is_refused(tmp_path: Path, name: str) -> None:
     with Deployment(tmp_path) as one, pytest.raises(RejectedError, match="not a tenant's name"):

@@ -87,7 +87,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "governing": ("asking", *FRONT_DOOR),
     "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
-    "deployment": (*OUR_OWN, "config", "core", "govern", "ledger", "opening"),
+    "deployment": (*OUR_OWN, "config", "core", "govern", "ledger", "opening", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),

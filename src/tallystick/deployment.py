@@ -11,6 +11,7 @@ while. Several processes may have one deployment open: what one of them orders, 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -26,7 +27,7 @@ from typing import Any, Final
 from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
 from tallystick.core.event import Event
-from tallystick.errors import BusyError, ConflictError, DeniedError, RejectedError
+from tallystick.errors import BusyError, ConflictError, DeniedError, RejectedError, TallystickError
 from tallystick.govern.access import NO_KEY, Key, Scope, check_expiry, check_name, check_role, id_of, key_text
 from tallystick.govern.directory import (
     Directory,
@@ -40,6 +41,7 @@ from tallystick.ids import random_bytes
 from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
+from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 
 DEFAULT_TENANT: Final = "default"
 FRESH_SECONDS: Final = 0.02
@@ -47,7 +49,9 @@ FRESH_SECONDS: Final = 0.02
 
 IDLE_SECONDS: Final = 300.0
 
+_RESUME_SECONDS: Final = 60.0
 _SYSTEM: Final = "system"
+_log: Final = logging.getLogger("tallystick.deployment")
 _ITSELF: Final = {"id": "tallystick", "type": "system"}
 _SECRET_BYTES: Final = 32
 
@@ -217,6 +221,17 @@ class Deployment:
             yield ledger
         finally:
             self._ledgers.give_back(name)
+
+    def resume_queues(self) -> None:
+        """Have what an earlier process left in queues sealed now, and not only when somebody next uses them."""
+        for tenant in self.tenants():
+            queue = self.folder / "tenants" / tenant.name / QUEUE_FOLDER
+            try:
+                if queue.exists() and any(queue.iterdir()):
+                    with self.lease(tenant.ledger) as ledger:
+                        ledger.queue.drain(seconds=_RESUME_SECONDS)
+            except TallystickError as error:
+                _log.warning("the queue of %s cannot go on: %s", tenant.name, error)
 
     def tidy(self) -> None:
         """Close what nobody has used for a while."""

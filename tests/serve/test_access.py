@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any, Final
 
 import pytest
@@ -149,6 +150,48 @@ def test_a_tenant_does_not_learn_of_another(it: Running) -> None:
         assert (made.status_code, made.json()["permission"]) == (403, "ManageTenants")
     made = it.call("POST", "/api/v1/keys", "other/Admin", json={"name": "n", "role": "Admin", "operator": True})
     assert made.status_code == 403
+
+
+def test_an_admin_who_is_no_operator_makes_nobody_one(it: Running) -> None:
+    _, plain = it.deployment.create_key("default", role="Admin", name="plain", actor={"id": "t"})
+    operators = next(key for key in it.deployment.keys("default") if key.operator)
+    for method, path in (("POST", f"/api/v1/keys/{operators.id}/rotate"), ("DELETE", f"/api/v1/keys/{operators.id}")):
+        answer = it.call(method, path, plain)
+        assert (answer.status_code, answer.json()["permission"]) == (403, "ManageTenants")
+    assert it.call("GET", "/api/v1/tenants", "operator").status_code == 200
+
+
+def test_a_scoped_key_learns_nothing_by_asking_cleverly(it: Running) -> None:
+    scoped = it.key("acme", "ReadOnly", event_types=["seen.*"])
+    for salary in (70_001, 70_002):
+        it.call("POST", EVENTS_PATH, json={"event_type": "pay.set", "entity_id": "p", "payload": {"salary": salary}})
+    there = it.call("GET", "/api/v1/events/query?event_type=pay.*&limit=1&payload.salary>=70000", scoped)
+    nothing = it.call("GET", "/api/v1/events/query?event_type=pay.*&limit=1&payload.salary>=99999", scoped)
+    assert there.text == nothing.text
+    assert "Link" not in there.headers
+    hidden = it.call("GET", "/api/v1/events/query?event_type=pay.set&limit=1").json()["records"][0]
+    for path in ("events", "proofs"):
+        told = [it.call("GET", f"/api/v1/{path}/{key}", scoped) for key in (hidden["position"], 999_999)]
+        assert {answer.status_code for answer in told} == {404}
+        assert told[0].text.replace(str(hidden["position"]), "N") == told[1].text.replace("999999", "N")
+    assert it.call("GET", "/api/v1/queue/stats", scoped).status_code == 403
+
+
+def test_of_two_keys_none_is_believed(it: Running) -> None:
+    host, port = it.url.removeprefix("http://").split(":")
+    good, bad = it.keys["acme/Admin"], "ts_no"
+    for path, method in (
+        ("/api/v1/whoami", "GET"),
+        (EVENTS_PATH, "POST"),
+        (STREAM_PATH, "GET"),
+        ("/api/v1/keys", "POST"),
+    ):
+        for first, second in ((good, bad), (bad, good)):
+            lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", "Content-Length: 0"]
+            lines += [f"Authorization: Bearer {first}", f"Authorization: Bearer {second}", "", ""]
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall("\r\n".join(lines).encode())
+                assert connection.recv(100).startswith(b"HTTP/1.1 401"), (path, first)
 
 
 def test_a_scoped_key_reaches_what_it_is_for(it: Running) -> None:

@@ -224,6 +224,31 @@ def test_a_head_without_end_is_cut_off(it: Running) -> None:
     assert it.call("GET", "/health/live", None).status_code == 200
 
 
+def test_nobody_without_a_key_has_a_body_read(it: Running) -> None:
+    for path in ("/api/v1/keys", "/api/v1/tenants", "/api/v1/schemas", BATCH_PATH):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 400000000\r\n\r\n"
+        assert raw(it, head.encode(), wait=3).startswith(b"HTTP/1.1 401"), path
+        large = it.call("POST", path, content=b" " * (BODY_BYTES_MAX + 1), headers={"Content-Type": "application/json"})
+        assert large.status_code == 413, path
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 100_000])
+def test_what_goes_deep_is_refused(it: Running, data: bytes) -> None:
+    for path in (EVENTS_PATH, BATCH_PATH, "/api/v1/keys", "/api/v1/schemas", "/api/v1/schemas/validate"):
+        answer = it.call("POST", path, content=data, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (200, 400, 413), (path, answer.text[:200])
+        if path != "/api/v1/schemas/validate":
+            assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_an_id_may_be_a_number_or_have_slashes(it: Running) -> None:
+    for event_id in ("3", "a/b/c", "query-not"):
+        sealed = it.call("POST", EVENTS_PATH, json={**EVENT, "id": event_id}).json()
+        assert it.call("GET", f"/api/v1/events/{event_id}?by=id").json()["hash"] == sealed["hash"]
+    assert it.call("GET", "/api/v1/events/3").json()["position"] == 3
+    assert it.call("GET", "/api/v1/events/x?by=position").status_code == 400
+
+
 def test_slow_bodies_hold_nobody_up(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tallystick.serve.body.BODY_SECONDS", 0.5)
     host, port = it.url.removeprefix("http://").split(":")

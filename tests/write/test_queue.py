@@ -540,6 +540,21 @@ def test_of_events_published_together_all_are_taken_or_none(tmp_path: Path) -> N
         assert ledger.queue.stats().accepted == 0
 
 
+def test_what_was_sealed_long_ago_hides_nothing_from_whoever_opens_it_again(tmp_path: Path) -> None:
+    """More than is read at once stands before the cursor, in the same segment."""
+    with tallystick.open(tmp_path / "ledger") as ledger:
+        for _ in range(6):
+            ledger.publish_many([{"event_type": "a.b", "entity_id": "e", "payload": {"n": "x" * 300}}] * 1_000)
+        ledger.queue.drain(seconds=60)
+    assert sum(path.stat().st_size for path in (tmp_path / "ledger/queue").iterdir()) > 2 * 2**20
+
+    for number in range(2):
+        with tallystick.open(tmp_path / "ledger") as ledger:
+            ticket = ledger.publish(event_type="a.b", entity_id="e", id=f"after-{number}")
+            assert ledger.queue.wait(ticket, seconds=20).state == "sealed"
+            assert ledger.queue.stats().problem is None
+
+
 def test_closing_a_ledger_seals_what_waits(tmp_path: Path) -> None:
     with tallystick.open(tmp_path / "ledger") as ledger:
         ledger.publish_many({"event_type": "a.b", "entity_id": "e", "payload": {"n": n}} for n in range(2_000))

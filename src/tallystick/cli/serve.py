@@ -48,7 +48,7 @@ def serve(
     JSON: address, data, first_key.
     """
     from tallystick.deployment import Deployment
-    from tallystick.serve.server import Listening, serve
+    from tallystick.serve.server import Listening, ledgers_within, raise_handles, serve
     from tallystick.serve.service import Settings as ServiceSettings
 
     if (tls_cert is None) != (tls_key is None):
@@ -61,7 +61,7 @@ def serve(
         private_key=None if tls_key is None else Path(tls_key),
         proxies=trust_proxy,
     )
-    with Deployment(data, name=deployment, keys=keys) as opened:
+    with Deployment(data, name=deployment, keys=keys, open_max=ledgers_within(raise_handles())) as opened:
         first_key = opened.begin()
 
         def ready(address: str) -> None:

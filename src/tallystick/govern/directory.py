@@ -158,6 +158,7 @@ def key_revoked(key: Key, actor: dict[str, str]) -> Event:
         entity_id=f"key:{key.id}",
         actor=actor,
         payload={"id": key.id, "tenant": key.tenant},
+        expected_version=1,  # of two that end it at once, one does
     )
 
 

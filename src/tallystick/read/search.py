@@ -7,9 +7,9 @@ size of the ledger and names it; what was appended later is not in it, so pages 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 
@@ -43,6 +43,10 @@ class Page:
     """How what was not said in full was taken, in sentences."""
 
 
+Sees: TypeAlias = Callable[[Record], bool]
+"""Whether somebody may see a record."""
+
+
 class Search:
     """Answers queries over one ledger, for the sizes up to which its index has followed."""
 
@@ -58,8 +62,12 @@ class Search:
         newest_first: bool = True,
         limit: int = PAGE_RECORDS,
         cursor: str | None = None,
+        sees: Sees | None = None,
     ) -> Page:
-        """The first `limit` records that fit, or those after a cursor. `RejectedError` for a bad cursor or limit."""
+        """The first `limit` records that fit, or those after a cursor. `RejectedError` for a bad cursor or limit.
+
+        What `sees` says no to is as if it did not fit: neither the page nor its cursor tells that it is there.
+        """
         if type(limit) is not int or not 1 <= limit <= PAGE_RECORDS_MAX:
             raise RejectedError(
                 f"a page of {limit!r} records", place="limit", cure=f"ask for 1 to {PAGE_RECORDS_MAX} records"
@@ -70,7 +78,8 @@ class Search:
             first, end = (0, position) if newest_first else (position, size)
         found = []
         for record in self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1):
-            found.append(record)
+            if sees is None or sees(record):
+                found.append(record)
             if len(found) > limit:
                 break
         following = None

@@ -17,7 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
+from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve import governing, reading, schemas
+from tallystick.serve.body import AnsweredError, LeftError, read_body
 from tallystick.serve.calls import ManagingTenants, Measuring
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
@@ -39,17 +41,50 @@ def application(service: Service) -> ASGIApp:
             await ingest(scope, receive, send)
         elif streaming.takes(scope):
             await streaming(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            await _with_body(service, api, scope, receive, send)
         else:
             await api(scope, receive, send)
 
     return app
 
 
+async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Give a request on with its body, which is read only from whoever has a key, bounded in bytes and in time."""
+    try:
+        service.caller_of(scope)
+        data = await read_body(receive, "", most=INPUT_BYTES_MAX)
+    except LeftError:
+        return
+    except (AnsweredError, TallystickError) as error:
+        await _refuse(send, error)
+        return
+    left = [{"type": "http.request", "body": data, "more_body": False}]
+
+    async def replay() -> Any:
+        return left.pop() if left else await receive()
+
+    await api(scope, replay, send)
+
+
+async def _refuse(send: Send, error: AnsweredError | TallystickError) -> None:
+    if isinstance(error, AnsweredError):
+        status, headers = error.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}
+        body = orjson.dumps(problem_of(error.status, error.title, error.detail))
+    else:
+        status, headers, body = problem(error)
+    named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": named})
+    await send({"type": "http.response.body", "body": body})
+
+
 def _api(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tidying = asyncio.create_task(_tidy(service))
+        resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues))
         yield
+        await resuming
         service.streams.close()
         tidying.cancel()
         with suppress(asyncio.CancelledError):
@@ -80,7 +115,7 @@ def _api(service: Service) -> FastAPI:
     return api
 
 
-def _live() -> dict[str, str]:
+async def _live() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "live"}
 

@@ -83,7 +83,7 @@ def split(data: bytes, content_type: str) -> list[bytes]:
     elif content_type in ("application/json", ""):
         try:
             events = [bytes(event) for event in _split_array(data)]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             cure = "send an array of events, or NDJSON as application/x-ndjson"
             raise RejectedError(f"it is no JSON array: {error}", place="body", cure=cure) from None
     else:

@@ -10,8 +10,11 @@ from typing import Annotated, Final, TypeAlias
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
+from tallystick.core.record import Record
+from tallystick.errors import NotFoundError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
+from tallystick.read.search import Sees
 from tallystick.serve.caller import Caller
 from tallystick.serve.service import Service
 
@@ -31,9 +34,25 @@ class Call:
         with self.service.ledger_of(self.caller) as ledger:
             yield ledger
 
-    def sees(self, event_type: str, entity_id: str) -> bool:
-        """Whether a record is within the scope of the caller's key."""
-        return self.caller.key.scope.takes(event_type, entity_id)
+    def sees(self) -> Sees | None:
+        """What says of a record whether it is within the scope of the caller's key; None if all are."""
+        scope = self.caller.key.scope
+        return None if scope.is_whole else lambda record: scope.takes(record.event_type, record.entity_id)
+
+    def get(self, key: int | str) -> tuple[Record, bytes]:
+        """A record, by position or event id, and its proof. For what is out of scope the error is that for nothing."""
+        sees = self.sees()
+        missing = NotFoundError(f"there is no event {str(key)[:60]!r} that this key may see")
+        with self.ledger() as ledger:
+            try:
+                record = ledger.get(key)
+            except NotFoundError:
+                if sees is None:
+                    raise
+                raise missing from None
+            if sees is not None and not sees(record):
+                raise missing
+            return record, ledger.prove(record.position).render()
 
 
 class Needs:
@@ -45,14 +64,9 @@ class Needs:
 
     def __call__(self, request: Request, _: Annotated[object, Security(_documented)]) -> Call:
         service: Service = request.app.state.service
-        caller = service.call(
-            request.headers.get("authorization"),
-            address=request.client.host if request.client else None,
-            method=request.method,
-            path=request.url.path,
-        )
+        caller = service.caller_of(request.scope)
         service.permit(caller, self._permission, whole=self._whole)
-        if self._permission == "Read" and service.settings.record_reads:
+        if self._permission in ("Read", "Metrics", "Export") and service.settings.record_reads:
             service.record(caller, "read", {"query": request.url.query[:2_048]})
         return Call(service, caller)
 

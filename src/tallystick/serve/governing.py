@@ -145,6 +145,8 @@ def _own_key(call: Call, key_id: str) -> Key:
         raise NotFoundError(problem) from None
     if key.tenant != call.caller.tenant and not call.caller.key.may("ManageTenants"):
         raise NotFoundError(problem)
+    if key.operator and not call.caller.key.operator:
+        raise _denied(call, "ManageTenants", "it is an operators' key, and only they change one")
     return key
 
 

@@ -8,6 +8,7 @@ it, or with `?atomic=true` takes all or none.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -30,12 +31,12 @@ EVENTS_PATH: Final = "/api/v1/events"
 BATCH_PATH: Final = "/api/v1/events/batch"
 _JSON: Final = {"Content-Type": "application/json"}
 _SHOWN: Final = 60
+_log: Final = logging.getLogger("tallystick.serve")
 
 
 class _Asked(NamedTuple):
     """What the head of a request says."""
 
-    authorization: str | None
     content_type: str
     encoding: str
     key: str | None
@@ -58,10 +59,7 @@ class Ingest:
         began = time.perf_counter()
         try:
             asked = _asked(scope)
-            client = scope.get("client")
-            caller = self._service.call(
-                asked.authorization, address=client[0] if client else None, method="POST", path=scope["path"]
-            )
+            caller = self._service.caller_of(scope)
             self._service.permit(caller, "Write")
             status, body = await self._routes[scope["path"]](caller, asked, receive)
             headers = _JSON
@@ -75,6 +73,10 @@ class Ingest:
             if isinstance(error, PermissionDeniedError):
                 await self._service.denied(error)
             status, headers, body = problem(error)
+        except Exception:  # noqa: BLE001 - somebody waits for an answer, and the diagnostics have the mistake
+            _log.exception("%s failed", scope["path"])
+            status, headers = 500, {"Content-Type": MEDIA_TYPE}
+            body = orjson.dumps(problem_of(500, "A mistake of ours", "it is in the diagnostics of the service"))
         if status >= 400:
             self._service.metrics.refused.labels(str(status)).inc()
         named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -183,7 +185,9 @@ def _tickets(tickets: Sequence[Any]) -> list[dict[str, Any]]:
 def _asked(scope: Scope) -> _Asked:
     said = {}
     for name, value in scope["headers"]:
-        if name in (b"authorization", b"content-type", b"content-encoding", b"idempotency-key"):
+        if name in said and name == b"idempotency-key":
+            raise RejectedError("there is more than one", place="Idempotency-Key", cure="send one")
+        if name in (b"content-type", b"content-encoding", b"idempotency-key"):
             said[name] = value.decode("latin-1")
     options = {}
     query: bytes = scope["query_string"]
@@ -197,7 +201,6 @@ def _asked(scope: Scope) -> _Asked:
         cure = f"send 1 to {EVENT_ID_CHARACTERS_MAX} printable characters"
         raise RejectedError("it cannot be an event's id", place="Idempotency-Key", cure=cure)
     return _Asked(
-        authorization=said.get(b"authorization"),
         content_type=said.get(b"content-type", "").partition(";")[0].strip().lower(),
         encoding=said.get(b"content-encoding", "identity").strip().lower(),
         key=key,

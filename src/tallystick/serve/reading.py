@@ -65,26 +65,31 @@ def query_events(
     """
     terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in _PAGING]
     with call.ledger() as ledger:
-        page = ledger.query(parse_terms(terms), newest_first=order == "newest", limit=limit, cursor=cursor)
-    seen = tuple(one for one in page.records if call.sees(one.event_type, one.entity_id))
+        page = ledger.query(
+            parse_terms(terms), newest_first=order == "newest", limit=limit, cursor=cursor, sees=call.sees()
+        )
     headers = dict(_NOT_KEPT)
     if page.cursor is not None:
         following = request.url.include_query_params(cursor=page.cursor)
-        headers["Link"] = f'<{following}>; rel="next"'
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'  # whoever the client says that we are
     if _NDJSON in accept:
-        lines = b"".join(record_json(one) + b"\n" for one in seen)
+        lines = b"".join(record_json(one) + b"\n" for one in page.records)
         return Response(lines, media_type=_NDJSON, headers=headers)
-    shown = page if len(seen) == len(page.records) else type(page)(seen, page.cursor, page.size, page.assumptions)
-    return Response(page_json(shown), media_type=_JSON, headers=headers)
+    return Response(page_json(page), media_type=_JSON, headers=headers)
 
 
-@router.get("/events/{key}")
-def get_event(call: Reading, key: str, if_none_match: Annotated[str | None, Header(max_length=512)] = None) -> Response:
+@router.get("/events/{key:path}")
+def get_event(
+    call: Reading,
+    key: str,
+    by: Annotated[Literal["id", "position"] | None, Query(description="How to take a number; as a position.")] = None,
+    if_none_match: Annotated[str | None, Header(max_length=512)] = None,
+) -> Response:
     """One record, by its event's id or by its position. It never changes, so its hash is its `ETag`."""
-    with call.ledger() as ledger:
-        record = ledger.get(int(key) if key.isascii() and key.isdecimal() and len(key) < 19 else key)
-    if not call.sees(record.event_type, record.entity_id):
-        raise NotFoundError(f"there is no event {key[:60]!r} that this key may see")
+    is_number = key.isascii() and key.isdecimal() and len(key) < 19
+    if by == "position" and not is_number:
+        raise RejectedError(f"{key[:60]!r} is not a position", place="key", cure="send a number, or by=id")
+    record, _ = call.get(int(key) if is_number and by != "id" else key)
     headers = {"ETag": f'"{record.hash.hex()}"', **_FOR_EVER}
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)
@@ -190,17 +195,14 @@ def tile(call: ReadingAll, path: str) -> Response:
 @router.get("/proofs/{position}", response_class=PlainTextResponse)
 def proof(call: Reading, position: Annotated[int, ...]) -> Response:
     """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
-    with call.ledger() as ledger:
-        record = ledger.get(position)
-        if not call.sees(record.event_type, record.entity_id):
-            raise NotFoundError(f"there is no position {position} that this key may see")
-        made = ledger.prove(position).render()
+    _, made = call.get(position)
     return Response(made, media_type="text/plain; charset=utf-8", headers=_NOT_KEPT)
 
 
 @router.get("/queue/stats")
 def queue_stats(call: Measuring) -> dict[str, Any]:
     """How the queue of the caller's ledger stands."""
+    _check_whole(call)
     with call.ledger() as ledger:
         stats = ledger.queue.stats()
     return {

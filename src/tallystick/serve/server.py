@@ -15,12 +15,16 @@ import uvicorn
 
 from tallystick.deployment import Deployment
 from tallystick.errors import RejectedError
+from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.serve.app import application
 from tallystick.serve.protocol import BoundedProtocol
 from tallystick.serve.service import Service, Settings
 
 _IDLE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 30
+_HANDLES_WANTED: Final = 16_384
+_HANDLES_USUAL: Final = 512
+_HANDLES_A_LEDGER: Final = 12
 _CONNECTIONS_MAX: Final = 4_096
 
 
@@ -63,6 +67,25 @@ class Server(uvicorn.Server):
         finally:
             for which, handler in before.items():
                 signal.signal(which, handler)
+
+
+def raise_handles() -> int:
+    """Have the process use as many file handles as it may, and say how many."""
+    try:
+        import resource  # noqa: PLC0415 - only where there is such a thing
+    except ImportError:
+        return _HANDLES_USUAL
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _HANDLES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _HANDLES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return _HANDLES_WANTED if soft == resource.RLIM_INFINITY else soft
+
+
+def ledgers_within(handles: int) -> int:
+    """How many ledgers may be open at once, when half of the handles are for connections."""
+    return max(4, min(LEDGERS_OPEN_MAX, handles // 2 // _HANDLES_A_LEDGER))
 
 
 def serve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +71,19 @@ class Service:
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-lane")
         self.lanes: Final = Lanes(deployment.lease, self._executor)
         self.streams: Final = Streams(deployment.lease)
+
+    def caller_of(self, scope: MutableMapping[str, Any]) -> Caller:
+        """Who sends a request. Raises `UnknownCallerError`; also for more than one key, of which none is believed."""
+        found = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(found) > 1:
+            raise UnknownCallerError("the request has more than one key: send one")
+        client = scope.get("client")
+        return self.call(
+            found[0].decode("latin-1") if found else None,
+            address=client[0] if client else None,
+            method=scope["method"],
+            path=scope["path"],
+        )
 
     def call(self, authorization: str | None, *, address: str | None, method: str, path: str) -> Caller:
         """Who sends these. Raises `UnknownCallerError`."""

@@ -42,15 +42,11 @@ class Streaming:
         begun = False
         try:
             headers = dict(scope["headers"])
-            client = scope.get("client")
-            authorization = headers.get(b"authorization")
-            caller = self._service.call(
-                None if authorization is None else authorization.decode("latin-1"),
-                address=client[0] if client else None,
-                method="GET",
-                path=STREAM_PATH,
-            )
+            caller = self._service.caller_of(scope)
             self._service.permit(caller, "Read")
+            if self._service.settings.record_reads:
+                said = {"query": scope["query_string"].decode("latin-1")[:2_048]}
+                await asyncio.to_thread(self._service.record, caller, "read", said)
             query, cursor = _asked(scope["query_string"].decode("latin-1"), headers.get(b"last-event-id"))
             frames = self._service.streams.read(caller.ledger, query, caller.key.scope, cursor)
             reading = asyncio.current_task()

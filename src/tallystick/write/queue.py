@@ -154,6 +154,8 @@ class Queue:
             if waiting + len(bodies) > self._events_max or size + sum(map(len, bodies)) > self._bytes_max:
                 self._turned_away += len(bodies)
                 raise BusyError(f"{waiting} events wait to be sealed: wait a moment, then repeat")
+            if self._halted:
+                raise BusyError(f"the queue has stopped, and takes nothing until it is mended: {self._problem}")
             if self._stopping:
                 raise StoreError("the queue was closed")
             now = self._clock()

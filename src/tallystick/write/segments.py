@@ -205,9 +205,9 @@ class Tail:
         """The next frames, at most so many. Fewer when there are no more, or what follows is no good frame."""
         found: list[Frame] = []
         while len(found) < count:
-            taken = self._take_from_segment(count - len(found))
-            found += taken
-            if not taken and not self._go_on():
+            before = self._offset
+            found += self._take_from_segment(count - len(found))
+            if self._offset == before and not self._go_on():  # else it may only have passed older frames
                 return found
         return found
 
