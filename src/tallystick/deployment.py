@@ -77,8 +77,6 @@ class Deployment:
         self._keys: Final = Path(keys) if keys is not None else self.folder / "keys"
         self._name: Final = name
         self._clock: Final = clock
-        self._open_max: Final = open_max
-        self._idle_seconds: Final = idle_seconds
         self._changing: Final = threading.Lock()
         self._following: Final = threading.Lock()
         self._directory: Final = Directory()
@@ -193,8 +191,7 @@ class Deployment:
         """Whether a key that was authenticated still counts."""
         directory = self._fresh()
         known = directory.keys.get(key.id)
-        is_over = key.expires_at is not None and timestamp.render(self._clock()) >= key.expires_at
-        return known is not None and not is_over and not directory.tenants[key.tenant].suspended
+        return known is not None and not key.is_over(self._clock) and not directory.tenants[key.tenant].suspended
 
     # ------------------------------------------------------------------------------------------- their ledgers
 

@@ -137,7 +137,11 @@ class Key:
     def holds(self, text: str, *, clock: Clock) -> bool:
         """Whether a text is this key, and the key is in force."""
         same = hmac.compare_digest(sha256(text.encode()).digest(), self.digest)
-        return same and (self.expires_at is None or timestamp.render(clock()) < self.expires_at)
+        return same and not self.is_over(clock)
+
+    def is_over(self, clock: Clock) -> bool:
+        """Whether its time has come."""
+        return self.expires_at is not None and timestamp.render(clock()) >= self.expires_at
 
     def to_json(self) -> dict[str, Any]:
         """As it is told of: never with its digest."""

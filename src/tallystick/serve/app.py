@@ -19,11 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tallystick.errors import TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve import governing, reading, schemas
-from tallystick.serve.body import AnsweredError, LeftError, read_body
+from tallystick.serve.body import LeftError, read_body
 from tallystick.serve.calls import ManagingTenants, Measuring
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
-from tallystick.serve.problems import MEDIA_TYPE, PermissionDeniedError, problem, problem_of
+from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, PermissionDeniedError, answer, problem, problem_of
 from tallystick.serve.service import Service
 from tallystick.serve.streaming import Streaming
 
@@ -57,7 +57,7 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
     except LeftError:
         return
     except (AnsweredError, TallystickError) as error:
-        await _refuse(send, error)
+        await answer(send, *problem(error))
         return
     left = [{"type": "http.request", "body": data, "more_body": False}]
 
@@ -65,17 +65,6 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
         return left.pop() if left else await receive()
 
     await api(scope, replay, send)
-
-
-async def _refuse(send: Send, error: AnsweredError | TallystickError) -> None:
-    if isinstance(error, AnsweredError):
-        status, headers = error.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}
-        body = orjson.dumps(problem_of(error.status, error.title, error.detail))
-    else:
-        status, headers, body = problem(error)
-    named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": named})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _api(service: Service) -> FastAPI:

@@ -12,6 +12,7 @@ import zstandard
 
 from tallystick.errors import RejectedError
 from tallystick.limits import BATCH_EVENTS_MAX
+from tallystick.serve.problems import AnsweredError
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -30,14 +31,6 @@ _split_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 class LeftError(Exception):
     """The sender is gone: there is nobody to answer."""
-
-
-class AnsweredError(Exception):
-    """What is answered with a status that no family of errors has."""
-
-    def __init__(self, status: int, title: str, detail: str) -> None:
-        self.status, self.title, self.detail = status, title, detail
-        super().__init__(detail)
 
 
 async def read_body(receive: Receive, encoding: str, *, most: int) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -18,14 +18,21 @@ import orjson
 
 from tallystick.errors import RejectedError, TallystickError
 from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
-from tallystick.serve.body import AnsweredError, LeftError, Receive, read_body, split, wrong_type
+from tallystick.serve.body import LeftError, Receive, read_body, split, wrong_type
 from tallystick.serve.caller import Caller
-from tallystick.serve.problems import MEDIA_TYPE, PermissionDeniedError, problem, problem_of
+from tallystick.serve.problems import (
+    MEDIA_TYPE,
+    AnsweredError,
+    PermissionDeniedError,
+    Send,
+    answer,
+    problem,
+    problem_of,
+)
 from tallystick.serve.service import Service, receipts
 from tallystick.write.request import Submission
 
 Scope: TypeAlias = MutableMapping[str, Any]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 EVENTS_PATH: Final = "/api/v1/events"
 BATCH_PATH: Final = "/api/v1/events/batch"
@@ -66,10 +73,7 @@ class Ingest:
             self._service.metrics.seconds.observe(time.perf_counter() - began)
         except LeftError:
             return
-        except AnsweredError as answer:
-            status, headers = answer.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}
-            body = orjson.dumps(problem_of(answer.status, answer.title, answer.detail))
-        except TallystickError as error:
+        except (AnsweredError, TallystickError) as error:
             if isinstance(error, PermissionDeniedError):
                 await self._service.denied(error)
             status, headers, body = problem(error)
@@ -79,10 +83,7 @@ class Ingest:
             body = orjson.dumps(problem_of(500, "A mistake of ours", "it is in the diagnostics of the service"))
         if status >= 400:
             self._service.metrics.refused.labels(str(status)).inc()
-        named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        named.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": named})
-        await send({"type": "http.response.body", "body": body})
+        await answer(send, status, headers, body)
 
     # ----------------------------------------------------------------------------------------------- one event
 

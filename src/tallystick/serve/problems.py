@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -18,6 +18,8 @@ from tallystick.errors import (
     TamperError,
 )
 from tallystick.serve.caller import Caller
+
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -47,8 +49,19 @@ class PermissionDeniedError(DeniedError):
         super().__init__(why or f"the permission {permission} is missing: use a key of a role that has it")
 
 
-def problem(error: TallystickError) -> tuple[int, dict[str, str], bytes]:
+class AnsweredError(Exception):
+    """What is answered with a status that no family of errors has."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        self.status, self.title, self.detail = status, title, detail
+        super().__init__(detail)
+
+
+def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an error."""
+    if isinstance(error, AnsweredError):  # of the body there may be more to come, which nobody reads
+        body = orjson.dumps(problem_of(error.status, error.title, error.detail))
+        return error.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}, body
     if isinstance(error, UnknownCallerError):
         status, title = 401, "Send a key that is in force: Authorization: Bearer ts_..."
     else:
@@ -64,6 +77,14 @@ def problem(error: TallystickError) -> tuple[int, dict[str, str], bytes]:
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     return status, headers, orjson.dumps(said)
+
+
+async def answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Send a whole answer, as ASGI has it."""
+    named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    named.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": named})
+    await send({"type": "http.response.body", "body": body})
 
 
 def problem_of(status: int, title: str, detail: str) -> dict[str, Any]:

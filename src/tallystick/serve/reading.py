@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from tallystick.core.tiles import TilePath
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.read.as_of import AsOf
+from tallystick.read.query import Query as Terms
 from tallystick.read.query import parse_terms, terms_of_query_string
 from tallystick.read.shapes import (
     difference_json,
@@ -29,6 +31,7 @@ _NDJSON: Final = "application/x-ndjson"
 _FOR_EVER: Final = {"Cache-Control": "private, max-age=31536000, immutable"}
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
 _PAGING: Final = ("limit", "cursor", "order")
+_SERIES: Final = ("width", "zone", "measure", "group", "fill")
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Records of a page.")]
 Cursor = Annotated[str | None, Query(max_length=64, description="That of the page before.")]
@@ -63,10 +66,9 @@ def query_events(
 
     Newest first, page by page: `cursor` and the `Link` header lead on, and all pages speak for the same `size`.
     """
-    terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in _PAGING]
     with call.ledger() as ledger:
         page = ledger.query(
-            parse_terms(terms), newest_first=order == "newest", limit=limit, cursor=cursor, sees=call.sees()
+            _query(request, _PAGING), newest_first=order == "newest", limit=limit, cursor=cursor, sees=call.sees()
         )
     headers = dict(_NOT_KEPT)
     if page.cursor is not None:
@@ -145,7 +147,7 @@ def series_range(call: Measuring, request: Request) -> Response:
     """From when to when there are records that fit, and how many."""
     _check_whole(call)
     with call.ledger() as ledger:
-        found = ledger.extent(parse_terms(terms_of_query_string(request.url.query)))
+        found = ledger.extent(_query(request, ()))
     return JSONResponse(extent_json(found), headers=_NOT_KEPT)
 
 
@@ -162,10 +164,8 @@ def series_query(
 ) -> Response:
     """The records that fit, counted or measured by buckets of time, and by groups."""
     _check_whole(call)
-    own = ("width", "zone", "measure", "group", "fill")
-    terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in own]
     with call.ledger() as ledger:
-        found = ledger.series(parse_terms(terms), width=width, zone=zone, measure=measure, group=group, fill=fill)
+        found = ledger.series(_query(request, _SERIES), width=width, zone=zone, measure=measure, group=group, fill=fill)
     return JSONResponse(series_json(found), headers=_NOT_KEPT)
 
 
@@ -230,10 +230,15 @@ def access_trail(
     call: Exporting, request: Request, limit: Limit = 100, cursor: Cursor = None, order: Order = "newest"
 ) -> Response:
     """Who was denied what, and who ordered what: the access trail of the caller's tenant, asked as events are."""
-    terms = [term for term in terms_of_query_string(request.url.query) if term.partition("=")[0] not in _PAGING]
     with call.service.deployment.trail(call.caller.tenant) as trail:
-        page = trail.query(parse_terms(terms), newest_first=order == "newest", limit=limit, cursor=cursor)
+        page = trail.query(_query(request, _PAGING), newest_first=order == "newest", limit=limit, cursor=cursor)
     return Response(page_json(page), media_type=_JSON, headers=_NOT_KEPT)
+
+
+def _query(request: Request, own: Sequence[str]) -> Terms:
+    """The query in a request's terms, but for the names that are the route's own. `RejectedError`."""
+    terms = terms_of_query_string(request.url.query)
+    return parse_terms(term for term in terms if term.partition("=")[0] not in own)
 
 
 def _check_entity(call: Call, entity_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias
 
@@ -12,14 +12,13 @@ from tallystick.errors import RejectedError, TallystickError
 from tallystick.limits import SIZE_MAX
 from tallystick.read.query import parse_terms, terms_of_query_string
 from tallystick.serve.body import Receive
-from tallystick.serve.problems import PermissionDeniedError, problem
+from tallystick.serve.problems import PermissionDeniedError, Send, answer, problem
 from tallystick.serve.service import Service
 from tallystick.serve.streams import LATE
 
 STREAM_PATH: Final = "/api/v1/events/stream"
 
 Scope: TypeAlias = MutableMapping[str, Any]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _GONE: Final = "the reader has gone"
 _HEADERS: Final = [
@@ -76,10 +75,7 @@ class Streaming:
             if begun:  # a status was given: the end of the stream has to do
                 await send({"type": "http.response.body", "body": b""})
                 return
-            status, told, body = problem(error)
-            named = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-            await send({"type": "http.response.start", "status": status, "headers": named})
-            await send({"type": "http.response.body", "body": body})
+            await answer(send, *problem(error))
 
 
 async def _left(receive: Receive) -> None:
