@@ -55,7 +55,7 @@ STORED: Final = ("store.contract", "store.reading")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-DECIDED: Final = ("govern.registered", "govern.registry", "govern.retention", "govern.schemas")
+DECIDED: Final = ("govern.plan", "govern.registered", "govern.registry", "govern.retention", "govern.schemas")
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "shapes", "state", "timeseries")
@@ -102,7 +102,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         *("core", "govern.compatibility", "govern.document", "govern.infer"),
         *("govern.registered", "govern.registry", "govern.retention", "read"),
     ),
-    "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
+    "govern.plan": ("core", "govern.selection"),
+    "govern.retention": ("clock", "core", "govern.head", "govern.plan", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("govern.access", "govern.registered", "serve", "write.request", *BORDER),

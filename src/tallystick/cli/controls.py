@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +14,7 @@ from tallystick.cli.state import occurred_option
 
 if TYPE_CHECKING:
     from tallystick.evidence.controls.assessment import Assessment
-    from tallystick.evidence.controls.catalogue import Catalogue, Control, Selector
+    from tallystick.evidence.controls.catalogue import Control
 
 Function = Callable[..., Any]
 
@@ -77,7 +77,9 @@ def list_(settings: Settings, *, framework: str | None, catalogue: tuple[str, ..
     known = load(catalogue)
     found = known.controls if framework is None else known.of(framework)
     if settings.json:
-        _say_list_json(known, found)
+        from tallystick.evidence.shapes import catalogue_json
+
+        screen.say_json(catalogue_json(known, found))
         return
     screen.say_table(
         ("framework", "id", "window", "title"),
@@ -100,7 +102,9 @@ def explain(settings: Settings, *, id_: str, catalogue: tuple[str, ...]) -> None
 
     control = load(catalogue).find(id_)
     if settings.json:
-        screen.say_json(_control_json(control))
+        from tallystick.evidence.shapes import control_json
+
+        screen.say_json(control_json(control))
         return
     screen.say((control.key, "bold cyan"), "  ", (control.title, "bold"))
     screen.say(control.requirement)
@@ -132,8 +136,9 @@ def search(settings: Settings, *, question: tuple[str, ...], number: int, catalo
     asked = " ".join(question)
     found = search_for(load(catalogue), asked, limit=number)
     if settings.json:
-        matches = [{**_head(match.control), "score": round(match.score, 4)} for match in found]
-        screen.say_json({"question": asked, "controls": matches})
+        from tallystick.evidence.shapes import matches_json
+
+        screen.say_json(matches_json(asked, found))
         return
     if not found:
         screen.say("no control is about that; see: tallystick controls list", err=True)
@@ -176,17 +181,13 @@ def check(
         assessor = Assessor(ledger, period)
         found = assessor.assess_all(wanted, progress=bar.update)
     if settings.json:
-        screen.say_json({"size": assessor.size, **summary_json(found)})
+        from tallystick.evidence.shapes import assessments_json
+
+        screen.say_json({"size": assessor.size, **assessments_json(found)})
         return
     say_assessments(found)
     clock = "occurred" if occurred else "recorded"
     screen.say((f"by {clock} time; of a ledger of {screen.counted(assessor.size, 'record')}", "dim"), err=True)
-
-
-def summary_json(found: Sequence[Assessment]) -> dict[str, Any]:
-    """Assessments, and how many of them have a gap, for machines."""
-    gaps = sum(each.status == "gap" for each in found)
-    return {"evidenced": len(found) - gaps, "gaps": gaps, "controls": [each.to_json() for each in found]}
 
 
 def say_assessments(found: Sequence[Assessment]) -> None:
@@ -210,39 +211,3 @@ def _row(each: Assessment) -> tuple[str, ...]:
     first, last = ("-" if moment is None else day(moment) for moment in (each.first, each.last))
     status = "GAP" if each.gaps else "found"
     return (each.control.key, status, f"{each.count:,}", f"{each.actor_count:,}", first, last, each.control.title)
-
-
-def _head(control: Control) -> dict[str, Any]:
-    return {"control": control.key, "framework": control.framework, "id": control.id, "title": control.title}
-
-
-def _control_json(control: Control) -> dict[str, Any]:
-    return {
-        **_head(control),
-        "requirement": control.requirement,
-        "selectors": [*map(_selector_json, control.selectors)],
-        "related": [*map(_selector_json, control.related)],
-        "gap": control.gap,
-        "window_days": control.window_days,
-        "cadence": dict(control.cadence),
-        "asks": [*control.asks],
-    }
-
-
-def _selector_json(selector: Selector) -> dict[str, Any]:
-    from tallystick.evidence.controls.wording import in_words
-
-    return {
-        "name": selector.name,
-        "shows": selector.shows,
-        "terms": selector.terms,
-        "in_words": [in_words(query) for query in selector.queries],
-    }
-
-
-def _say_list_json(known: Catalogue, found: Iterable[Control]) -> None:
-    rows = [
-        {**_head(control), "window_days": control.window_days, "cadence": dict(control.cadence)} for control in found
-    ]
-    frameworks = [{"name": framework.name, "title": framework.title} for framework in known.frameworks]
-    screen.say_json({"frameworks": frameworks, "controls": rows})

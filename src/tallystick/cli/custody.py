@@ -17,8 +17,7 @@ from tallystick.cli.records import actor_text, time_text
 from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
-    from tallystick.core.custody import Hold
-    from tallystick.govern.retention import Pruned, PrunePlan
+    from tallystick.govern.plan import Pruned, PrunePlan
 
 
 def _actor_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,7 +122,7 @@ def list_(settings: Settings) -> None:
     with settings.open(readonly=False) as ledger:
         holds = ledger.retention.holds()
     if settings.json:
-        screen.say_json({"holds": [_hold_json(one) for one in holds]})
+        screen.say_json({"holds": [one.to_json() for one in holds]})
         return
     if not holds:
         screen.say("no hold is in force", err=True)
@@ -225,7 +224,7 @@ def prune(settings: Settings, *, yes: bool, actor: str | None) -> None:
             plan = ordered.plan(progress=bar.update)
         done = ordered.prune(plan, actor=actor) if yes else None
     if settings.json:
-        screen.say_json({"plan": _plan_json(plan), "pruned": done and _pruned_json(done)})
+        screen.say_json({"plan": plan.to_json(), "pruned": done and done.to_json()})
         return
     _say_plan(plan, done)
     if done is None and (plan.count or plan.unfinished is not None):
@@ -264,49 +263,3 @@ def _facts(plan: PrunePlan) -> Iterator[tuple[str, str]]:
             yield f"label {name}", f"keeps {screen.counted(count, 'record')} longer"
     if plan.oldest_kept is not None:
         yield "oldest kept", time_text(plan.oldest_kept)
-
-
-# --------------------------------------------------------------------------------------------------- together
-
-
-def _hold_json(one: Hold) -> dict[str, Any]:
-    placed = one.placed
-    return {
-        "name": placed.name,
-        "reason": placed.reason,
-        "entity": placed.entity,
-        "label": placed.label,
-        "first": placed.first,
-        "end": placed.end,
-        "position": one.position,
-        "since": one.since,
-        "actor": one.actor,
-    }
-
-
-def _plan_json(plan: PrunePlan) -> dict[str, Any]:
-    return {
-        "end": plan.end,
-        "first": plan.first,
-        "count": plan.count,
-        "bytes": plan.bytes,
-        "kept": plan.kept,
-        "kept_own": plan.kept_own,
-        "kept_by_hold": dict(plan.kept_by_hold),
-        "kept_by_label": dict(plan.kept_by_label),
-        "oldest_kept": plan.oldest_kept,
-        "policy": plan.policy,
-        "policy_position": plan.policy_position,
-        "unfinished": plan.unfinished,
-        "size": plan.size,
-    }
-
-
-def _pruned_json(done: Pruned) -> dict[str, Any]:
-    return {
-        "position": done.position,
-        "end": done.end,
-        "count": done.count,
-        "bytes": done.bytes,
-        "finished": done.finished,
-    }

@@ -111,13 +111,10 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
 
 def facts_of(exported: Exported) -> dict[str, Any]:
     """An export as it is printed for machines."""
-    names = ("manifest_sha256", "events_sha256", "count", "first", "end", "size", "filter", "position")
-    return {
-        "path": str(exported.path),
-        "views": None if exported.views is None else str(exported.views),
-        **{name: getattr(exported, name) for name in names},
-        "warnings": list(exported.warnings),
-    }
+    from tallystick.evidence.shapes import exported_json
+
+    views = None if exported.views is None else str(exported.views)
+    return {"path": str(exported.path), "views": views, **exported_json(exported)}
 
 
 @click.command("check-bundle")

@@ -64,10 +64,10 @@ def show(settings: Settings, *, name: str) -> None:
     if saved is None:
         raise NotFoundError(f"there is no projection {name!r}: it was never run over this ledger")
     if settings.json:
-        screen.say_json({**_saved_json(saved, size), "state": saved.state})
+        screen.say_json({**saved.to_json(size), "state": saved.state})
         return
     screen.say_json(saved.state)
-    told = f"{saved.name}, version {saved.version}, {_status(saved, size)} at {saved.cursor:,} of {size:,}"
+    told = f"{saved.name}, version {saved.version}, {saved.status(size)} at {saved.cursor:,} of {size:,}"
     screen.say((f"{told}: {saved.problem}" if saved.problem else told, "dim"), err=True)
 
 
@@ -266,41 +266,17 @@ def _kept(handles: list[RunningProjection]) -> list[Saved]:
 
 def _say_list(settings: Settings, kept: list[Saved], size: int) -> None:
     if settings.json:
-        screen.say_json({"projections": [_saved_json(saved, size) for saved in kept]})
+        screen.say_json({"projections": [saved.to_json(size) for saved in kept]})
         return
     if not kept:
         screen.say("no projection was ever run over this ledger", err=True)
         return
     rows = [
-        (saved.name, str(saved.version), f"{saved.cursor:,}", f"{_behind(saved, size):,}", _status(saved, size),
+        (saved.name, str(saved.version), f"{saved.cursor:,}", f"{saved.behind(size):,}", saved.status(size),
          saved.problem or "-")
         for saved in kept
     ]  # fmt: skip
     screen.say_table(("projection", "version", "cursor", "behind", "status", "problem"), rows)
-
-
-def _saved_json(saved: Saved, size: int) -> dict[str, Any]:
-    return {
-        "name": saved.name,
-        "version": saved.version,
-        "cursor": saved.cursor,
-        "behind": _behind(saved, size),
-        "status": _status(saved, size),
-        "problem": saved.problem,
-    }
-
-
-def _behind(saved: Saved, size: int) -> int:
-    """How many records it has not seen."""
-    return max(size - saved.cursor, 0)
-
-
-def _status(saved: Saved, size: int) -> str:
-    if saved.paused:
-        return "paused"
-    if saved.problem is not None:
-        return "failed"
-    return "behind" if _behind(saved, size) else "current"
 
 
 def _say_done(settings: Settings, name: str, done: str, what: str) -> None:

@@ -32,20 +32,9 @@ def list_(settings: Settings) -> None:
 
     documents = shipped()
     if settings.json:
-        reports = [
-            {
-                "name": document.name,
-                "title": document.title,
-                "description": document.description,
-                "window_days": document.window_days,
-                "parameters": [
-                    {name: getattr(parameter, name) for name in ("name", "type", "about", "default")}
-                    for parameter in document.parameters
-                ],
-            }
-            for document in documents
-        ]
-        screen.say_json({"reports": reports})
+        from tallystick.evidence.shapes import document_json
+
+        screen.say_json({"reports": [*map(document_json, documents)]})
         return
     for document in documents:
         screen.say((document.name, "bold cyan"), "  ", document.description)

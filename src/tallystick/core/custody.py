@@ -248,6 +248,21 @@ class Hold:
     def name(self) -> str:
         return self.placed.name
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of."""
+        placed = self.placed
+        return {
+            "name": placed.name,
+            "reason": placed.reason,
+            "entity": placed.entity,
+            "label": placed.label,
+            "first": placed.first,
+            "end": placed.end,
+            "position": self.position,
+            "since": self.since,
+            "actor": self.actor,
+        }
+
 
 class InForce:
     """The policy and the holds in force after the records that it took, in order."""

@@ -8,7 +8,6 @@ held, never one of the ledger's own. That the ledger is whole is for the verific
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
@@ -29,10 +28,11 @@ from tallystick.core.custody import (
     RetentionSet,
 )
 from tallystick.core.event import RESERVED_PREFIX
-from tallystick.core.pruned import Absent, RecordsPruned
+from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.govern.head import check_head, checked_frontier, last_hash
+from tallystick.govern.plan import Pruned, PrunePlan
 from tallystick.govern.selection import Selection, Terms, first_unexpired
 from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
@@ -65,47 +65,6 @@ BeforePrune = Callable[[int, Iterator[Record]], Sequence[tuple[str, dict[str, An
 events of the ledger's own, which are sealed together with the record of the prune, right before it."""
 
 Actor = str | Mapping[str, str] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrunePlan:
-    """What a prune would do now. Nothing was done."""
-
-    end: int
-    """All positions below were considered; `first` is the first of those whose records go."""
-    first: int | None
-    count: int
-    bytes: int
-    """Of the records that go."""
-    kept: int
-    """Records below `end` that stay, of whatever reason."""
-    kept_own: int
-    kept_by_hold: Mapping[str, int]
-    kept_by_label: Mapping[str, int]
-    """By name; a record that several keep is counted for each."""
-    oldest_kept: str | None
-    """The recorded time of the oldest record that stays and is not one of the ledger's own."""
-    policy: str
-    """The policy in force, for people."""
-    policy_position: int
-    unfinished: int | None
-    """The position of an earlier prune that was cut short; it is finished first, and not counted here."""
-    size: int
-    """The size of the ledger that was looked at."""
-    terms: Terms
-    absent: Absent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
-    """What a prune did. `position` is that of its record; None when there was nothing to prune."""
-
-    position: int | None
-    end: int
-    count: int
-    bytes: int
-    finished: int | None
-    """The position of an earlier prune that had been cut short, and was finished first."""
 
 
 class Retention:

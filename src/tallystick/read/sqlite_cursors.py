@@ -37,6 +37,29 @@ class Saved:
     paused: bool
     problem: str | None
 
+    def behind(self, size: int) -> int:
+        """How many records of a ledger of this size it has not seen."""
+        return max(size - self.cursor, 0)
+
+    def status(self, size: int) -> str:
+        """One of paused, failed, behind and current."""
+        if self.paused:
+            return "paused"
+        if self.problem is not None:
+            return "failed"
+        return "behind" if self.behind(size) else "current"
+
+    def to_json(self, size: int) -> dict[str, Any]:
+        """As it is told of, without its state."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "cursor": self.cursor,
+            "behind": self.behind(size),
+            "status": self.status(size),
+            "problem": self.problem,
+        }
+
 
 class Tables:
     """The tables of a projection: SQL within the transaction that moves its cursor."""

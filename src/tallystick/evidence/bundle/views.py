@@ -18,7 +18,7 @@ from tallystick.core.record import Record, record_hash
 HTML_RECORDS_MAX: Final = 20_000
 """Records on one page: more than a browser shows with ease. The page says when there are more."""
 
-_COLUMNS: Final = (
+CSV_COLUMNS: Final = (
     *("position", "recorded_at", "occurred_at", "event_type", "entity_id", "entity_version"),
     *("actor", "labels", "payload", "context", "id", "hash"),
 )
@@ -47,10 +47,10 @@ class CsvView:
         self.path: Final = path
         self._file: Final = path.open("w", encoding="utf-8", newline="")
         self._rows: Final = csv.writer(self._file, lineterminator="\r\n")
-        self._rows.writerow(_COLUMNS)
+        self._rows.writerow(CSV_COLUMNS)
 
     def add(self, lines: Sequence[bytes]) -> None:
-        self._rows.writerows([_no_formula(cell) for cell in _cells(line)] for line in lines)
+        self._rows.writerows(map(csv_row, lines))
 
     def finish(self) -> None:
         self.close()
@@ -89,6 +89,11 @@ VIEWS: Final[Mapping[str, Any]] = {"csv": CsvView, "html": HtmlView}
 """Name, and ending of the file → the view."""
 
 
+def csv_row(line: bytes) -> list[str]:
+    """A record as a row under `CSV_COLUMNS`; no cell is a formula to a spreadsheet."""
+    return [_no_formula(cell) for cell in _cells(line)]
+
+
 def visible(text: str) -> str:
     """Text with what cannot be seen written out, so that nothing is hidden from whoever reads it."""
     return "".join(one if one.isprintable() or one == "\n" else f"\\u{ord(one):04x}" for one in text)
@@ -96,7 +101,7 @@ def visible(text: str) -> str:
 
 def _row(line: bytes) -> str:
     """One record as a row of the page: where, when, what, who, and what it says."""
-    cells = dict(zip(_COLUMNS, _cells(line), strict=True))
+    cells = dict(zip(CSV_COLUMNS, _cells(line), strict=True))
     text = {name: f"<bdi>{escape(visible(cell))}</bdi>" for name, cell in cells.items()}
     occurred = f"<small>occurred {text['occurred_at']}</small>" if cells["occurred_at"] else ""
     labels = f"<small>{text['labels']}</small>" if cells["labels"] else ""
@@ -122,7 +127,7 @@ def _cells(line: bytes) -> list[str]:
         "context": encode(members["context"]).decode(),
         "hash": record_hash(line).hex(),
     }
-    return [texts[name] for name in _COLUMNS]
+    return [texts[name] for name in CSV_COLUMNS]
 
 
 def _no_formula(cell: str) -> str:
