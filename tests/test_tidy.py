@@ -55,7 +55,7 @@ STORED: Final = ("store.contract", "store.reading")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-DECIDED: Final = ("govern.plan", "govern.registered", "govern.registry", "govern.retention", "govern.schemas")
+DECIDED: Final = ("govern.pruning", "govern.registered", "govern.registry", "govern.retention", "govern.schemas")
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}" for name in ("as_of", "index", "projection", "query", "search", "shapes", "state", "timeseries")
@@ -87,7 +87,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "governing": ("asking", *FRONT_DOOR),
     "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
-    "deployment": (*OUR_OWN, "config", "core", "govern", "ledger", "opening", "write.queue"),
+    "leases": ("ledger",),
+    "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
@@ -102,16 +103,27 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         *("core", "govern.compatibility", "govern.document", "govern.infer"),
         *("govern.registered", "govern.registry", "govern.retention", "read"),
     ),
-    "govern.plan": ("core", "govern.selection"),
-    "govern.retention": ("clock", "core", "govern.head", "govern.plan", "govern.selection", "read", *STORED),
+    "govern.pruning": ("core", "govern.selection"),
+    "govern.plans": ("core",),
+    "govern.retention": ("clock", "core", "govern.head", "govern.pruning", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
-    "serve": ("govern.access", "govern.registered", "serve", "write.request", *BORDER),
+    "serve": (
+        "clock",
+        "durable",
+        "govern.access",
+        "govern.plans",
+        "govern.registered",
+        "ids",
+        "serve",
+        "write.request",
+        *BORDER,
+    ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
-    "cli.serve": ("cli", "serve.server", "serve.service", *BORDER),  # it starts the service
+    "cli.serve": ("cli", "serve.diagnostics", "serve.server", "serve.settings", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
@@ -143,6 +155,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "nh3": ("evidence.report",),
     "orjson": EVERYWHERE,
     "prometheus_client": ("serve",),
+    "structlog": ("serve",),
     "pydantic": ("serve",),
     "rfc3161_client": ("evidence.others.authority",),
     "rfc8785": ("core",),

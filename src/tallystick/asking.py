@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from tallystick.core import timestamp
 from tallystick.core.moment import Moment
 from tallystick.core.record import Record
+from tallystick.core.rollup import Definition
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import RejectedError
 from tallystick.read.as_of import BEGINNING, Point, When
@@ -150,6 +151,11 @@ class Asking(ABC):
         reader = self._open_reader()
         return reader.timeseries().range(query, size=reader.catch_up(), time=time)
 
+    def rollups(self) -> list[Definition]:
+        """The series that are stored, by name (see `downsample`)."""
+        reader = self._open_reader()
+        return reader.timeseries().rollups(size=reader.catch_up())
+
     def stats(self) -> dict[str, Any]:
         """How much there is: names, times, and records by event type, pruned ones counted in."""
         reader = self._open_reader()
@@ -195,6 +201,18 @@ class Asking(ABC):
     def projections(self) -> list[Saved]:
         """What is kept of every projection that was ever begun over this ledger, by name."""
         return self._open_readers().projections()
+
+    def pause_projection(self, name: str) -> None:
+        """Hold a projection where it is, for every process, until it is resumed. Raises `NotFoundError`."""
+        self._open_readers().cursors.set_paused(name, True)
+
+    def resume_projection(self, name: str) -> None:
+        """Let a projection go on that was paused, or that failed, when it is next run. Raises `NotFoundError`."""
+        self._open_readers().cursors.set_paused(name, False)
+
+    def reset_projection(self, name: str) -> None:
+        """Forget the state of a projection, and where it was; tables of its own stay. Raises `NotFoundError`."""
+        self._open_readers().cursors.forget(name)
 
     @property
     def folds(self) -> Folds:

@@ -119,3 +119,8 @@ _KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql",
 def deployment_name() -> str:
     """The deployment's name, for the origin of a new ledger."""
     return os.environ.get(DEPLOYMENT_VARIABLE) or "local"
+
+
+def environment() -> dict[str, str]:
+    """The variables of the environment that are meant for Tallystick, by their names."""
+    return {name: value for name, value in os.environ.items() if name.startswith("TALLYSTICK_")}

@@ -15,8 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -26,19 +25,24 @@ from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
+from tallystick.core.custody import RetentionPolicy
 from tallystick.core.event import Event
-from tallystick.errors import BusyError, ConflictError, DeniedError, RejectedError, TallystickError
+from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
 from tallystick.govern.access import NO_KEY, Key, Scope, check_expiry, check_name, check_role, id_of, key_text
 from tallystick.govern.directory import (
     Directory,
     Tenant,
     key_created,
     key_revoked,
+    plan_defined,
     tenant_changed,
     tenant_created,
+    tenant_planned,
 )
+from tallystick.govern.plans import Plan
 from tallystick.ids import random_bytes
-from tallystick.ledger import Ledger
+from tallystick.leases import Ledgers
+from tallystick.ledger import Ledger, Pulse
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
@@ -76,12 +80,12 @@ class Deployment:
         self.folder: Final = Path(folder)
         self._keys: Final = Path(keys) if keys is not None else self.folder / "keys"
         self._name: Final = name
-        self._clock: Final = clock
+        self.clock: Final = clock
         self._changing: Final = threading.Lock()
         self._following: Final = threading.Lock()
         self._directory: Final = Directory()
         self._asked_at = float("-inf")
-        self._ledgers: Final = _Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
+        self._ledgers: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
         self.system: Final = self._open(_SYSTEM)
 
     # ------------------------------------------------------------------------------------------ who there is
@@ -127,6 +131,36 @@ class Deployment:
             if tenant.suspended != suspended:
                 self._order([tenant_changed(tenant, actor, suspended=suspended)])
             return self._directory.tenant(name)
+
+    def plans(self) -> list[Plan]:
+        """All of them, by name."""
+        return [plan for _, plan in sorted(self._fresh().plans.items())]
+
+    def plan_of(self, tenant: str) -> Plan:
+        """The plan of a tenant. Raises `NotFoundError`."""
+        return self._fresh().plan_of(tenant)
+
+    def define_plan(self, plan: Plan, *, actor: dict[str, str]) -> None:
+        """Define a plan, or define it anew for all who have it. Raises `RejectedError`."""
+        with self._changing:
+            directory = self._fresh()
+            if directory.plans.get(plan.name) != plan:
+                self._order([plan_defined(directory, plan, actor)])
+
+    def give_plan(self, tenant: str, plan: str | None, *, actor: dict[str, str]) -> Tenant:
+        """Give a tenant a plan; with None it has none any more. Raises `NotFoundError`.
+
+        A plan with a retention sets that for the tenant's ledger, where records were to be kept longer.
+        """
+        with self._changing:
+            directory = self._fresh()
+            found = directory.tenant(tenant)
+            given = None if plan is None else directory.plan(plan)
+            if found.plan != plan:
+                self._order([tenant_planned(found, plan, actor)])
+        if given is not None and given.retention is not None:
+            self._shorten(found, given, actor)
+        return self.tenant(tenant)
 
     def keys(self, tenant: str) -> list[Key]:
         """The keys in force of a tenant, oldest first. Raises `NotFoundError`."""
@@ -182,7 +216,7 @@ class Deployment:
         """The key of a text. Raises `DeniedError`, always with the same words, in the same time."""
         directory = self._fresh()
         key = directory.keys.get(id_of(text) or "", NO_KEY)
-        holds = key.holds(text, clock=self._clock)
+        holds = key.holds(text, clock=self.clock)
         if not holds or not key.scope.admits(address) or directory.tenants[key.tenant].suspended:
             raise DeniedError("this key is not known, is over, or is not for where you are")
         return key
@@ -191,7 +225,7 @@ class Deployment:
         """Whether a key that was authenticated still counts."""
         directory = self._fresh()
         known = directory.keys.get(key.id)
-        return known is not None and not key.is_over(self._clock) and not directory.tenants[key.tenant].suspended
+        return known is not None and not key.is_over(self.clock) and not directory.tenants[key.tenant].suspended
 
     # ------------------------------------------------------------------------------------------- their ledgers
 
@@ -207,17 +241,32 @@ class Deployment:
     @contextmanager
     def trail(self, tenant: str) -> Iterator[Ledger]:
         """The access trail of a tenant, likewise."""
-        with self.lease(f"access/{self.tenant(tenant).name}") as ledger:
+        with self.lease(self.tenant(tenant).trail) as ledger:
             yield ledger
 
     @contextmanager
     def lease(self, name: str) -> Iterator[Ledger]:
         """A ledger by its own name, likewise; the caller knows that it may be."""
+        if name == _SYSTEM:
+            yield self.system
+            return
         ledger = self._ledgers.take(name)
         try:
             yield ledger
         finally:
             self._ledgers.give_back(name)
+
+    def is_there(self, name: str) -> bool:
+        """Whether a ledger, by its own name, was begun; to lease it would begin it."""
+        return self._folder_of(name).exists()
+
+    def note(self, event_type: str, entity_id: str, payload: dict[str, Any]) -> None:
+        """Put what the deployment noticed by itself into the system ledger."""
+        self.system.append(event_type=event_type, entity_id=entity_id, actor=_ITSELF, payload=payload)
+
+    def pulses(self) -> list[Pulse]:
+        """How the ledgers stand that are open just now."""
+        return [self.system.pulse(), *self._ledgers.pulses()]
 
     def resume_queues(self) -> None:
         """Have what an earlier process left in queues sealed now, and not only when somebody next uses them."""
@@ -253,15 +302,13 @@ class Deployment:
         self.close()
 
     def _open(self, name: str) -> Ledger:
+        folder = self._folder_of(name)
+        keys = self._keys / folder.relative_to(self.folder)
+        return open_ledger(folder, name=name, deployment=self._name, keys=keys, clock=self.clock)
+
+    def _folder_of(self, name: str) -> Path:
         kind, _, tenant = name.partition("/")
-        place = {"tenant": "tenants"}.get(kind, kind)
-        return open_ledger(
-            self.folder / place / tenant,
-            name=name,
-            deployment=self._name,
-            keys=self._keys / place / tenant,
-            clock=self._clock,
-        )
+        return self.folder / {"tenant": "tenants"}.get(kind, kind) / tenant
 
     def _order(self, events: list[Event]) -> None:
         """Seal what was ordered, and know it at once."""
@@ -282,8 +329,21 @@ class Deployment:
                 self._directory.follow(self.system.read(min(self._directory.size, size), size))
         self._asked_at = asked_at
 
+    def _shorten(self, tenant: Tenant, plan: Plan, actor: dict[str, str]) -> None:
+        """Have a tenant's records kept no longer than the plan says; labels that ask for longer go."""
+        most = plan.retention_days
+        with self.lease(tenant.ledger) as ledger:
+            policy, _ = ledger.retention.policy()
+            days = None if policy is None else policy.period_days
+            labels = (
+                {} if policy is None else {name: kept for name, kept in policy.labels.items() if _within(kept, most)}
+            )
+            wanted = RetentionPolicy(days if _within(days, most) else most, labels)
+            if policy != wanted:
+                ledger.retention.set(wanted, actor=actor, reason=f"the plan {plan.name}")
+
     def _new_key(self, tenant: str, **given: Any) -> tuple[Key, str]:
-        now = self._clock()
+        now = self.clock()
         check_role(given["role"])
         check_name(given["name"])
         given["expires_at"] = check_expiry(given["expires_at"], now=now)
@@ -291,68 +351,13 @@ class Deployment:
         return Key(id=key_id, digest=digest, tenant=tenant, created_at=timestamp.render(now), **given), text
 
 
-class _Ledgers:
-    """Open ledgers by name, the least lately used first."""
-
-    def __init__(self, open_one: Callable[[str], Ledger], *, open_max: int, idle_seconds: float) -> None:
-        self._open_one: Final = open_one
-        self._open_max: Final = open_max
-        self._idle_seconds: Final = idle_seconds
-        self._known: Final[OrderedDict[str, _Open]] = OrderedDict()
-        self.turn: Final = threading.RLock()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def take(self, name: str) -> Ledger:
-        with self.turn:
-            found = self._known.get(name)
-            if found is None:
-                self._make_room()
-                found = self._known[name] = _Open(self._open_one(name))
-            found.users += 1
-            self._known.move_to_end(name)
-            return found.ledger
-
-    def give_back(self, name: str) -> None:
-        with self.turn:
-            found = self._known.get(name)
-            if found is not None:  # else all were closed meanwhile
-                found.users -= 1
-                found.used_at = time.monotonic()
-
-    def tidy(self) -> None:
-        with self.turn:
-            before = time.monotonic() - self._idle_seconds
-            for name in [name for name, one in self._known.items() if not one.users and one.used_at < before]:
-                self._known.pop(name).ledger.close()
-
-    def close(self) -> None:
-        with self.turn:
-            while self._known:
-                self._known.popitem()[1].ledger.close()
-
-    def _make_room(self) -> None:
-        if len(self._known) < self._open_max:
-            return
-        for name, one in self._known.items():
-            if not one.users:
-                self._known.pop(name).ledger.close()
-                return
-        raise BusyError(f"{self._open_max} ledgers are in use, and no more are opened: wait a moment, then repeat")
-
-
-class _Open:
-    __slots__ = ("ledger", "used_at", "users")
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.users = 0
-        self.used_at = time.monotonic()
-
-
 def _secret() -> tuple[str, str, bytes]:
     """A new key's id, its text, and what of it is kept."""
     key_id = random_bytes(8).hex()
     text = key_text(key_id, random_bytes(_SECRET_BYTES))
     return key_id, text, sha256(text.encode()).digest()
+
+
+def _within(days: int | None, most: int | None) -> bool:
+    """Whether a period is no longer than another; None is for ever."""
+    return most is None or (days is not None and days <= most)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from tallystick.appending import Appending
 from tallystick.asking import Asking
@@ -39,8 +39,18 @@ from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
-from tallystick.write.queue import Queue
+from tallystick.write.queue import Queue, QueueStats
 from tallystick.write.sealer import Sealer
+
+
+class Pulse(NamedTuple):
+    """How a ledger stands, told without opening anything."""
+
+    size: int
+    index_behind: int
+    """Records that its index has not taken yet; 0 while nobody asked for one."""
+    queue: QueueStats | None
+    """None while nobody used it."""
 
 
 class Ledger(Appending, Asking, Governing, Proving):
@@ -120,6 +130,12 @@ class Ledger(Appending, Asking, Governing, Proving):
     def evidence_key(self) -> bytes:
         """The public key, 32 bytes, that signs evidence at present."""
         return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
+
+    def pulse(self) -> Pulse:
+        """How it stands; for whoever watches over it."""
+        reader, queue, size = self._reader, self._queue, self.size
+        behind = 0 if reader is None else max(0, size - reader.follower.end)
+        return Pulse(size, behind, None if queue is None else queue.stats())
 
     @property
     def queue(self) -> Queue:

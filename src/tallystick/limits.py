@@ -183,3 +183,23 @@ STREAM_READERS_MAX: Final = 4_000
 
 STREAM_WAITING_BYTES_MAX: Final = 4_194_304
 """What a reader of a stream may leave unread: past this it is let go, with the place to go on from."""
+
+JOBS_WAITING_MAX: Final = 8
+"""Jobs of one tenant that wait or run: they are done two at a time, and others have some, too."""
+
+JOBS_KEPT_MAX: Final = 100
+"""Jobs of one tenant that are kept, with the bundles that they made: each may be as large as the ledger."""
+
+SETTINGS_BYTES_MAX: Final = 65_536
+"""A file of settings: all there are, with a page of comments on each."""
+
+PLAN_NAME_CHARACTERS_MAX: Final = 60
+PLANS_MAX: Final = 1_000
+"""Plans of one deployment: all are in memory, and looked through by people."""
+
+PLAN_EVENTS_MAX: Final = 10**12
+PLAN_RATE_MAX: Final = 1_000_000
+"""Bounds of bounds: a number past these was meant for something else."""
+
+QUOTA_TENANTS_MAX: Final = 10_000
+"""Tenants whose use is in memory; of others it is counted again when they come."""

@@ -56,14 +56,14 @@ def test_a_report_is_made_as_html_and_as_pdf(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["entity-dossier", "-o", "x.html"], "has to be told entity; give it with -p entity=…"),
+        (["entity-dossier", "-o", "x.html"], "entity: entity-dossier has to be told; give entity=…"),
         (["entity-dossier", "-o", "x.html", "-p", "entity=nobody"], "there is no event about 'nobody' in this ledger"),
         (["incident-timeline", "-o", "x.html", "-p", "entity=nobody"], "there is no event about 'nobody'"),
         (["access-review", "-o", "x.docx"], "a report is HTML or PDF"),
         (["access-review", "-o", "none/x.html"], "there is no folder none"),
         (["access-review", "-o", "x.html", "-p", "rows"], "is not name=value"),
         (["access-review", "-o", "x.html", "-p", "rows=1", "-p", "rows=2"], "rows is given twice"),
-        (["access-review", "-o", "x.html", "-p", "colour=red"], "has no parameter 'colour'"),
+        (["access-review", "-o", "x.html", "-p", "colour=red"], "colour: access-review has no such parameter"),
         (["acces-review", "-o", "x.html"], "there is no report 'acces-review': use one of access-review"),
         (["none.md", "-o", "x.html"], "none.md: cannot be read"),
         (["access-review", "-o", "x.html", "--from", "soon"], "--from: "),

@@ -466,8 +466,8 @@ def test_parameters_are_of_their_types_and_what_is_missing_is_said() -> None:
     assert own.values({"who": "jane"}) == {"who": "jane", "n": 3, "all": False, "day": ""}
     assert own.values({"who": "x", "n": "7", "all": "true", "day": "2026-01-01"})["n"] == 7
     for told, problem in (
-        ({}, "own has to be told who; give it with -p who=…: the person"),
-        ({"who": "x", "m": "1"}, "own has no parameter 'm'"),
+        ({}, "who: own has to be told; give who=…: the person"),
+        ({"who": "x", "m": "1"}, "m: own has no such parameter"),
         ({"who": "x", "n": "+7"}, "n: "),
         ({"who": "x", "all": "yes"}, "'yes' is no flag"),
         ({"who": "x", "day": "soon"}, "day: "),

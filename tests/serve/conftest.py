@@ -16,7 +16,8 @@ import pytest
 from tallystick.deployment import Deployment
 from tallystick.govern.access import ROLES, Scope
 from tallystick.serve.server import Listening, Server
-from tallystick.serve.service import Service, Settings
+from tallystick.serve.service import Service
+from tallystick.serve.settings import Settings
 
 ACTOR = {"id": "the-tests"}
 

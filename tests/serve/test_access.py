@@ -19,6 +19,7 @@ NEEDS: Final[dict[tuple[str, str], tuple[str, Any]]] = {
     ("POST", EVENTS_PATH): ("Write", EVENT),
     ("POST", BATCH_PATH): ("Write", [EVENT]),
     ("GET", "/api/v1/events/query"): ("Read", None),
+    ("GET", "/api/v1/events/count"): ("Read", None),
     ("GET", "/api/v1/events/{key}"): ("Read", None),
     ("GET", STREAM_PATH): ("Read", None),
     ("GET", "/api/v1/entities/{entity_id:path}/events"): ("Read", None),
@@ -27,6 +28,36 @@ NEEDS: Final[dict[tuple[str, str], tuple[str, Any]]] = {
     ("GET", "/api/v1/entities/{entity_id:path}/diff"): ("Read", None),
     ("GET", "/api/v1/timeseries/range"): ("Metrics", None),
     ("GET", "/api/v1/timeseries/query"): ("Metrics", None),
+    ("GET", "/api/v1/timeseries/downsample"): ("Metrics", None),
+    ("POST", "/api/v1/timeseries/downsample"): ("ManagePipelines", {"name": "made-up"}),
+    ("GET", "/api/v1/ledger"): ("Read", None),
+    ("GET", "/api/v1/stats"): ("Metrics", None),
+    ("GET", "/api/v1/consistency/{old_size}"): ("Read", None),
+    ("POST", "/api/v1/verify"): ("Read", {}),
+    ("GET", "/api/v1/verify"): ("Read", None),
+    ("POST", "/api/v1/exports"): ("Export", {"terms": ["id=nobody"]}),
+    ("GET", "/api/v1/jobs"): ("Read", None),
+    ("GET", "/api/v1/jobs/{job_id}"): ("Read", None),
+    ("DELETE", "/api/v1/jobs/{job_id}"): ("Export", None),
+    ("GET", "/api/v1/jobs/{job_id}/bundle"): ("Export", None),
+    ("GET", "/api/v1/controls"): ("Read", None),
+    ("GET", "/api/v1/controls/search"): ("Read", None),
+    ("GET", "/api/v1/controls/evidence"): ("Export", None),
+    ("GET", "/api/v1/controls/{control}"): ("Read", None),
+    ("GET", "/api/v1/reports"): ("Read", None),
+    ("GET", "/api/v1/reports/{name}"): ("Export", None),
+    ("GET", "/api/v1/retention"): ("Read", None),
+    ("PUT", "/api/v1/retention"): ("Admin", {"period": "90d"}),
+    ("GET", "/api/v1/retention/plan"): ("Read", None),
+    ("POST", "/api/v1/retention/prune"): ("Erase", {"end": 0, "count": 0}),
+    ("GET", "/api/v1/holds"): ("Read", None),
+    ("POST", "/api/v1/holds"): ("Admin", {"name": "made-up", "reason": "r", "entity": "e"}),
+    ("POST", "/api/v1/holds/{name}/release"): ("Admin", {"reason": "r"}),
+    ("GET", "/api/v1/projections"): ("Read", None),
+    ("GET", "/api/v1/projections/{name}"): ("Read", None),
+    ("POST", "/api/v1/projections/{name}/pause"): ("ManagePipelines", None),
+    ("POST", "/api/v1/projections/{name}/resume"): ("ManagePipelines", None),
+    ("POST", "/api/v1/projections/{name}/reset"): ("ManagePipelines", None),
     ("GET", "/api/v1/checkpoint"): ("Read", None),
     ("GET", "/api/v1/tile/{path:path}"): ("Read", None),
     ("GET", "/api/v1/proofs/{position}"): ("Read", None),
@@ -49,6 +80,11 @@ NEEDS: Final[dict[tuple[str, str], tuple[str, Any]]] = {
     ("POST", "/api/v1/tenants"): ("ManageTenants", {"name": "made"}),
     ("POST", "/api/v1/tenants/{name}/suspend"): ("ManageTenants", None),
     ("POST", "/api/v1/tenants/{name}/resume"): ("ManageTenants", None),
+    ("GET", "/api/v1/usage"): ("Metrics", None),
+    ("GET", "/api/v1/tenants/{name}/usage"): ("ManageTenants", None),
+    ("PUT", "/api/v1/tenants/{name}/plan"): ("ManageTenants", {"plan": None}),
+    ("GET", "/api/v1/plans"): ("ManageTenants", None),
+    ("PUT", "/api/v1/plans/{name}"): ("ManageTenants", {}),
     ("GET", "/metrics"): ("ManageTenants", None),
 }
 """Route → the permission that it needs, and a body. A route that is not here fails the first test."""
@@ -67,10 +103,15 @@ def asked(path: str) -> str:
         ("{ticket}", "0.x"),
         ("{key_id}", "0" * 16),
         ("{name}", "nobody"),
+        ("{job_id}", "0" * 24),
+        ("{old_size}", "1"),
+        ("{control}", "CC7.2"),
     ):
         path = path.replace(place, value)
     if path == STREAM_PATH:
         return f"{path}?first=999999999"  # which is refused, and so has an end
+    if path.endswith("/controls/search"):
+        return f"{path}?q=who+approved+changes"
     return f"{path}?from=v1" if path.endswith("/diff") else path
 
 
@@ -208,7 +249,10 @@ def test_a_scoped_key_reaches_what_it_is_for(it: Running) -> None:
     hidden = it.call("GET", "/api/v1/events/query?event_type=secret.read", "acme/Admin").json()["records"][0]
     assert it.call("GET", f"/api/v1/events/{hidden['position']}", scoped).status_code == 404
     assert it.call("GET", f"/api/v1/proofs/{hidden['position']}", scoped).status_code == 404
-    for path in ("checkpoint", "tile/0/000.p/1", "timeseries/query", "timeseries/range", "entities/doc-1/state"):
+    for path in (
+        *("checkpoint", "tile/0/000.p/1", "timeseries/query", "timeseries/range", "entities/doc-1/state", "stats"),
+        *("events/count", "consistency/1", "retention/plan", "projections", "jobs", "verify", "controls/evidence"),
+    ):
         assert it.call("GET", f"/api/v1/{path}", scoped).status_code == 403, path
     prefixed = it.key("acme", "ReadOnly", entity_prefixes=["doc-"])
     assert it.call("GET", "/api/v1/entities/doc-1/state", prefixed).status_code == 200

@@ -213,7 +213,7 @@ def test_any_bytes_leave_the_service_answering(it: Running) -> None:
         assert answer[:12] in (b"HTTP/1.1 201", b"HTTP/1.1 400"), answer
     for torn in (head, head + b"Content-Length: 9\r\n\r\n{", head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"):
         raw(it, torn, wait=0.1)
-    assert it.call("GET", "/health/ready", None).json() == {"status": "ready"}
+    assert it.call("GET", "/health/ready", None).json()["status"] == "ready"
 
 
 def test_a_head_without_end_is_cut_off(it: Running) -> None:

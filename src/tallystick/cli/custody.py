@@ -17,7 +17,7 @@ from tallystick.cli.records import actor_text, time_text
 from tallystick.errors import RejectedError
 
 if TYPE_CHECKING:
-    from tallystick.govern.plan import Pruned, PrunePlan
+    from tallystick.govern.pruning import Pruned, PrunePlan
 
 
 def _actor_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,17 +44,9 @@ def show(settings: Settings) -> None:
         policy, position = ledger.retention.policy()
         record = None if position is None else ledger.get(position)
     if settings.json:
-        found = policy and {"period_days": policy.period_days, "labels": dict(policy.labels)}
-        screen.say_json(
-            {
-                "policy": found,
-                "text": policy and policy.text,
-                "position": record and record.position,
-                "recorded_at": record and record.recorded_at,
-                "actor": record and record.actor,
-                "reason": record and record.payload.get("reason"),
-            }
-        )
+        from tallystick.read.shapes import policy_json
+
+        screen.say_json(policy_json(policy, record))
         return
     if policy is None or record is None:
         screen.say("no policy was ever set: everything is kept")

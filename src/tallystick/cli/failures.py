@@ -7,6 +7,8 @@ An error says what is wrong, where, and what to do. With `--json` the line is a 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import click
@@ -49,6 +51,18 @@ _FAMILIES: Final[tuple[tuple[type[Exception], str, int], ...]] = (
     (click.ClickException, "usage", WRONG_INPUT),
     (OSError, "system", STORE_FAILED),
 )
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """What is imported in here comes with an extra of the package. Raises `RejectedError` if it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "tallystick":
+            raise
+        cure = f"install it with: pip install 'tallystick[{name}]'"
+        raise RejectedError(f"this needs {error.name}, which is not installed", cure=cure) from error
 
 
 class Failure(NamedTuple):

@@ -182,7 +182,8 @@ def serve(folder: str, *, trust: str, host: str, port: int) -> None:
 
     policy = read_policy(trust)
     try:
-        from tallystick.serve.witness import serve_witness
+        with failures.extra("serve"):
+            from tallystick.serve.witness import serve_witness
     except ModuleNotFoundError as error:
         cure = "install it: pip install 'tallystick[serve]'"
         raise RejectedError(f"the HTTP server is not installed ({error.name})", cure=cure) from error

@@ -51,6 +51,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "controls": ("tallystick.cli.controls", "controls"),
     "keys": ("tallystick.cli.keys", "keys"),
     "serve": ("tallystick.cli.serve", "serve"),
+    "config": ("tallystick.cli.serve", "config"),
 }
 """Command → the module and the name in it, in the order of a ledger's life."""
 

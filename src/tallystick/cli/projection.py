@@ -10,8 +10,6 @@ import importlib.util
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +23,7 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 if TYPE_CHECKING:
     from tallystick.ledger import Ledger
     from tallystick.read.projection import Projection, RunningProjection
-    from tallystick.read.sqlite_cursors import Saved, SqliteCursors
+    from tallystick.read.sqlite_cursors import Saved
 
 _MODULE: Final = "tallystick_projections"
 """The name that the user's file has among Python's modules."""
@@ -79,8 +77,8 @@ def pause(settings: Settings, *, name: str) -> None:
 
     JSON: {name, done}.
     """
-    with _cursors(settings) as cursors:
-        cursors.set_paused(name, True)
+    with settings.open(readonly=False) as ledger:
+        ledger.pause_projection(name)
     _say_done(settings, name, "paused", "nobody moves it until it is resumed")
 
 
@@ -92,8 +90,8 @@ def resume(settings: Settings, *, name: str) -> None:
 
     JSON: {name, done}.
     """
-    with _cursors(settings) as cursors:
-        cursors.set_paused(name, False)
+    with settings.open(readonly=False) as ledger:
+        ledger.resume_projection(name)
     _say_done(settings, name, "resumed", "it goes on when it is next run")
 
 
@@ -105,8 +103,8 @@ def reset(settings: Settings, *, name: str) -> None:
 
     JSON: {name, done}.
     """
-    with _cursors(settings) as cursors:
-        cursors.forget(name)
+    with settings.open(readonly=False) as ledger:
+        ledger.reset_projection(name)
     _say_done(settings, name, "reset", "it begins anew, at the first record, when it is next run")
 
 
@@ -242,19 +240,6 @@ def _follow(ledger: Ledger, handles: list[RunningProjection]) -> None:
             elif status in ("failed", "stopped"):
                 following.remove(handle)
                 screen.say(("failed: ", "red bold"), f"{name}: {handle.problem or 'it stopped'}", err=True)
-
-
-@contextmanager
-def _cursors(settings: Settings) -> Iterator[SqliteCursors]:
-    """What is kept of the ledger's projections, to be changed."""
-    from tallystick.config import Location
-
-    with settings.open() as ledger:
-        cursors = Location.parse(settings.ledger).open_cursors(ledger.id)
-        try:
-            yield cursors
-        finally:
-            cursors.close()
 
 
 # -------------------------------------------------------------------------------------------------- the list

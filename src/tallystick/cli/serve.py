@@ -1,76 +1,124 @@
-"""`serve`: the ledgers of a deployment over HTTP."""
+"""`serve` and `config`: the ledgers of a deployment over HTTP, and the settings that a service would have."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tallystick.cli import screen
-from tallystick.cli.options import Settings, file_type
+from tallystick.cli.failures import extra
+from tallystick.cli.options import KEYS_VARIABLE, LEDGER_VARIABLE, Settings, file_type, ledger_options
 
-_PORT = 8080
+if TYPE_CHECKING:
+    from tallystick.serve.settings import Given
+
+Function = Callable[..., Any]
+
+_FILE_HELP = "A file of settings (TOML); the environment and what is given here come before it."
+
+
+def serve_options(function: Function) -> Function:
+    """For a command that is told the settings of a service: an option for each, None where it was not given."""
+    from tallystick.serve.settings import OPTIONS
+
+    for option in reversed(OPTIONS):
+        default = option.default
+        told = f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
+        about = option.about if default in (None, False, "") else option.about + told
+        how: dict[str, Any] = (
+            {"is_flag": True, "default": None} if option.kind == "flag" else {"metavar": option.metavar}
+        )
+        function = click.option(option.flag, option.field, help=about, **how)(function)
+    return click.option("--config", "file", type=file_type(), metavar="FILE", help=_FILE_HELP)(function)
+
+
+def given_of(file: str | None, options: dict[str, Any]) -> Given:
+    """What command line, environment and file say."""
+    from tallystick.config import environment
+    from tallystick.serve.settings import Given
+
+    return Given.of(command=options, environment=environment(), file=file)
 
 
 @click.command()
-@click.option("--data", default="./tallystick-data", show_default=True, metavar="DIR", help="Where everything is kept.")
-@click.option("--keys", metavar="DIR", help="The folder of the signing keys; by default `keys` in DIR.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for everywhere.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=_PORT, show_default=True, help="0 for any that is free."
-)
-@click.option("--tls-cert", type=file_type(), metavar="PEM", help="Answer over TLS, with this certificate.")
-@click.option("--tls-key", type=file_type(), metavar="PEM", help="Its private key.")
-@click.option("--trust-proxy", default="", metavar="ADDRESSES", help="Believe these proxies for whom they ask.")
-@click.option("--deployment", metavar="NAME", help="The first part of the origins of new ledgers.")
-@click.option("--record-reads", is_flag=True, help="Put reads into the access trails, too.")
+@serve_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, also for errors.")
 @click.pass_obj
-def serve(
-    settings: Settings,
-    *,
-    data: str,
-    keys: str | None,
-    host: str,
-    port: int,
-    tls_cert: str | None,
-    tls_key: str | None,
-    trust_proxy: str,
-    deployment: str | None,
-    record_reads: bool,
-    as_json: bool,
-) -> None:
+def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: Any) -> None:
     """Serve the ledgers of a deployment, one for each tenant, over HTTP.
 
     In a new folder it makes the tenant `default` and prints the operators' first key, this once. Stops on SIGTERM and
-    Ctrl-C, after it has answered what is under way.
+    Ctrl-C, after it has answered what is under way. Each option may stand in a file (`tallystick config check` shows
+    the names), or in the environment: --tls-cert is TALLYSTICK_TLS_CERT.
 
     JSON: address, data, first_key.
     """
-    from tallystick.deployment import Deployment
-    from tallystick.serve.server import Listening, ledgers_within, raise_handles, serve
-    from tallystick.serve.service import Settings as ServiceSettings
-
-    if (tls_cert is None) != (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together")
     settings.json = settings.json or as_json
-    at = Listening(
-        host=host,
-        port=port,
-        certificate=None if tls_cert is None else Path(tls_cert),
-        private_key=None if tls_key is None else Path(tls_key),
-        proxies=trust_proxy,
-    )
-    with Deployment(data, name=deployment, keys=keys, open_max=ledgers_within(raise_handles())) as opened:
+    chosen = given_of(file, options).settings()
+    from tallystick.deployment import Deployment
+
+    with extra("serve"):
+        from tallystick.serve import diagnostics
+        from tallystick.serve.server import Listening, ledgers_within, raise_handles, serve
+
+    diagnostics.begin(form=chosen.log_format, level=chosen.log_level)
+    most = ledgers_within(raise_handles())
+    with Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, open_max=most) as opened:
         first_key = opened.begin()
 
         def ready(address: str) -> None:
             if settings.json:
-                screen.say_json({"address": address, "data": data, "first_key": first_key})
+                screen.say_json({"address": address, "data": chosen.data, "first_key": first_key})
                 return
             screen.say(("SERVING", "green bold"), f"  {address}/api/v1, described at {address}/docs")
             if first_key is not None:
                 screen.say("  the operators' first key, of the tenant default; it is shown this once:")
                 screen.say(f"  {first_key}")
 
-        serve(opened, at, ServiceSettings(record_reads=record_reads), ready=ready)
+        serve(opened, Listening.of(chosen), chosen, ready=ready)
+
+
+@click.group("config")
+def config() -> None:
+    """The settings of a service: what they would be, and where each is from."""
+
+
+@config.command("check")
+@click.argument("file", required=False, type=file_type(), metavar="[FILE]")
+@ledger_options
+def check(settings: Settings, *, file: str | None) -> None:
+    """Check a file of settings, and the environment, and print what a service would run with.
+
+    Exits 2 when it would not start: a name that is not known, a value that cannot be, a certificate that cannot be
+    used, a folder that cannot be written. Nothing is started or changed.
+
+    JSON: {settings: [{name, value, from}], unknown_variables}.
+    """
+    from tallystick.config import environment
+    from tallystick.serve.settings import unknown_variables
+
+    with extra("serve"):
+        from tallystick.serve.server import Listening, check_listening
+
+    given = given_of(file, {})
+    chosen = given.settings()
+    check_listening(Listening.of(chosen), Path(chosen.data))
+    unknown = unknown_variables(environment(), others=(KEYS_VARIABLE, LEDGER_VARIABLE))
+    table = list(given.table())
+    if settings.json:
+        rows = [{"name": name, "value": value, "from": origin} for name, value, origin in table]
+        screen.say_json({"settings": rows, "unknown_variables": unknown})
+        return
+    shown = [(name, "-" if value is None or value == "" else _text(value), origin) for name, value, origin in table]
+    screen.say_table(("setting", "value", "from"), shown)
+    for name in unknown:
+        screen.say(("no setting: ", "yellow"), f"{name} in the environment is not read by anything", err=True)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -113,6 +113,10 @@ class RetentionPolicy:
             longest = None if days is None or longest is None else max(longest, days)
         return longest
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of: in days, None for ever."""
+        return {"period_days": self.period_days, "labels": dict(self.labels)}
+
     @property
     def text(self) -> str:
         """The policy for people: `90d, phi 6y`."""

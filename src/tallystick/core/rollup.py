@@ -78,6 +78,11 @@ class Definition:
             cure = "use one that does not begin so"
             raise RejectedError(f"names that begin with {RESERVED_PREFIX} are ours", place="name", cure=cure)
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of."""
+        payload = self.payload()
+        return {"name": payload.pop("name"), "terms": payload.pop("query"), **payload}
+
     @property
     def path(self) -> MemberPath | None:
         """The member whose numbers are added up, if any are."""

@@ -1,4 +1,4 @@
-"""The directory of a deployment: its tenants and keys, as the events of the system ledger say (DESIGN, governance).
+"""The directory of a deployment: its tenants, keys and plans, as the events of the system ledger say.
 
 Every change is an event there, by whoever ordered it; this is their projection, held in memory and brought up to date
 from the log. So who could do what in March is a query, and a directory that is lost comes back by reading.
@@ -15,11 +15,14 @@ from tallystick.core.event import Event
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, TamperError
 from tallystick.govern.access import Key, Scope, role_of
-from tallystick.limits import TENANT_NAME_CHARACTERS_MAX, TENANTS_MAX
+from tallystick.govern.plans import FREE, Plan
+from tallystick.limits import PLANS_MAX, TENANT_NAME_CHARACTERS_MAX, TENANTS_MAX
 
 TENANT_CREATED: Final = "tenant.created"
 TENANT_SUSPENDED: Final = "tenant.suspended"
 TENANT_RESUMED: Final = "tenant.resumed"
+PLAN_DEFINED: Final = "plan.defined"
+TENANT_PLANNED: Final = "tenant.planned"
 KEY_CREATED: Final = "key.created"
 KEY_REVOKED: Final = "key.revoked"
 
@@ -33,11 +36,18 @@ class Tenant:
     name: str
     created_at: str
     suspended: bool = False
+    plan: str | None = None
+    """The name of its plan; None while it was given none."""
 
     @property
     def ledger(self) -> str:
         """The name of its ledger."""
         return f"tenant/{self.name}"
+
+    @property
+    def trail(self) -> str:
+        """The name of its access trail's."""
+        return f"access/{self.name}"
 
     def to_json(self) -> dict[str, Any]:
         """As it is told of."""
@@ -46,6 +56,7 @@ class Tenant:
             "ledger": self.ledger,
             "created_at": self.created_at,
             "suspended": self.suspended,
+            "plan": self.plan,
         }
 
 
@@ -56,13 +67,14 @@ class Directory:
         self.size = 0
         self.tenants: Final[dict[str, Tenant]] = {}
         self.keys: Final[dict[str, Key]] = {}
+        self.plans: Final[dict[str, Plan]] = {}
 
     def follow(self, records: Iterable[Record]) -> None:
         """Take in the records from `size` on. Raises `TamperError` for one that nobody of ours wrote."""
         for record in records:
             try:
                 self._take(record)
-            except (RejectedError, KeyError, TypeError, ValueError) as error:
+            except (RejectedError, NotFoundError, KeyError, TypeError, ValueError) as error:
                 problem = f"the record at position {record.position} of the system ledger is none of ours: {error}"
                 raise TamperError(problem) from error
             self.size = record.position + 1
@@ -73,6 +85,18 @@ class Directory:
             return self.tenants[name]
         except KeyError:
             raise NotFoundError(f"there is no tenant {name[:60]!r}") from None
+
+    def plan(self, name: str) -> Plan:
+        """Raises `NotFoundError`."""
+        try:
+            return self.plans[name]
+        except KeyError:
+            raise NotFoundError(f"there is no plan {name[:60]!r}") from None
+
+    def plan_of(self, tenant: str) -> Plan:
+        """The plan of a tenant, `FREE` where it was given none. Raises `NotFoundError`."""
+        name = self.tenant(tenant).plan
+        return FREE if name is None else self.plan(name)
 
     def key(self, key_id: str) -> Key:
         """Raises `NotFoundError`."""
@@ -93,6 +117,13 @@ class Directory:
         elif kind in (TENANT_SUSPENDED, TENANT_RESUMED):
             tenant = self.tenants[said["name"]]
             self.tenants[tenant.name] = replace(tenant, suspended=kind == TENANT_SUSPENDED)
+        elif kind == PLAN_DEFINED:
+            self.plans[said["name"]] = Plan(**said)
+        elif kind == TENANT_PLANNED:
+            tenant = self.tenants[said["name"]]
+            self.tenants[tenant.name] = replace(
+                tenant, plan=None if said["plan"] is None else self.plan(said["plan"]).name
+            )
         elif kind == KEY_CREATED:
             self.keys[said["id"]] = Key(
                 id=said["id"],
@@ -166,3 +197,16 @@ def tenant_changed(tenant: Tenant, actor: dict[str, str], *, suspended: bool) ->
     """The event that stops a tenant's keys from working, or lets them work again."""
     kind = TENANT_SUSPENDED if suspended else TENANT_RESUMED
     return Event(event_type=kind, entity_id=f"tenant:{tenant.name}", actor=actor, payload={"name": tenant.name})
+
+
+def plan_defined(directory: Directory, plan: Plan, actor: dict[str, str]) -> Event:
+    """The event that defines a plan, or defines it anew. Raises `RejectedError` when there are too many."""
+    if plan.name not in directory.plans and len(directory.plans) >= PLANS_MAX:
+        raise RejectedError(f"a deployment has at most {PLANS_MAX:,} plans", cure="define one of them anew")
+    return Event(event_type=PLAN_DEFINED, entity_id=f"plan:{plan.name}", actor=actor, payload=plan.to_json())
+
+
+def tenant_planned(tenant: Tenant, plan: str | None, actor: dict[str, str]) -> Event:
+    """The event that gives a tenant a plan, or takes it away."""
+    payload = {"name": tenant.name, "plan": plan}
+    return Event(event_type=TENANT_PLANNED, entity_id=f"tenant:{tenant.name}", actor=actor, payload=payload)

@@ -32,7 +32,7 @@ from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.govern.head import check_head, checked_frontier, last_hash
-from tallystick.govern.plan import Pruned, PrunePlan
+from tallystick.govern.pruning import Pruned, PrunePlan
 from tallystick.govern.selection import Selection, Terms, first_unexpired
 from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query

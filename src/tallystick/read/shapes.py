@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from tallystick.core import timestamp
+from tallystick.core.custody import RetentionPolicy
 from tallystick.core.record import Record
 from tallystick.read.search import Page
 from tallystick.read.state import Change, Difference, State, Turn
@@ -93,6 +94,18 @@ def extent_json(extent: Extent) -> dict[str, Any]:
     """From when to when, and how many."""
     first, last = (None if at is None else timestamp.render(at) for at in (extent.first, extent.last))
     return {"first": first, "last": last, "count": extent.count}
+
+
+def policy_json(policy: RetentionPolicy | None, record: Record | None) -> dict[str, Any]:
+    """For how long records are kept, and who set that; all None when nobody ever did."""
+    return {
+        "policy": policy and policy.to_json(),
+        "text": policy and policy.text,
+        "position": record and record.position,
+        "recorded_at": record and record.recorded_at,
+        "actor": record and record.actor,
+        "reason": record and record.payload.get("reason"),
+    }
 
 
 def brief_json(record: Record) -> dict[str, Any]:

@@ -129,6 +129,10 @@ class TimeSeries:
             assumptions=(*query.assumptions, *_assumptions(after, before), *_remarks(asked, points)),
         )
 
+    def rollups(self, *, size: int) -> list[Definition]:
+        """The definitions of the stored roll-ups, by name."""
+        return [rollup.definition for _, rollup in sorted(self._rollups.defined(size).items())]
+
     def range(self, query: Query, *, size: int, time: str = "recorded") -> Extent:
         """From when to when there are records that fit, and how many."""
         kind = _time(time)

@@ -11,22 +11,32 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
-from tallystick.serve import governing, reading, schemas
 from tallystick.serve.body import LeftError, read_body
-from tallystick.serve.calls import ManagingTenants, Measuring
+from tallystick.serve.diagnostics import logged
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
 from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, PermissionDeniedError, answer, problem, problem_of
+from tallystick.serve.routes import (
+    custody,
+    evidence,
+    governing,
+    health,
+    jobs,
+    projections,
+    proving,
+    reading,
+    schemas,
+    series,
+)
 from tallystick.serve.service import Service
 from tallystick.serve.streaming import Streaming
 
+_ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
 _TIDY_SECONDS: Final = 30.0
 _log: Final = logging.getLogger("tallystick.serve")
 
@@ -36,7 +46,7 @@ def application(service: Service) -> ASGIApp:
     api = _api(service)
     ingest, streaming = Ingest(service), Streaming(service)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         if ingest.takes(scope):
             await ingest(scope, receive, send)
         elif streaming.takes(scope):
@@ -46,7 +56,7 @@ def application(service: Service) -> ASGIApp:
         else:
             await api(scope, receive, send)
 
-    return app
+    return logged(answered) if service.settings.log_requests else answered
 
 
 async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +81,7 @@ def _api(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tidying = asyncio.create_task(_tidy(service))
+        service.watch.begin()
         resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues))
         yield
         await resuming
@@ -94,42 +105,17 @@ def _api(service: Service) -> FastAPI:
         },
     )
     api.state.service = service
-    api.include_router(reading.router)
-    api.include_router(governing.router)
-    api.include_router(schemas.router)
-    api.add_api_route("/health/live", _live, methods=["GET"], tags=["health"])
-    api.add_api_route("/health/ready", _ready, methods=["GET"], tags=["health"])
-    api.add_api_route("/metrics", _metrics, methods=["GET"], tags=["health"], response_class=PlainTextResponse)
+    for part in _ROUTES:
+        api.include_router(part.router)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]  # as FastAPI has it done
     return api
-
-
-async def _live() -> dict[str, str]:
-    """Whether the process answers."""
-    return {"status": "live"}
-
-
-def _ready(request: Request) -> Response:
-    """Whether events are taken: the system ledger can be read, and its head."""
-    service: Service = request.app.state.service
-    try:
-        service.deployment.tenants()
-        status, said = 200, {"status": "ready"}
-    except TallystickError as error:
-        status, said = 503, {"status": "not ready", "why": str(error)}
-    return Response(orjson.dumps(said), status, media_type="application/json")
-
-
-def _metrics(call: Measuring, _: ManagingTenants) -> Response:
-    """What is counted, as Prometheus reads it. For operators."""
-    call.service.gauge()
-    return Response(generate_latest(call.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _tidy(service: Service) -> None:
     while True:
         await asyncio.sleep(_TIDY_SECONDS)
         await asyncio.to_thread(service.deployment.tidy)
+        await asyncio.to_thread(service.jobs.tidy)
 
 
 # ------------------------------------------------------------------------------------------------ errors

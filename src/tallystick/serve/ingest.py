@@ -20,9 +20,11 @@ from tallystick.errors import RejectedError, TallystickError
 from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
 from tallystick.serve.body import LeftError, Receive, read_body, split, wrong_type
 from tallystick.serve.caller import Caller
+from tallystick.serve.lanes import Way
 from tallystick.serve.problems import (
     MEDIA_TYPE,
     AnsweredError,
+    OverQuotaError,
     PermissionDeniedError,
     Send,
     answer,
@@ -76,6 +78,8 @@ class Ingest:
         except (AnsweredError, TallystickError) as error:
             if isinstance(error, PermissionDeniedError):
                 await self._service.denied(error)
+            if isinstance(error, OverQuotaError):
+                self._service.metrics.over_quota.labels(error.bound).inc()
             status, headers, body = problem(error)
         except Exception:  # noqa: BLE001 - somebody waits for an answer, and the diagnostics have the mistake
             _log.exception("%s failed", scope["path"])
@@ -95,16 +99,29 @@ class Ingest:
             data = _with_id(data, asked.key)
         self._check_scope(caller, [data])
         submission = Submission([data], caller.key.actor)
+        await self._service.quotas.take(caller.tenant, 1)
         if asked.is_queued:
             return 202, orjson.dumps(_tickets(await self._queue(caller, submission))[0])
-        told = receipts(await self._service.lanes.submit(caller.ledger, submission))[0]
+        told = receipts(await self._submit(caller, submission))[0]
         self._service.metrics.appended.inc()
         return 200 if told["replayed"] else 201, orjson.dumps(told)
 
     async def _queue(self, caller: Caller, submission: Submission) -> Sequence[Any]:
-        tickets = await self._service.lanes.submit(caller.ledger, submission, way="publish")
+        tickets = await self._submit(caller, submission, way="publish")
         self._service.metrics.queued.inc(len(tickets))
         return tickets
+
+    async def _submit(self, caller: Caller, submission: Submission, *, way: Way = "append") -> Sequence[Any]:
+        """Have events sealed or queued for which the plan had room; it gets back what came to nothing."""
+        try:
+            done = await self._service.lanes.submit(caller.ledger, submission, way=way)
+        except TallystickError:
+            self._service.quotas.give_back(caller.tenant, len(submission.events))
+            raise
+        replayed = sum(one.replayed for one in done) if way == "append" else 0
+        if replayed:
+            self._service.quotas.give_back(caller.tenant, replayed)
+        return done
 
     def _check_scope(self, caller: Caller, events: Sequence[bytes]) -> None:
         """A key of some types and entities brings no others. What cannot be read is refused with its reason, later."""
@@ -130,11 +147,12 @@ class Ingest:
         data = await read_body(receive, asked.encoding, most=BODY_BYTES_MAX)
         events = split(data, asked.content_type)
         self._check_scope(caller, events)
+        await self._service.quotas.take(caller.tenant, len(events))
         if asked.is_queued:
             tickets = await self._queue(caller, Submission(events, caller.key.actor))
             return 202, orjson.dumps({"accepted": len(tickets), "events": _tickets(tickets)})
         if asked.is_atomic:
-            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.key.actor))
+            sealed = await self._submit(caller, Submission(events, caller.key.actor))
             self._service.metrics.appended.inc(len(sealed))
             return 201, orjson.dumps({"sealed": len(sealed), "refused": 0, "events": receipts(sealed)})
         told = await self._each(caller, events)
@@ -146,14 +164,12 @@ class Ingest:
     async def _each(self, caller: Caller, events: Sequence[bytes]) -> list[dict[str, Any]]:
         """What became of each: its receipt, or the problem with it. All that can be sealed are sealed in order."""
         try:  # nearly always all are good, and one commit's worth
-            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.key.actor))
-            return receipts(sealed)
+            return receipts(await self._submit(caller, Submission(events, caller.key.actor)))
         except TallystickError as error:
             if not _is_about_one(error):
                 raise
-        submitting = [
-            self._service.lanes.submit(caller.ledger, Submission([event], caller.key.actor)) for event in events
-        ]
+        await self._service.quotas.take(caller.tenant, len(events))  # which it has just got back
+        submitting = [self._submit(caller, Submission([event], caller.key.actor)) for event in events]
         told: list[dict[str, Any]] = []
         for index, outcome in enumerate(await asyncio.gather(*submitting, return_exceptions=True)):
             if isinstance(outcome, TallystickError):

@@ -49,6 +49,17 @@ class PermissionDeniedError(DeniedError):
         super().__init__(why or f"the permission {permission} is missing: use a key of a role that has it")
 
 
+class OverQuotaError(BusyError):
+    """The tenant's plan has no room for it: 429, with the time to come again."""
+
+    def __init__(self, problem: str, *, bound: str, reset_at: str, retry_seconds: int) -> None:
+        self.bound = bound
+        """Which one: that of the `month` or that of the `second`."""
+        self.reset_at = reset_at
+        self.retry_seconds = retry_seconds
+        super().__init__(f"{problem}: send the same again after {reset_at}")
+
+
 class AnsweredError(Exception):
     """What is answered with a status that no family of errors has."""
 
@@ -64,6 +75,8 @@ def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str]
         return error.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}, body
     if isinstance(error, UnknownCallerError):
         status, title = 401, "Send a key that is in force: Authorization: Bearer ts_..."
+    elif isinstance(error, OverQuotaError):
+        status, title = 429, "The plan has no room for it"
     else:
         status, title = next(told for kind, told in STATUSES.items() if isinstance(error, kind))
     said = problem_of(status, title, str(error))
@@ -72,6 +85,9 @@ def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str]
     if isinstance(error, PermissionDeniedError):
         said["permission"] = error.permission
     headers = {"Content-Type": MEDIA_TYPE}
+    if isinstance(error, OverQuotaError):
+        said |= {"bound": error.bound, "reset_at": error.reset_at}
+        headers["Retry-After"] = str(error.retry_seconds)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tallystick"'
     if status == 503:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,8 @@ from tallystick.errors import RejectedError
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.serve.app import application
 from tallystick.serve.protocol import BoundedProtocol
-from tallystick.serve.service import Service, Settings
+from tallystick.serve.service import Service
+from tallystick.serve.settings import Settings
 
 _IDLE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 30
@@ -38,6 +41,17 @@ class Listening:
     private_key: Path | None = None
     proxies: str = ""
     """Addresses of proxies, with commas between them, that are believed when they say for whom they ask."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Listening:
+        """As the settings have it."""
+        return cls(
+            host=settings.host,
+            port=settings.port,
+            certificate=None if settings.tls_cert is None else Path(settings.tls_cert),
+            private_key=None if settings.tls_key is None else Path(settings.tls_key),
+            proxies=settings.trust_proxy,
+        )
 
     @property
     def scheme(self) -> str:
@@ -110,14 +124,33 @@ def serve(
         server.run(sockets=[listening])
 
 
+def check_listening(at: Listening, data: Path) -> None:
+    """Whether a service could listen like this and keep its things there. Raises `RejectedError`; changes nothing."""
+    _check_tls(at)
+    place = next((folder for folder in (data, *data.absolute().parents) if folder.exists()), data)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        cure = "name a folder that this user may write"
+        raise RejectedError(f"{place} cannot be written", place="data", cure=cure)
+
+
+def _check_tls(at: Listening) -> None:
+    if at.certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(at.certificate, at.private_key)
+    except (OSError, ValueError) as error:  # of OpenSSL's errors all are OSErrors
+        cure = "give a certificate and its key, in PEM"
+        raise RejectedError(f"the certificate cannot be used: {error}", place="TLS", cure=cure) from error
+
+
 def _config(service: Service, at: Listening) -> uvicorn.Config:
     config = uvicorn.Config(
         application(service),
+        log_config=None,
         loop="uvloop",
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
-        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=bool(at.proxies),
@@ -128,9 +161,6 @@ def _config(service: Service, at: Listening) -> uvicorn.Config:
         ssl_certfile=at.certificate,
         ssl_keyfile=at.private_key,
     )
-    try:
-        config.load()
-    except (OSError, ValueError) as error:
-        cure = "give a certificate and its key, in PEM"
-        raise RejectedError(f"the certificate cannot be used: {error}", place="TLS", cure=cure) from error
+    _check_tls(at)
+    config.load()
     return config

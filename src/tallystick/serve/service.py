@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -17,9 +16,13 @@ from tallystick.errors import DeniedError, TallystickError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
 from tallystick.serve.caller import Caller
+from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.problems import PermissionDeniedError, UnknownCallerError
+from tallystick.serve.quotas import Quotas
+from tallystick.serve.settings import Settings
 from tallystick.serve.streams import Streams
+from tallystick.serve.watch import Watch
 from tallystick.write.request import Submission
 
 _WORKERS: Final = 8
@@ -27,16 +30,8 @@ _BEARER: Final = "bearer "
 _log: Final = logging.getLogger("tallystick.serve")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a service behaves."""
-
-    record_reads: bool = False
-    """Whether the access trail has reads, too; denials, exports and administration it always has."""
-
-
 class Metrics:
-    """What is counted, without the names of tenants."""
+    """What is counted. Names of tenants are in it: only operators read it."""
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
@@ -47,6 +42,15 @@ class Metrics:
         )
         self.denied: Final = Counter(
             "tallystick_denials", "Denials, by the permission that was missing.", ["permission"], registry=self.registry
+        )
+        self.over_quota: Final = Counter(
+            "tallystick_over_quota", "Events refused by a plan, by the bound.", ["bound"], registry=self.registry
+        )
+        self.used: Final = Gauge(
+            "tallystick_tenant_events",
+            "Events of this month, by tenants whose plan has a bound.",
+            ["tenant"],
+            registry=self.registry,
         )
         self.seconds: Final = Histogram(
             "tallystick_append_seconds",
@@ -59,6 +63,17 @@ class Metrics:
         )
         self.readers: Final = Gauge("tallystick_stream_readers", "Readers of streams.", registry=self.registry)
         self.ledgers: Final = Gauge("tallystick_ledgers_open", "Ledgers that are open.", registry=self.registry)
+        self.queue: Final = Gauge("tallystick_queue_depth", "Events in queues, not sealed yet.", registry=self.registry)
+        self.behind: Final = Gauge(
+            "tallystick_index_behind", "Records that the slowest index has not taken yet.", registry=self.registry
+        )
+        self.jobs: Final = Gauge("tallystick_jobs", "Jobs that wait or run.", registry=self.registry)
+        self.findings: Final = Gauge(
+            "tallystick_verify_findings", "Findings of the last verifications: raise the alarm.", registry=self.registry
+        )
+        self.verified: Final = Gauge(
+            "tallystick_verify_age_seconds", "Since the oldest of the last verifications.", registry=self.registry
+        )
 
 
 class Service:
@@ -71,6 +86,9 @@ class Service:
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-lane")
         self.lanes: Final = Lanes(deployment.lease, self._executor)
         self.streams: Final = Streams(deployment.lease)
+        self.quotas: Final = Quotas(deployment)
+        self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
+        self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600)
 
     def caller_of(self, scope: MutableMapping[str, Any]) -> Caller:
         """Who sends a request. Raises `UnknownCallerError`; also for more than one key, of which none is believed."""
@@ -144,9 +162,20 @@ class Service:
         self.metrics.waiting.set(self.lanes.waiting)
         self.metrics.ledgers.set(self.deployment.open_ledgers)
         self.metrics.readers.set(self.streams.readers)
+        self.metrics.used.clear()
+        for tenant, used in self.quotas.used.items():
+            self.metrics.used.labels(tenant).set(used)
+        pulses = self.deployment.pulses()
+        self.metrics.queue.set(sum(pulse.queue.depth for pulse in pulses if pulse.queue is not None))
+        self.metrics.behind.set(max(pulse.index_behind for pulse in pulses))
+        self.metrics.jobs.set(self.jobs.live)
+        self.metrics.findings.set(self.watch.findings)
+        self.metrics.verified.set(self.watch.oldest_seconds)
 
     def close(self) -> None:
         """Finish what is under way, then close all ledgers. From another thread than the loop's."""
+        self.watch.close()
+        self.jobs.close()
         self.streams.wait()
         self._executor.shutdown(wait=True)
         self.deployment.close()

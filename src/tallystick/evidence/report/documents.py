@@ -74,13 +74,13 @@ class Document:
         for name in given:
             if name not in known:
                 cure = f"use {', '.join(known)}" if known else "it takes none"
-                raise RejectedError(f"{self.name} has no parameter {name[:40]!r}", place="-p", cure=cure)
+                raise RejectedError(f"{self.name} has no such parameter", place=name[:40], cure=cure)
         out: dict[str, Any] = {}
         for name, parameter in known.items():
             value = parameter.read(given[name]) if name in given else parameter.default
             if value is None:
-                cure = f"give it with -p {name}=…: {parameter.about}"
-                raise RejectedError(f"{self.name} has to be told {name}", place="-p", cure=cure)
+                cure = f"give {name}=…: {parameter.about}"
+                raise RejectedError(f"{self.name} has to be told", place=name, cure=cure)
             out[name] = value
         return out
 

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tallystick.errors import NotFoundError
 from tallystick.govern.access import ROLES, Key, Scope
-from tallystick.serve.calls import Administering, Call, ManagingTenants, Reading
+from tallystick.govern.plans import Plan
+from tallystick.serve.calls import Administering, Call, ManagingTenants, MeasuringAll, Reading
 from tallystick.serve.problems import PermissionDeniedError
+from tallystick.serve.quotas import usage
 
 router: Final = APIRouter(prefix="/api/v1")
 
@@ -40,6 +42,24 @@ class NewTenant(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Text
+
+
+class NewPlan(BaseModel):
+    """What tenants of a plan may use; a bound that is null is none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events_per_month: int | None = None
+    events_per_second: int | None = None
+    retention: Text | None = None
+
+
+class GivenPlan(BaseModel):
+    """The plan that a tenant is to have; null for none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: Text | None
 
 
 @router.get("/whoami")
@@ -116,6 +136,41 @@ def suspend_tenant(call: ManagingTenants, name: str) -> dict[str, Any]:
 def resume_tenant(call: ManagingTenants, name: str) -> dict[str, Any]:
     """Have the keys of a tenant work again."""
     return _suspend(call, name, suspended=False)
+
+
+@router.get("/usage")
+def own_usage(call: MeasuringAll) -> dict[str, Any]:
+    """What the caller's tenant has used this month, and what its plan says."""
+    return usage(call.service.deployment, call.caller.tenant)
+
+
+@router.get("/tenants/{name}/usage")
+def tenant_usage(call: ManagingTenants, name: str) -> dict[str, Any]:
+    """What a tenant has used this month, and what its plan says."""
+    return usage(call.service.deployment, name)
+
+
+@router.put("/tenants/{name}/plan")
+def give_plan(call: ManagingTenants, name: str, given: GivenPlan) -> dict[str, Any]:
+    """Give a tenant a plan. One with a retention has its records kept no longer than that."""
+    tenant = call.service.deployment.give_plan(name, given.plan, actor=call.caller.key.actor)
+    call.service.record(call.caller, "plan_given", {"tenant": tenant.name, "plan": tenant.plan})
+    return tenant.to_json()
+
+
+@router.get("/plans")
+def list_plans(call: ManagingTenants) -> dict[str, Any]:
+    """All plans, by name."""
+    return {"plans": [plan.to_json() for plan in call.service.deployment.plans()]}
+
+
+@router.put("/plans/{name}")
+def define_plan(call: ManagingTenants, name: str, new: NewPlan) -> dict[str, Any]:
+    """Define a plan, or define it anew for all who have it."""
+    plan = Plan(name=name, **new.model_dump())
+    call.service.deployment.define_plan(plan, actor=call.caller.key.actor)
+    call.service.record(call.caller, "plan_defined", plan.to_json())
+    return plan.to_json()
 
 
 def _suspend(call: Call, name: str, *, suspended: bool) -> dict[str, Any]:

@@ -1,0 +1,231 @@
+"""Jobs: what takes longer than a request may, done one after another beside the service, with its progress told.
+
+Each job has a folder, `<folder>/<tenant>/<id>/`, with `job.json` and, when it makes one, its file. What was done is
+there after a restart; what was under way is then told as failed, since nobody works at it. All of it goes after a day.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
+
+from tallystick.clock import Clock
+from tallystick.core import timestamp
+from tallystick.durable import replace
+from tallystick.errors import BusyError, ConflictError, NotFoundError, StoreError, TallystickError
+from tallystick.ids import random_bytes
+from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
+from tallystick.serve.problems import problem
+
+KEPT_SECONDS: Final = 86_400
+"""How long a job and its file are kept once it is over."""
+
+State: TypeAlias = Literal["waiting", "running", "done", "failed"]
+Work: TypeAlias = Callable[["Job"], dict[str, Any]]
+"""Does it, and gives its result; what it writes, it writes to the job's `file`."""
+
+_WORKERS: Final = 2
+_ID_BYTES: Final = 12
+_TOLD: Final = "job.json"
+_MICROSECONDS: Final = 1_000_000
+_log: Final = logging.getLogger("tallystick.serve")
+
+
+class _EndedError(Exception):
+    """The job is not wanted any more."""
+
+
+class Job:
+    """One job. `progress` is told how far it is, and ends it when nobody wants it any more."""
+
+    def __init__(self, folder: Path, *, tenant: str, kind: str, asked: dict[str, Any], created_at: str) -> None:
+        self.folder: Final = folder
+        self.tenant: Final = tenant
+        self.kind: Final = kind
+        self.asked: Final = asked
+        self.created_at: Final = created_at
+        self.state: State = "waiting"
+        self.done = 0
+        self.of: int | None = None
+        self.ended_at: str | None = None
+        self.result: dict[str, Any] | None = None
+        self.problem: dict[str, Any] | None = None
+        self.is_deleted = False
+        self.unwanted = ""
+        """Why it is not wanted any more."""
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def file(self) -> Path:
+        """What it makes, for whoever asked."""
+        return self.folder / "result.zip"
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "failed")
+
+    def progress(self, done: int, of: int | None = None) -> None:
+        """Say how far it is."""
+        self.done, self.of = done, of
+        if self.unwanted:
+            raise _EndedError(self.unwanted)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of, and kept."""
+        names = ("id", "kind", "state", "asked", "done", "of", "created_at", "ended_at", "result", "problem")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of_json(cls, folder: Path, tenant: str, said: dict[str, Any]) -> Job:
+        """A job as it was kept. One that was not over is one that ended with its process."""
+        job = cls(folder, tenant=tenant, kind=said["kind"], asked=said["asked"], created_at=said["created_at"])
+        for name in ("state", "done", "of", "ended_at", "result", "problem"):
+            setattr(job, name, said[name])
+        if not job.is_over:
+            job.fail(StoreError("the service ended before it was done: ask for it again"), at=said["created_at"])
+        return job
+
+    def fail(self, error: TallystickError, *, at: str) -> None:
+        """It came to nothing."""
+        self.state, self.ended_at, self.problem = "failed", at, orjson.loads(problem(error)[2])
+
+
+class Jobs:
+    """The jobs of all tenants of one process. Safe for many threads."""
+
+    def __init__(self, folder: Path, *, clock: Clock) -> None:
+        self._folder: Final = folder
+        self._clock: Final = clock
+        self._lock: Final = threading.Lock()
+        self._live: Final[dict[str, Job]] = {}
+        """By id; what is over is read from its folder."""
+        self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-job")
+        self._closing = False
+
+    @property
+    def live(self) -> int:
+        """How many wait or run."""
+        return len(self._live)
+
+    def begin(self, tenant: str, kind: str, asked: dict[str, Any], work: Work) -> Job:
+        """Have something done. Raises `BusyError` when too much waits, `ConflictError` when too much is kept."""
+        with self._lock:
+            if self._closing or sum(job.tenant == tenant for job in self._live.values()) >= JOBS_WAITING_MAX:
+                raise BusyError(f"{JOBS_WAITING_MAX} jobs wait or run already: wait until one is over")
+            if sum(1 for _ in self._folders(tenant)) >= JOBS_KEPT_MAX:
+                raise ConflictError(f"{JOBS_KEPT_MAX} jobs are kept already: delete one that is over")
+            folder = self._folder / tenant / random_bytes(_ID_BYTES).hex()
+            job = Job(folder, tenant=tenant, kind=kind, asked=asked, created_at=timestamp.render(self._clock()))
+            try:
+                folder.mkdir(parents=True)
+                self._keep(job)
+            except OSError as error:
+                raise StoreError(f"a job could not be written: {error.strerror or error}") from error
+            self._live[job.id] = job
+            self._executor.submit(self._run, job, work)
+        return job
+
+    def get(self, tenant: str, job_id: str) -> Job:
+        """One job of a tenant. Raises `NotFoundError`."""
+        with self._lock:
+            job = self._live.get(job_id)
+        if job is None or job.tenant != tenant:
+            job = next((kept for kept in self._kept(tenant) if kept.id == job_id), None)
+        if job is None:
+            raise NotFoundError(f"there is no job {job_id[:60]!r}: those that are over are kept for a day")
+        return job
+
+    def all_of(self, tenant: str) -> list[Job]:
+        """Those of a tenant, the newest first."""
+        with self._lock:
+            live = {job.id: job for job in self._live.values() if job.tenant == tenant}
+        jobs = {job.id: job for job in self._kept(tenant)} | live
+        return sorted(jobs.values(), key=lambda job: (job.created_at, job.id), reverse=True)
+
+    def delete(self, tenant: str, job_id: str) -> None:
+        """Remove a job and its file; one that runs ends soon. Raises `NotFoundError`."""
+        job = self.get(tenant, job_id)
+        with self._lock:
+            job.is_deleted, job.unwanted = True, "it was deleted"
+            if job_id not in self._live:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what has been over for a day."""
+        before = timestamp.render(self._clock() - KEPT_SECONDS * _MICROSECONDS)
+        for tenant in self._names(self._folder):
+            for job in self._kept(tenant.name):
+                if job.id not in self._live and (job.ended_at or job.created_at) < before:
+                    shutil.rmtree(job.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End what runs; it is told as failed."""
+        with self._lock:
+            self._closing = True
+            for job in self._live.values():
+                job.unwanted = job.unwanted or "the service was stopped before it was done: ask for it again"
+        self._executor.shutdown(wait=True)
+
+    def _run(self, job: Job, work: Work) -> None:
+        try:
+            job.state = "running"
+            job.progress(0)
+            result = work(job)
+            job.state, job.result, job.ended_at = "done", result, timestamp.render(self._clock())
+        except _EndedError as ended:
+            self._failed(job, ConflictError(str(ended)))
+        except TallystickError as error:
+            self._failed(job, error)
+        except Exception as error:  # noqa: BLE001 - somebody asks what became of it, and the diagnostics have it
+            _log.exception("the job %s (%s) failed", job.id, job.kind)
+            self._failed(job, StoreError(f"a mistake of ours ({type(error).__name__}): it is in the diagnostics"))
+        finally:
+            self._finish(job)
+
+    def _failed(self, job: Job, error: TallystickError) -> None:
+        job.file.unlink(missing_ok=True)
+        job.fail(error, at=timestamp.render(self._clock()))
+
+    def _finish(self, job: Job) -> None:
+        """Keep what it came to. A crash before leaves a job that was not over, which is told as failed."""
+        with self._lock:
+            try:
+                if job.is_deleted:
+                    shutil.rmtree(job.folder, ignore_errors=True)
+                else:
+                    self._keep(job)
+            except OSError as error:
+                _log.error("the job %s could not be kept: %s", job.id, error)
+            finally:
+                del self._live[job.id]
+
+    @staticmethod
+    def _keep(job: Job) -> None:
+        replace(job.folder / _TOLD, orjson.dumps(job.to_json()))
+
+    def _kept(self, tenant: str) -> Iterator[Job]:
+        for folder in self._folders(tenant):
+            try:
+                yield Job.of_json(folder, tenant, orjson.loads((folder / _TOLD).read_bytes()))
+            except (OSError, ValueError, KeyError):
+                continue  # it is being made, or removed
+
+    def _folders(self, tenant: str) -> Iterator[Path]:
+        return self._names(self._folder / tenant)
+
+    @staticmethod
+    def _names(folder: Path) -> Iterator[Path]:
+        try:
+            yield from sorted(folder.iterdir())
+        except FileNotFoundError:
+            return

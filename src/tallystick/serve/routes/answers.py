@@ -1,0 +1,85 @@
+"""What the reading routes share: the terms of a query, and answers in the form that the request accepts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from fastapi import Request, Response
+
+from tallystick.evidence.bundle.views import CSV_COLUMNS, csv_row
+from tallystick.read.query import Query, parse_terms, terms_of_query_string
+from tallystick.read.search import Page
+from tallystick.read.shapes import page_json, record_json
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
+NOT_KEPT: Final = {"Cache-Control": "no-store"}
+FOR_EVER: Final = {"Cache-Control": "private, max-age=31536000, immutable"}
+PAGING: Final = ("limit", "cursor", "order")
+
+WITH_TERMS: Final[dict[str, Any]] = {
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        for name in ("entity_id", "event_type", "actor", "label", "after", "before", "id", "correlation_id", "text")
+    ]
+}
+AS_ASKED: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {NDJSON: {}, CSV: {}}}}
+"""For the document: the types beside JSON that pages have."""
+
+_ACCEPTED_MAX: Final = 32
+"""Types of one `Accept` that are looked at."""
+
+
+def query_of(request: Request, own: Sequence[str] = ()) -> Query:
+    """The query in a request's terms, but for the names that are the route's own. Raises `RejectedError`."""
+    terms = terms_of_query_string(request.url.query)
+    return parse_terms(term for term in terms if term.partition("=")[0] not in own)
+
+
+def wanted(request: Request, offered: Sequence[str]) -> str:
+    """The offered type that the request's `Accept` names first among those of the highest weight; else the first."""
+    best, weight = offered[0], 0.0
+    for part in request.headers.get("accept", "").split(",")[:_ACCEPTED_MAX]:
+        name, _, rest = part.partition(";")
+        given = _weight(rest)
+        if name.strip().lower() in offered and given > weight:
+            best, weight = name.strip().lower(), given
+    return best
+
+
+def page_answer(page: Page, request: Request) -> Response:
+    """A page as JSON, NDJSON or CSV, with the way to the next one in `Link`."""
+    headers = dict(NOT_KEPT)
+    if page.cursor is not None:
+        following = request.url.include_query_params(cursor=page.cursor)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'  # whoever the client says that we are
+    kind = wanted(request, (JSON, NDJSON, CSV))
+    if kind == NDJSON:
+        return Response(b"".join(record_json(one) + b"\n" for one in page.records), media_type=kind, headers=headers)
+    if kind == CSV:
+        return csv_answer(CSV_COLUMNS, (csv_row(one.line) for one in page.records), headers)
+    return Response(page_json(page), media_type=JSON, headers=headers)
+
+
+def csv_answer(columns: Sequence[str], rows: Iterable[Sequence[Any]], headers: dict[str, str]) -> Response:
+    """Rows for a spreadsheet (RFC 4180)."""
+    written = io.StringIO(newline="")
+    table = csv.writer(written, lineterminator="\r\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    return Response(written.getvalue(), media_type=CSV, headers=headers)
+
+
+def _weight(parameters: str) -> float:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,88 @@
+"""Whether the service is well: for whoever restarts it, for whoever sends it requests, and for Prometheus."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from tallystick.errors import TallystickError
+from tallystick.serve.calls import ManagingTenants, Measuring
+from tallystick.serve.service import Service
+
+router: Final = APIRouter(tags=["health"])
+
+_BEHIND_MAX: Final = 1_000_000
+"""Records that an index may be behind: reads wait for it, about ten seconds then."""
+
+_MEGABYTE: Final = 2**20
+
+
+@router.get("/health/live")
+async def live() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready")
+def ready(request: Request) -> Response:
+    """Whether events are taken, and how disk, queues, indexes and the last verifications stand.
+
+    503 and `not ready` when events cannot be taken: the disk is full, or the system ledger cannot be read. `degraded`
+    is answered with 200: something wants looking after, and an audit log that were taken out of use would help nobody.
+    """
+    service: Service = request.app.state.service
+    checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), "verification": _watch(service)}
+    is_ready = all(checks[name]["ok"] for name in ("system", "disk"))
+    is_well = all(check["ok"] for check in checks.values())
+    status = "not ready" if not is_ready else "ready" if is_well else "degraded"
+    said = orjson.dumps({"status": status, "checks": checks})
+    return Response(said, 200 if is_ready else 503, media_type="application/json")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(call: Measuring, _: ManagingTenants) -> Response:
+    """What is counted, as Prometheus reads it. For operators."""
+    call.service.gauge()
+    return Response(generate_latest(call.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _system(service: Service) -> dict[str, Any]:
+    try:
+        service.deployment.tenants()
+    except TallystickError as error:
+        return {"ok": False, "why": str(error)}
+    return {"ok": True}
+
+
+def _disk(service: Service) -> dict[str, Any]:
+    try:
+        free = shutil.disk_usage(service.deployment.folder).free
+    except OSError as error:
+        return {"ok": False, "why": error.strerror or str(error)}
+    return {"ok": free >= service.settings.disk_free_megabytes * _MEGABYTE, "free_megabytes": free // _MEGABYTE}
+
+
+def _ledgers(service: Service) -> dict[str, dict[str, Any]]:
+    """Of the ledgers that are open: what waits in queues, and how far the slowest index is behind."""
+    try:
+        pulses = service.deployment.pulses()
+    except TallystickError as error:
+        return {"queue": {"ok": False, "why": str(error)}}
+    queues = [pulse.queue for pulse in pulses if pulse.queue is not None]
+    stuck = sum(queue.problem is not None for queue in queues)
+    behind = max((pulse.index_behind for pulse in pulses), default=0)
+    return {
+        "queue": {"ok": not stuck, "depth": sum(queue.depth for queue in queues), "stuck": stuck},
+        "index": {"ok": behind <= _BEHIND_MAX, "behind": behind},
+    }
+
+
+def _watch(service: Service) -> dict[str, Any]:
+    seen = service.watch.all.values()
+    findings = sum(one.count for one in seen)
+    return {"ok": not findings, "findings": findings, "last": max((one.at for one in seen), default=None)}

@@ -1,0 +1,150 @@
+"""Routes of jobs: verifications, exports and prunes that are under way or over, and what they made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from tallystick.errors import ConflictError, NotFoundError, RejectedError
+from tallystick.evidence.shapes import exported_json
+from tallystick.limits import FILTER_QUERIES_MAX, NOTE_BYTES_MAX, QUERY_TERM_CHARACTERS_MAX, QUERY_TERMS_MAX
+from tallystick.read.query import parse_terms
+from tallystick.serve.calls import Exporting, ReadingAll
+from tallystick.serve.jobs import Job
+from tallystick.serve.routes.answers import NOT_KEPT
+
+router: Final = APIRouter(prefix="/api/v1")
+
+_PROCESSES: Final = 1
+"""Of a verification: beside it the service goes on."""
+
+Checkpoint = Annotated[str, Field(max_length=NOTE_BYTES_MAX)]
+Terms = Annotated[list[Annotated[str, Field(max_length=QUERY_TERM_CHARACTERS_MAX)]], Field(max_length=QUERY_TERMS_MAX)]
+When = Annotated[str, Field(max_length=64)]
+
+
+class NewVerification(BaseModel):
+    """What is to be verified."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: Annotated[int, Field(ge=0)] = 0
+    end: Annotated[int, Field(ge=0)] | None = None
+    since: Checkpoint | None = None
+    """A checkpoint that was kept: the ledger must still contain all that it covers."""
+
+
+class NewExport(BaseModel):
+    """What is to be exported: a range, whole, or of it the records that fit `terms`, or any of several `queries`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    terms: Terms = []
+    queries: Annotated[list[Terms], Field(max_length=FILTER_QUERIES_MAX)] = []
+    first: Annotated[int, Field(ge=0)] | None = None
+    end: Annotated[int, Field(ge=0)] | None = None
+    after: When | None = None
+    before: When | None = None
+    since: Checkpoint | None = None
+    """A checkpoint that the receiver has: the bundle begins there, and is held against it."""
+
+
+def accepted(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The answer to whoever ordered a job: it, and where to ask what becomes of it."""
+    return job.to_json(), 202, {"Location": f"/api/v1/jobs/{job.id}", "Retry-After": "1", **NOT_KEPT}
+
+
+@router.post("/verify", status_code=202)
+def verify(call: ReadingAll, new: NewVerification) -> Response:
+    """Check every record, and the tree over all, as a job. Its result says whether the ledger holds, and each finding.
+
+    This is the service's own word: an auditor verifies an export with a verifier that is not ours.
+    """
+    service, caller = call.service, call.caller
+
+    def work(job: Job) -> dict[str, Any]:
+        with service.ledger_of(caller) as ledger:
+            report = ledger.verify(
+                first=new.first,
+                end=new.end,
+                since=None if new.since is None else new.since.encode(),
+                processes=_PROCESSES,
+                progress=job.progress,
+            )
+        if (new.first, new.end) == (0, None):
+            service.watch.take(caller.ledger, [report])
+        return report.to_json()
+
+    return JSONResponse(*accepted(service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)))
+
+
+@router.post("/exports", status_code=202)
+def export(call: Exporting, new: NewExport) -> Response:
+    """Make an evidence bundle, as a job; then fetch it from `/api/v1/jobs/{id}/bundle`. The ledger records it."""
+    if new.terms and new.queries:
+        raise RejectedError("terms and queries are both given", place="terms", cure="give one of them")
+    queries = [parse_terms(terms) for terms in ([new.terms] if new.terms else new.queries)]
+    service, caller = call.service, call.caller
+
+    def work(job: Job) -> dict[str, Any]:
+        with service.ledger_of(caller) as ledger:
+            exported = ledger.export(
+                job.file,
+                queries,
+                first=new.first,
+                end=new.end,
+                after=new.after,
+                before=new.before,
+                since=None if new.since is None else new.since.encode(),
+                actor=caller.key.actor,
+                as_zip=True,
+                progress=job.progress,
+            )
+        return exported_json(exported)
+
+    job = service.jobs.begin(caller.tenant, "export", new.model_dump(exclude_defaults=True), work)
+    service.record(caller, "export", {"job": job.id, "asked": job.asked})
+    return JSONResponse(*accepted(job))
+
+
+@router.get("/verify")
+def last_verification(call: ReadingAll) -> dict[str, Any]:
+    """What the last verification of the whole ledger came to, ordered or by the service itself."""
+    seen = call.service.watch.of(call.caller.ledger)
+    return {"last": None if seen is None else seen.to_json()}
+
+
+@router.get("/jobs")
+def list_jobs(call: ReadingAll) -> dict[str, Any]:
+    """The jobs of the caller's tenant that are under way, or were over less than a day ago; the newest first."""
+    return {"jobs": [job.to_json() for job in call.service.jobs.all_of(call.caller.tenant)]}
+
+
+@router.get("/jobs/{job_id}")
+def job_progress(call: ReadingAll, job_id: str) -> Response:
+    """How far a job is, and when it is over its result or its problem."""
+    return JSONResponse(call.service.jobs.get(call.caller.tenant, job_id).to_json(), headers=NOT_KEPT)
+
+
+@router.delete("/jobs/{job_id}", status_code=204)
+def delete_job(call: Exporting, job_id: str) -> None:
+    """Remove a job and what it made; one that is under way ends."""
+    call.service.jobs.delete(call.caller.tenant, job_id)
+    call.service.record(call.caller, "job_deleted", {"job": job_id[:64]})
+
+
+@router.get("/jobs/{job_id}/bundle", response_class=FileResponse)
+def bundle(call: Exporting, job_id: str) -> Response:
+    """The bundle that an export made: a zip of three files, to be verified with `tallystick-verify`."""
+    job = call.service.jobs.get(call.caller.tenant, job_id)
+    if job.kind != "export":
+        raise NotFoundError(f"the job {job_id[:60]!r} makes no bundle")
+    if job.state != "done" or job.result is None:
+        raise ConflictError(f"the export is {job.state}: there is a bundle once it is done")
+    digest = job.result["manifest_sha256"]
+    call.service.record(call.caller, "export_fetched", {"job": job.id, "manifest_sha256": digest})
+    name = f"{call.caller.tenant}-{digest[:12]}.zip"
+    return FileResponse(job.file, media_type="application/zip", filename=name, headers={"ETag": f'"{digest}"'})

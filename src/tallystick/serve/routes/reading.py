@@ -1,0 +1,176 @@
+"""Routes that read one ledger: its events, its entities, its queue, and who was denied what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from tallystick.errors import NotFoundError, RejectedError
+from tallystick.read.as_of import AsOf
+from tallystick.read.shapes import difference_json, record_json, state_json, turn_json
+from tallystick.serve.calls import Call, Exporting, MeasuringAll, Reading, ReadingAll, Writing
+from tallystick.serve.routes.answers import (
+    AS_ASKED,
+    FOR_EVER,
+    JSON,
+    NOT_KEPT,
+    PAGING,
+    WITH_TERMS,
+    page_answer,
+    query_of,
+)
+
+router: Final = APIRouter(prefix="/api/v1")
+
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Records of a page.")]
+Cursor = Annotated[str | None, Query(max_length=64, description="That of the page before.")]
+Order = Annotated[Literal["newest", "oldest"], Query(description="Which come first.")]
+At = Annotated[str | None, Query(max_length=64, description="A time, a date (UTC), v3, or @120; now without it.")]
+Clock = Annotated[Literal["recorded", "occurred"], Query(description="By which of an event's two times.")]
+Name = Annotated[str | None, Query(max_length=512)]
+
+
+@router.get("/events/query", openapi_extra=WITH_TERMS, responses=AS_ASKED)
+def query_events(
+    call: Reading,
+    request: Request,
+    *,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    order: Order = "newest",
+) -> Response:
+    """The records that fit all terms, such as `entity_id=user-456&before=2026-03-16T00:00:00Z&payload.rows>=100`.
+
+    Newest first, page by page: `cursor` and the `Link` header lead on, and all pages speak for the same `size`.
+    """
+    with call.ledger() as ledger:
+        page = ledger.query(
+            query_of(request, PAGING), newest_first=order == "newest", limit=limit, cursor=cursor, sees=call.sees()
+        )
+    return page_answer(page, request)
+
+
+@router.get("/events/count", openapi_extra=WITH_TERMS)
+def count_events(call: ReadingAll, request: Request) -> dict[str, int]:
+    """How many records fit all terms."""
+    with call.ledger() as ledger:
+        return {"count": ledger.count(query_of(request))}
+
+
+@router.get("/events/{key:path}")
+def get_event(
+    call: Reading,
+    key: str,
+    by: Annotated[Literal["id", "position"] | None, Query(description="How to take a number; as a position.")] = None,
+    if_none_match: Annotated[str | None, Header(max_length=512)] = None,
+) -> Response:
+    """One record, by its event's id or by its position. It never changes, so its hash is its `ETag`."""
+    is_number = key.isascii() and key.isdecimal() and len(key) < 19
+    if by == "position" and not is_number:
+        raise RejectedError(f"{key[:60]!r} is not a position", place="key", cure="send a number, or by=id")
+    record, _ = call.get(int(key) if is_number and by != "id" else key)
+    headers = {"ETag": f'"{record.hash.hex()}"', **FOR_EVER}
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(record_json(record), media_type=JSON, headers=headers)
+
+
+@router.get("/entities/{entity_id:path}/events", responses=AS_ASKED)
+def entity_events(
+    call: Reading, request: Request, entity_id: str, limit: Limit = 100, cursor: Cursor = None
+) -> Response:
+    """The events of an entity, oldest first."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        page = ledger.query(entity_id=entity_id, newest_first=False, limit=limit, cursor=cursor)
+    return page_answer(page, request)
+
+
+@router.get("/entities/{entity_id:path}/state")
+def entity_state(call: Reading, entity_id: str, as_of: At = None, clock: Clock = "recorded") -> Response:
+    """What an entity was, now or at a point in time, and which events made it so."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        found = ledger.state(entity_id, _point(as_of, clock, "as_of"))
+    return JSONResponse(state_json(found), headers=NOT_KEPT)
+
+
+@router.get("/entities/{entity_id:path}/history")
+def entity_history(
+    call: Reading, entity_id: str, member: Name = None, as_of: At = None, clock: Clock = "recorded"
+) -> Response:
+    """What changed an entity, or one member of its state, event by event."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        turns = [turn_json(turn) for turn in ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
+    return JSONResponse({"entity_id": entity_id, "turns": turns}, headers=NOT_KEPT)
+
+
+@router.get("/entities/{entity_id:path}/diff")
+def entity_diff(
+    call: Reading,
+    entity_id: str,
+    earlier: Annotated[str, Query(alias="from", max_length=64, description="As `as_of` of a state.")],
+    later: Annotated[str | None, Query(alias="to", max_length=64)] = None,
+    clock: Clock = "recorded",
+) -> Response:
+    """What became of an entity from one point to another."""
+    _check_entity(call, entity_id)
+    with call.ledger() as ledger:
+        found = ledger.diff(entity_id, earlier=_point(earlier, clock, "from"), later=_point(later, clock, "to"))
+    return JSONResponse(difference_json(found), headers=NOT_KEPT)
+
+
+@router.get("/queue/stats")
+def queue_stats(call: MeasuringAll) -> dict[str, Any]:
+    """How the queue of the caller's ledger stands."""
+    with call.ledger() as ledger:
+        stats = ledger.queue.stats()
+    return {
+        "depth": stats.depth,
+        "bytes": stats.bytes,
+        "oldest_seconds": stats.oldest_seconds,
+        "accepted": stats.accepted,
+        "sealed": stats.sealed,
+        "conflicts": stats.conflicts,
+        "refused": stats.refused,
+        "problem": stats.problem,
+    }
+
+
+@router.get("/tickets/{ticket}")
+def ticket_progress(call: Writing, ticket: str) -> dict[str, Any]:
+    """What has become of an event that the queue took."""
+    with call.ledger() as ledger:
+        found = ledger.queue.progress(ticket)
+    return {"ticket": ticket, "state": found.state, "position": found.position, "why": found.why}
+
+
+@router.get("/access", openapi_extra=WITH_TERMS, responses=AS_ASKED)
+def access_trail(
+    call: Exporting, request: Request, limit: Limit = 100, cursor: Cursor = None, order: Order = "newest"
+) -> Response:
+    """Who was denied what, and who ordered what: the access trail of the caller's tenant, asked as events are."""
+    with call.service.deployment.trail(call.caller.tenant) as trail:
+        page = trail.query(query_of(request, PAGING), newest_first=order == "newest", limit=limit, cursor=cursor)
+    return page_answer(page, request)
+
+
+def _check_entity(call: Call, entity_id: str) -> None:
+    """An entity is shown whole or not at all."""
+    scope = call.caller.key.scope
+    if scope.event_types:
+        call.service.permit(call.caller, "Read", whole=True)
+    if scope.entity_prefixes and not entity_id.startswith(scope.entity_prefixes):
+        raise NotFoundError(f"there is no entity {entity_id[:60]!r} that this key may see")
+
+
+def _point(text: str | None, clock: Literal["recorded", "occurred"], place: str) -> AsOf:
+    if text is None:
+        return AsOf()
+    try:
+        return AsOf.of(text, clock=clock)
+    except RejectedError as error:
+        raise RejectedError(error.problem, place=place, cure=error.cure) from error

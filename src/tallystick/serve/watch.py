@@ -1,0 +1,207 @@
+"""Watching over the ledgers of a deployment: each is verified anew every so often, piece by piece, beside the service.
+
+A ledger is held against the checkpoint of its last verification, which is kept outside of it, in `verified.json`: so
+one that was put back to an earlier state is found, too. A finding is an event of the system ledger, a line of the
+diagnostics and a metric; the service goes on, since an audit log that stops would hide what comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from tallystick import durable
+from tallystick.core import timestamp
+from tallystick.deployment import Deployment
+from tallystick.errors import StoreError, TallystickError, TamperError
+from tallystick.evidence.findings import Report
+from tallystick.ledger import Ledger
+
+FILE_NAME: Final = "verified.json"
+SLICE_RECORDS: Final = 250_000
+"""Records checked at once: about a second, and then others have their turn."""
+
+_REST: Final = 3.0
+"""How much longer it rests than it worked: three quarters of a core are for others."""
+
+_LOOK_SECONDS: Final = 5.0
+_TOLD_MAX: Final = 20
+"""Findings of one ledger that its event names; a verification lists them all."""
+
+_log: Final = logging.getLogger("tallystick.watch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the last whole verification of a ledger came to."""
+
+    at: str
+    size: int
+    findings: tuple[dict[str, Any], ...]
+    """The first of them, as reports print them."""
+    count: int
+    checkpoint: str
+    """What the next one holds the ledger against: that of the last verification that found nothing."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.count
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of."""
+        return {"at": self.at, "size": self.size, "holds": self.holds, "count": self.count, "findings": self.findings}
+
+
+class Watch:
+    """Verifies in a thread of its own, once begun; what is known it tells at any time. Safe for many threads."""
+
+    def __init__(self, deployment: Deployment, *, every_seconds: float) -> None:
+        """With `every_seconds` of 0 it only remembers what others verified."""
+        self._deployment: Final = deployment
+        self._every_seconds: Final = every_seconds
+        self._file: Final = deployment.folder / FILE_NAME
+        self._lock: Final = threading.Lock()
+        self._seen: Final = _read(self._file)
+        self._stop: Final = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Begin to watch."""
+        if self._every_seconds:
+            self._thread = threading.Thread(target=self._watch, name="tallystick-watch", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching. What was begun is begun again the next time."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def of(self, ledger: str) -> Seen | None:
+        """The last verification of a ledger, if there was one."""
+        return self._seen.get(ledger)
+
+    @property
+    def all(self) -> dict[str, Seen]:
+        """The last of every ledger that was ever verified."""
+        with self._lock:
+            return dict(self._seen)
+
+    @property
+    def findings(self) -> int:
+        """How many findings stand, in all ledgers."""
+        return sum(seen.count for seen in self.all.values())
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long ago the ledger was verified that waits the longest; 0 when none ever was."""
+        oldest = min((timestamp.parse(seen.at) for seen in self.all.values()), default=None)
+        return 0.0 if oldest is None else max(0, self._deployment.clock() - oldest) / timestamp.SECOND
+
+    def take(self, ledger: str, reports: list[Report]) -> Seen:
+        """Remember what a whole verification found; what is new is an event of the system ledger."""
+        found = [finding.to_json() for report in reports for finding in report.findings]
+        last = reports[-1]
+        return self._keep(ledger, found, size=last.size, checkpoint=last.checkpoint.decode("utf-8", "replace"))
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS if self._every_seconds > _LOOK_SECONDS else self._every_seconds):
+            for name in [*self._names()]:
+                if self._stop.is_set():
+                    return
+                if self._is_due(name):
+                    self._verify(name)
+
+    def _names(self) -> Iterator[str]:
+        """The ledgers that there are, the system's first."""
+        yield "system"
+        try:
+            tenants = self._deployment.tenants()
+        except TallystickError as error:
+            _log.error("the tenants cannot be read: %s", error)
+            return
+        for tenant in tenants:
+            for name in (tenant.ledger, tenant.trail):
+                if self._deployment.is_there(name):
+                    yield name
+
+    def _is_due(self, name: str) -> bool:
+        seen = self._seen.get(name)
+        if seen is None:
+            return True
+        age = self._deployment.clock() - timestamp.parse(seen.at)
+        return not 0 <= age < self._every_seconds * timestamp.SECOND  # a clock that was put back makes it due, too
+
+    def _verify(self, name: str) -> None:
+        try:
+            with self._deployment.lease(name) as ledger:
+                reports = self._reports(ledger, since=self._seen.get(name))
+            if reports:
+                self.take(name, reports)
+        except TamperError as error:  # so damaged that it cannot even be opened
+            finding = {"kind": "unreadable", "position": None, "end": None, "seen": str(error), "meaning": ""}
+            self._keep(name, [finding], size=0, checkpoint="")
+        except TallystickError as error:
+            _log.warning("%s could not be verified: %s", name, error)
+
+    def _reports(self, ledger: Ledger, *, since: Seen | None) -> list[Report]:
+        """A report for every piece; none when it was stopped in between."""
+        held = since.checkpoint.encode() if since is not None and since.checkpoint else None
+        reports: list[Report] = []
+        first, size = 0, ledger.size
+        while first < size or not reports:
+            end = min(first + SLICE_RECORDS, size)
+            reports.append(ledger.verify(first=first, end=end, since=held, processes=1))
+            held, first = None, end
+            if first < size and self._stop.wait(reports[-1].seconds * _REST):
+                return []
+        return reports
+
+    def _keep(self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str) -> Seen:
+        with self._lock:
+            before = self._seen.get(ledger)
+            at = timestamp.render(self._deployment.clock())
+            seen = Seen(at=at, size=size, findings=tuple(found[:_TOLD_MAX]), count=len(found), checkpoint=checkpoint)
+            if found:
+                seen = replace(seen, checkpoint=before.checkpoint if before is not None else "")
+            self._seen[ledger] = seen
+            # A crash before this loses only that it was verified.
+            durable.replace(self._file, orjson.dumps({name: asdict(one) for name, one in self._seen.items()}))
+        self._tell(ledger, before, seen)
+        return seen
+
+    def _tell(self, ledger: str, before: Seen | None, seen: Seen) -> None:
+        """Raise the alarm for what is new, and once all holds again call it off."""
+        if before is not None and (before.count, before.findings) == (seen.count, seen.findings):
+            return
+        if not seen.count:
+            if before is None or not before.count:
+                return
+            what, said = "held", {"ledger": ledger, "size": seen.size}
+        else:
+            what, said = "failed", {"count": seen.count, "findings": [*seen.findings], "ledger": ledger}
+            _log.error("%s does not hold: %d findings, the first: %s", ledger, seen.count, seen.findings[0]["seen"])
+        try:
+            self._deployment.note(f"verification.{what}", f"ledger:{ledger}", {**said, "size": seen.size})
+        except TallystickError as error:  # it may be the very ledger that does not hold
+            _log.error("the verification of %s could not be recorded: %s", ledger, error)
+
+
+def _read(file: Path) -> dict[str, Seen]:
+    """What was kept. A file that cannot be read is as good as none: all is verified anew."""
+    try:
+        kept = orjson.loads(file.read_bytes())
+        return {name: Seen(**{**one, "findings": tuple(one["findings"])}) for name, one in kept.items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError):
+        _log.warning("%s is not what was kept of verifications: all is verified anew", file)
+        return {}
