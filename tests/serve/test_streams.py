@@ -14,10 +14,13 @@ from typing import Any, Final
 
 import httpx2
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection as Connection
+from websockets.sync.client import connect
 
 from tallystick.serve import streams
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
-from tallystick.serve.streaming import STREAM_PATH
+from tallystick.serve.streaming import MESSAGE_BYTES, STREAM_PATH
 from tests.serve.conftest import Running
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
@@ -247,3 +250,107 @@ def test_many_readers_share_what_is_made_once(it: Running) -> None:
     while it.service.streams.readers and time.monotonic() < deadline:
         time.sleep(0.05)
     assert it.service.streams.readers == 0
+
+
+# ------------------------------------------------------------------------------------------ over a WebSocket
+
+
+def socket_of(it: Running, query: str = "", who: str = "acme/ReadOnly") -> Connection:
+    url = it.url.replace("http://", "ws://")
+    return connect(
+        f"{url}{STREAM_PATH}{query}", additional_headers={"Authorization": f"Bearer {it.keys.get(who, who)}"}
+    )
+
+
+def records_of(messages: Iterator[Any]) -> Iterator[Any]:
+    for message in messages:
+        yield from map(json.loads, message.splitlines())
+
+
+def test_a_socket_gets_what_was_and_what_comes_in_order_and_once(it: Running) -> None:
+    before = send(it, 1_200, "w-1")
+    with socket_of(it, f"?entity_id=w-1&first={before[0]}") as line:
+        records = records_of(iter(line))
+        seen = [next(records)["position"] for _ in before]
+        after = send(it, 30, "w-1")
+        send(it, 5, "w-other")
+        seen += [next(records)["position"] for _ in after]
+
+    assert seen == before + after
+
+
+def test_no_message_is_longer_than_what_clients_take(it: Running) -> None:
+    before = send(it, 60, "w-long", note="x" * 20_000)
+    with socket_of(it, f"?entity_id=w-long&first={before[0]}") as line:
+        sizes, count = [], 0
+        while count < len(before):
+            message = line.recv(timeout=10)
+            sizes.append(len(message))
+            count += len(message.splitlines())
+    assert max(sizes) <= MESSAGE_BYTES
+    assert count == len(before)
+
+
+@pytest.mark.parametrize(
+    ("query", "who", "status"),
+    [
+        ("", "nonsense", 401),
+        ("", "acme/ServiceAccount", 201),
+        ("?first=999999999", "acme/ReadOnly", 400),
+        ("?end=7", "acme/ReadOnly", 400),
+        ("?after=never", "acme/ReadOnly", 400),
+    ],
+)
+def test_a_socket_is_refused_in_http_with_the_problem(it: Running, query: str, who: str, status: int) -> None:
+    if status == 201:  # it may read
+        with socket_of(it, query, who):
+            return
+    with pytest.raises(InvalidStatus) as caught, socket_of(it, query, who):
+        pass
+    assert caught.value.response.status_code == status
+    assert json.loads(caught.value.response.body or b"{}")["status"] == status
+
+
+def test_there_is_no_other_socket(it: Running) -> None:
+    url = it.url.replace("http://", "ws://")
+    headers = {"Authorization": f"Bearer {it.keys['acme/Admin']}"}
+    with pytest.raises(InvalidStatus) as caught, connect(f"{url}/api/v1/events", additional_headers=headers):
+        pass
+    assert caught.value.response.status_code == 400
+
+
+def test_who_talks_into_a_socket_is_not_listened_to(it: Running) -> None:
+    with socket_of(it, "?entity_id=w-2") as line:
+        for _ in range(50):
+            line.send("hello")
+        (position,) = send(it, 1, "w-2")
+        assert json.loads(line.recv(timeout=10))["position"] == position
+        line.send("x" * 100_000)
+        with pytest.raises(ConnectionClosed):
+            line.recv(timeout=10)
+
+
+def test_a_revoked_key_hears_no_more_over_its_socket(it: Running) -> None:
+    key, text = it.deployment.create_key("acme", role="ReadOnly", name="w", actor={"id": "t"})
+    with socket_of(it, "?entity_id=w-3", text) as line:
+        send(it, 1, "w-3")
+        line.recv(timeout=10)
+        it.deployment.revoke_key(key.id, actor={"id": "t"})
+        send(it, 1, "w-3")
+        with pytest.raises(ConnectionClosed):
+            line.recv(timeout=10)
+
+
+def test_a_slow_socket_is_let_go_with_its_cursor(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 400_000)
+    with socket_of(it, "?entity_id=w-slow") as line:
+        sent = []
+        for _ in range(200):
+            sent += send(it, 20, "w-slow", note="x" * 5_000)
+            if not it.service.streams.readers:
+                break
+        told = [json.loads(row) for message in line for row in message.splitlines()]
+    assert told[-1]["bye"]["why"] == "slow"
+    got = [one["position"] for one in told[:-1]]
+    assert got == sent[: len(got)]
+    assert told[-1]["bye"]["cursor"] == got[-1] + 1

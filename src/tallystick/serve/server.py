@@ -23,6 +23,9 @@ from tallystick.serve.protocol import BoundedProtocol
 from tallystick.serve.service import Service
 from tallystick.serve.settings import Settings
 
+_MESSAGE_BYTES_MAX: Final = 4_096
+"""What a reader of a stream may say at once, to which nobody listens."""
+
 _IDLE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 30
 _HANDLES_WANTED: Final = 16_384
@@ -149,7 +152,9 @@ def _config(service: Service, at: Listening) -> uvicorn.Config:
         log_config=None,
         loop="uvloop",
         http=BoundedProtocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=_MESSAGE_BYTES_MAX,
+        ws_per_message_deflate=False,
         lifespan="on",
         access_log=False,
         server_header=False,

@@ -99,7 +99,7 @@ class Service:
         return self.call(
             found[0].decode("latin-1") if found else None,
             address=client[0] if client else None,
-            method=scope["method"],
+            method=scope.get("method", "GET"),  # a WebSocket has none
             path=scope["path"],
         )
 

@@ -1,31 +1,38 @@
-"""`GET /api/v1/events/stream`: the stream as bare ASGI, so that a reader's pace is the connection's own."""
+"""`GET /api/v1/events/stream`, as server-sent events or over a WebSocket: bare ASGI, so that a reader sets its pace.
+
+Over SSE each record is an event of its own. Over a WebSocket each text message has one record or several, one a line;
+the last message, and only that, is `{"bye": {"why", "cursor"}}`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import aclosing
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+
+import orjson
 
 from tallystick.core.strict import parse_decimal
 from tallystick.errors import RejectedError, TallystickError
 from tallystick.limits import SIZE_MAX
-from tallystick.read.query import parse_terms, terms_of_query_string
+from tallystick.read.query import Query, parse_terms, terms_of_query_string
 from tallystick.serve.body import Receive
+from tallystick.serve.caller import Caller
 from tallystick.serve.problems import PermissionDeniedError, Send, answer, problem
 from tallystick.serve.service import Service
-from tallystick.serve.streams import LATE
+from tallystick.serve.streams import LATE, Form
 
 STREAM_PATH: Final = "/api/v1/events/stream"
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _GONE: Final = "the reader has gone"
-_HEADERS: Final = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # proxies of nginx's kind hold nothing back
-]
+MESSAGE_BYTES: Final = 262_144
+"""Of one message of a WebSocket: most clients take no more than a megabyte, and no record has as much."""
+
+_OVER: Final = 1000
+"""The code with which a WebSocket is closed (RFC 6455, 7.4.1): nothing failed."""
 
 
 class Streaming:
@@ -35,32 +42,27 @@ class Streaming:
         self._service: Final = service
 
     def takes(self, scope: Scope) -> bool:
+        if scope["type"] == "websocket":
+            return True  # there is no other one; for another path it is refused
         return bool(scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == STREAM_PATH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        line: _Line = _Socket(send) if scope["type"] == "websocket" else _Sse(send)
         try:
-            headers = dict(scope["headers"])
-            caller = self._service.caller_of(scope)
-            self._service.permit(caller, "Read")
-            if self._service.settings.record_reads:
-                said = {"query": scope["query_string"].decode("latin-1")[:2_048]}
-                await asyncio.to_thread(self._service.record, caller, "read", said)
-            query, cursor = _asked(scope["query_string"].decode("latin-1"), headers.get(b"last-event-id"))
-            frames = self._service.streams.read(caller.ledger, query, caller.key.scope, cursor)
+            if scope["path"] != STREAM_PATH:
+                raise RejectedError(f"there is no stream at {scope['path'][:60]}", cure=f"open {STREAM_PATH}")
+            caller, query, cursor = await self._asked(scope)
+            pieces = self._service.streams.read(caller.ledger, (query, caller.key.scope, line.form), cursor)
             reading = asyncio.current_task()
             assert reading is not None, "it is awaited"
             leaving = asyncio.create_task(_left(receive))
             leaving.add_done_callback(lambda it: it.cancelled() or reading.cancel(_GONE))
             try:
-                async with aclosing(frames) as pieces:
-                    async for piece in pieces:
-                        if not begun:
-                            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                            begun = True
+                async with aclosing(pieces) as given:
+                    async for piece in given:
                         if not self._service.is_in_force(caller):
                             break
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        await line.write(piece)
             except asyncio.CancelledError as error:
                 if error.args not in ((_GONE,), (LATE,)):
                     raise
@@ -68,28 +70,136 @@ class Streaming:
                 return
             finally:
                 leaving.cancel()
-            await send({"type": "http.response.body", "body": b""})
+            await line.end()
         except TallystickError as error:
             if isinstance(error, PermissionDeniedError):
                 await self._service.denied(error)
-            if begun:  # a status was given: the end of the stream has to do
-                await send({"type": "http.response.body", "body": b""})
-                return
-            await answer(send, *problem(error))
+            await (line.end() if line.begun else line.refuse(*problem(error)))
+
+    async def _asked(self, scope: Scope) -> tuple[Caller, Query, int | None]:
+        """Who asks, what for, and where to begin. Raises the errors of who may not, and `RejectedError`."""
+        raw = scope["query_string"].decode("latin-1")
+        caller = self._service.caller_of(scope)
+        self._service.permit(caller, "Read")
+        if self._service.settings.record_reads:
+            await asyncio.to_thread(self._service.record, caller, "read", {"query": raw[:2_048]})
+        query = parse_terms(terms_of_query_string(raw))
+        if query.end is not None:
+            raise RejectedError("a stream has no end", place="end", cure="leave it out, or use /api/v1/events/query")
+        last = dict(scope["headers"]).get(b"last-event-id")
+        if last is None:
+            return caller, query, query.first
+        position = parse_decimal(last.decode("latin-1"), maximum=SIZE_MAX - 1, place="Last-Event-ID")
+        return caller, query, max(position + 1, query.first or 0)
+
+
+class _Line(Protocol):
+    """What a stream is written to."""
+
+    form: Form
+    begun: bool
+    """Whether it was accepted: what follows can be no refusal any more."""
+
+    async def write(self, piece: bytes) -> None:
+        """The next piece; the first one accepts."""
+
+    async def end(self) -> None:
+        """There is no more."""
+
+    async def refuse(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """There is nothing at all."""
+
+
+class _Sse:
+    """Server-sent events (WHATWG HTML, 9.2)."""
+
+    _HEADERS: Final = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"x-accel-buffering", b"no"),  # proxies of nginx's kind hold nothing back
+    ]
+
+    def __init__(self, send: Send) -> None:
+        self._send: Final = send
+        self.form: Form = EVENTS
+        self.begun = False
+
+    async def write(self, piece: bytes) -> None:
+        if not self.begun:
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._HEADERS})
+            self.begun = True
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def refuse(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        await answer(self._send, status, headers, body)
+
+
+class _Socket:
+    """A WebSocket (RFC 6455). A refusal is answered in HTTP, before there is one."""
+
+    def __init__(self, send: Send) -> None:
+        self._send: Final = send
+        self.form: Form = LINES
+        self.begun = False
+
+    async def write(self, piece: bytes) -> None:
+        if not self.begun:
+            await self._send({"type": "websocket.accept"})
+            self.begun = True
+        for message in _messages(piece):
+            await self._send({"type": "websocket.send", "text": message.decode()})
+
+    async def end(self) -> None:
+        await self._send({"type": "websocket.close", "code": _OVER})
+
+    async def refuse(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        async def send(message: MutableMapping[str, Any]) -> None:
+            await self._send({**message, "type": f"websocket.{message['type']}"})
+
+        await answer(send, status, headers, body)
+
+
+class _Events:
+    greeting: Final = b": the stream begins\n\n"
+    beat: Final = b": beat\n\n"
+
+    def frame(self, position: int, record: bytes) -> bytes:
+        return b"id: %d\nevent: record\ndata: %b\n\n" % (position, record)
+
+    def farewell(self, why: str, cursor: int) -> bytes:
+        return b"event: bye\ndata: %b\n\n" % orjson.dumps({"why": why, "cursor": cursor})
+
+
+class _Lines:
+    greeting: Final = b""
+    beat: Final = b""  # the protocol has pings of its own
+
+    def frame(self, position: int, record: bytes) -> bytes:  # noqa: ARG002 - the record has it
+        return record + b"\n"
+
+    def farewell(self, why: str, cursor: int) -> bytes:
+        return orjson.dumps({"bye": {"why": why, "cursor": cursor}})
+
+
+EVENTS: Final = _Events()
+LINES: Final = _Lines()
+
+
+def _messages(piece: bytes) -> Iterator[bytes]:
+    """The piece in messages that no client takes for too long, each of whole lines."""
+    first = 0
+    while len(piece) - first > MESSAGE_BYTES:
+        end = piece.rfind(b"\n", first, first + MESSAGE_BYTES) + 1 or piece.find(b"\n", first) + 1 or len(piece)
+        yield piece[first:end]
+        first = end
+    if first < len(piece):
+        yield piece[first:]
 
 
 async def _left(receive: Receive) -> None:
-    """Returns when the reader has gone."""
-    while (await receive())["type"] != "http.disconnect":
+    """Returns when the reader has gone. What it says meanwhile is not listened to."""
+    while not (await receive())["type"].endswith(".disconnect"):
         pass
-
-
-def _asked(raw: str, last: bytes | None) -> tuple[Any, int | None]:
-    """The query, and where to begin: behind `Last-Event-ID`, at `first`, or at what comes next. `RejectedError`."""
-    query = parse_terms(terms_of_query_string(raw))
-    if query.end is not None:
-        raise RejectedError("a stream has no end", place="end", cure="leave it out, or use /api/v1/events/query")
-    if last is not None:
-        position = parse_decimal(last.decode("latin-1"), maximum=SIZE_MAX - 1, place="Last-Event-ID")
-        return query, max(position + 1, query.first or 0)
-    return query, query.first

@@ -1,8 +1,8 @@
-"""Streams: records as they are committed, to many readers of one ledger, as server-sent events.
+"""Streams: records as they are committed, to many readers of one ledger.
 
 One thread follows each ledger that anybody reads on, and makes each record's frame once; readers who ask the same share
 a channel, so that what one more of them costs is one write. Who reads slower than the ledger grows is let go with the
-place to go on from, and holds up neither the writers nor the others.
+place to go on from, and holds up neither the writers nor the others. How records are framed is the form's.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, NamedTuple, TypeAlias
-
-import orjson
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from tallystick.core.record import Record
 from tallystick.errors import BusyError, TallystickError
@@ -40,7 +38,27 @@ _SECONDS_PER_READER: Final = 0.0001
 _TAKE_SECONDS: Final = 0.5
 
 Lease: TypeAlias = Callable[[str], AbstractContextManager[Ledger]]
-Asked: TypeAlias = tuple[Query, Scope]
+
+
+class Form(Protocol):
+    """How what is told stands on the line. What is joined is what was framed, one behind another."""
+
+    @property
+    def greeting(self) -> bytes:
+        """What comes first."""
+
+    @property
+    def beat(self) -> bytes:
+        """What says that the line stands; empty where something else does."""
+
+    def frame(self, position: int, record: bytes) -> bytes:
+        """A record."""
+
+    def farewell(self, why: str, cursor: int) -> bytes:
+        """What comes last, to one who is let go: why, and the position to go on from."""
+
+
+Asked: TypeAlias = tuple[Query, Scope, Form]
 
 
 class _Frame(NamedTuple):
@@ -51,7 +69,8 @@ class _Frame(NamedTuple):
 class Reader:
     """One who reads on. `frames` gives what is to be written; it is of the event loop."""
 
-    def __init__(self, cursor: int, task: asyncio.Task[Any]) -> None:
+    def __init__(self, cursor: int, task: asyncio.Task[Any], form: Form) -> None:
+        self._form: Final = form
         self.cursor = cursor
         """The position from which it has not been given anything yet."""
         self.waiting: Final[deque[bytes]] = deque()
@@ -96,7 +115,7 @@ class Reader:
                 async with asyncio.timeout(BEAT_SECONDS):
                     await self.woken.wait()
             except TimeoutError:
-                yield b": beat\n\n"
+                yield self._form.beat
                 continue
             self.woken.clear()
             while self.waiting:
@@ -104,7 +123,7 @@ class Reader:
                 self.bytes -= len(piece)
                 yield piece
             if self.ended:
-                yield farewell(self.ended, self.cursor)
+                yield self._form.farewell(self.ended, self.cursor)
                 return
 
 
@@ -122,8 +141,10 @@ class Streams:
         """How many there are."""
         return sum(tail.readers for tail in self._tails.values())
 
-    async def read(self, ledger: str, query: Query, scope: Scope, cursor: int | None) -> AsyncGenerator[bytes, None]:
+    async def read(self, ledger: str, asked: Asked, cursor: int | None) -> AsyncGenerator[bytes, None]:
         """The frames of the records from a position on, by default from the next one, for as long as they are read.
+
+        The first piece is the form's greeting; an empty one says only that the line stands.
 
         Raises `RejectedError` for a position that is not there yet, and `BusyError` when there are too many readers.
         """
@@ -137,15 +158,15 @@ class Streams:
         reader = None
         try:
             await tail.started
-            past = _Past(ledger, self._lease, query, scope, tail.position if cursor is None else cursor)
+            past = _Past(ledger, self._lease, asked, tail.position if cursor is None else cursor)
             frames = await asyncio.to_thread(past.more)  # which may refuse the position
-            yield b": the stream begins\n\n"
+            yield asked[2].greeting
             while frames:
                 yield b"".join(frame.data for frame in frames)
                 frames = await asyncio.to_thread(past.more)
             task = asyncio.current_task()
             assert task is not None, "it is awaited"
-            reader = tail.join((query, scope), Reader(past.cursor, task))
+            reader = tail.join(asked, Reader(past.cursor, task, asked[2]))
             while reader.cursor < tail.position:  # what came between the last look and the joining
                 frames = await asyncio.to_thread(past.more)
                 reader.cursor = max(reader.cursor, past.cursor)
@@ -157,7 +178,7 @@ class Streams:
             tail.expected -= 1
             if reader is not None:
                 reader.gone()
-                tail.leave((query, scope), reader)
+                tail.leave(asked, reader)
             if not tail.expected and self._tails.get(ledger) is tail:
                 del self._tails[ledger]
                 tail.stop()
@@ -178,18 +199,21 @@ class Streams:
 class _Past:
     """What was committed before a reader came, read in pieces by whatever thread is free."""
 
-    def __init__(self, ledger: str, lease: Lease, query: Query, scope: Scope, cursor: int) -> None:
+    def __init__(self, ledger: str, lease: Lease, asked: Asked, cursor: int) -> None:
         self._ledger: Final = ledger
         self._lease: Final = lease
-        self._query: Final = query
-        self._scope: Final = scope
+        self._query, self._scope, self._form = asked
         self.cursor = cursor
 
     def more(self) -> list[_Frame]:
         """The next frames; none when it has come up to the present."""
         with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor) as subscription:
             while records := _some(subscription.take):
-                seen = [_frame(record) for record in records if self._scope.takes(record.event_type, record.entity_id)]
+                seen = [
+                    _Frame(record.position, self._form.frame(record.position, record_json(record)))
+                    for record in records
+                    if self._scope.takes(record.event_type, record.entity_id)
+                ]
                 self.cursor = subscription.cursor
                 if seen:
                     return seen
@@ -247,8 +271,8 @@ class _Tail:
                 while not self._stop.is_set():
                     records = _some(subscription.take, wait=_TAKE_SECONDS)
                     if records:
-                        frames = [(record, _frame(record)) for record in records]
-                        self._loop.call_soon_threadsafe(self._give, frames, records[-1].position + 1)
+                        told = [(record, record_json(record)) for record in records]
+                        self._loop.call_soon_threadsafe(self._give, told, records[-1].position + 1)
                         time.sleep(min(self.expected * _SECONDS_PER_READER, 0.25))
         except (TallystickError, RuntimeError) as error:  # the loop may be gone
             if not self._loop.is_closed():
@@ -264,28 +288,17 @@ class _Tail:
             self.started.set_exception(error)
         self.end("failed")
 
-    def _give(self, frames: Sequence[tuple[Record, _Frame]], end: int) -> None:
+    def _give(self, told: Sequence[tuple[Record, bytes]], end: int) -> None:
         self.position = end
-        for (query, scope), readers in self._channels.items():
+        for (query, scope, form), readers in self._channels.items():
             fitting = [
-                frame
-                for record, frame in frames
+                _Frame(record.position, form.frame(record.position, data))
+                for record, data in told
                 if query.takes(record) and scope.takes(record.event_type, record.entity_id)
             ]
             joined = b"".join(frame.data for frame in fitting)
             for reader in readers:
                 reader.give(fitting, joined, end)
-
-
-def farewell(why: str, cursor: int) -> bytes:
-    """The last frame of a reader who is let go: why, and the position to go on from."""
-    return b"event: bye\ndata: %b\n\n" % orjson.dumps({"why": why, "cursor": cursor})
-
-
-def _frame(record: Record) -> _Frame:
-    """A record as a server-sent event; its id is its position."""
-    data = b"id: %d\nevent: record\ndata: %b\n\n" % (record.position, record_json(record))
-    return _Frame(record.position, data)
 
 
 def _some(take: Callable[[float], Record | None], *, wait: float = 0.0) -> list[Record]:
