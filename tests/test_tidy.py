@@ -147,7 +147,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
     "fastapi": ("serve",),
-    "httpx2": ("evidence.others.post",),
+    "httpx2": ("evidence.others.post", "serve.peers"),
     "jinja2": ("evidence.report",),
     "jsonschema_rs": ("govern.document",),
     "markdown_it": ("evidence.report",),

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -268,9 +268,14 @@ class Deployment:
         """How the ledgers stand that are open just now."""
         return [self.system.pulse(), *self._ledgers.pulses()]
 
-    def resume_queues(self) -> None:
-        """Have what an earlier process left in queues sealed now, and not only when somebody next uses them."""
+    def resume_queues(self, is_ours: Callable[[str], bool] = lambda _: True) -> None:
+        """Have what an earlier process left in queues sealed now, and not only when somebody next uses them.
+
+        Of tenants, by name, that are this process's; where there are several, each has some.
+        """
         for tenant in self.tenants():
+            if not is_ours(tenant.name):
+                continue
             queue = self.folder / "tenants" / tenant.name / QUEUE_FOLDER
             try:
                 if queue.exists() and any(queue.iterdir()):

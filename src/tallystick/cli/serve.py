@@ -62,23 +62,27 @@ def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: 
 
     with extra("serve"):
         from tallystick.serve import diagnostics
-        from tallystick.serve.server import Listening, ledgers_within, raise_handles, serve
+        from tallystick.serve.server import ledgers_within, raise_handles, serve
 
     diagnostics.begin(form=chosen.log_format, level=chosen.log_level)
     most = ledgers_within(raise_handles())
-    with Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, open_max=most) as opened:
+
+    def begin() -> Deployment:
+        return Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, open_max=most)
+
+    with begin() as opened:
         first_key = opened.begin()
 
-        def ready(address: str) -> None:
-            if settings.json:
-                screen.say_json({"address": address, "data": chosen.data, "first_key": first_key})
-                return
-            screen.say(("SERVING", "green bold"), f"  {address}/api/v1, described at {address}/docs")
-            if first_key is not None:
-                screen.say("  the operators' first key, of the tenant default; it is shown this once:")
-                screen.say(f"  {first_key}")
+    def ready(address: str) -> None:
+        if settings.json:
+            screen.say_json({"address": address, "data": chosen.data, "first_key": first_key})
+            return
+        screen.say(("SERVING", "green bold"), f"  {address}/api/v1, described at {address}/docs")
+        if first_key is not None:
+            screen.say("  the operators' first key, of the tenant default; it is shown this once:")
+            screen.say(f"  {first_key}")
 
-        serve(opened, Listening.of(chosen), chosen, ready=ready)
+    serve(chosen, begin=begin, ready=ready)
 
 
 @click.group("config")

@@ -20,6 +20,7 @@ from tallystick.serve.body import LeftError, read_body
 from tallystick.serve.diagnostics import logged
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
+from tallystick.serve.peers import Peers
 from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, PermissionDeniedError, answer, problem, problem_of
 from tallystick.serve.routes import (
     custody,
@@ -44,9 +45,15 @@ _log: Final = logging.getLogger("tallystick.serve")
 def application(service: Service) -> ASGIApp:
     """The ASGI application of one service, which it closes at the end."""
     api = _api(service)
-    ingest, streaming = Ingest(service), Streaming(service)
+    ingest, streaming, peers = Ingest(service), Streaming(service), service.peers
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if peers is not None and scope["type"] != "lifespan":
+            peers.take_over(scope)
+            owner = _owner(service, peers, scope)
+            if owner != peers.index:
+                await peers.hand_on(owner, scope, receive, send)
+                return
         if ingest.takes(scope):
             await ingest(scope, receive, send)
         elif streaming.takes(scope):
@@ -57,6 +64,16 @@ def application(service: Service) -> ASGIApp:
             await api(scope, receive, send)
 
     return logged(answered) if service.settings.log_requests else answered
+
+
+def _owner(service: Service, peers: Peers, scope: Scope) -> int:
+    """The process in which a request has to be answered. Of whoever is not known it is this one, which says so."""
+    if not peers.is_for_owner(scope):
+        return peers.index
+    try:
+        return peers.owner(service.caller_of(scope).tenant)
+    except TallystickError:
+        return peers.index
 
 
 async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,13 +99,15 @@ def _api(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tidying = asyncio.create_task(_tidy(service))
         service.watch.begin()
-        resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues))
+        resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues, service.writes))
         yield
         await resuming
         service.streams.close()
         tidying.cancel()
         with suppress(asyncio.CancelledError):
             await tidying
+        if service.peers is not None:
+            await service.peers.close()
         await asyncio.to_thread(service.close)
 
     api = FastAPI(

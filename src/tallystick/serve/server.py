@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from tallystick.deployment import Deployment
 from tallystick.errors import RejectedError
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.serve.app import application
+from tallystick.serve.peers import PRIVATE, Peers
 from tallystick.serve.protocol import BoundedProtocol
 from tallystick.serve.service import Service
 from tallystick.serve.settings import Settings
@@ -64,10 +66,34 @@ class Listening:
 class Server(uvicorn.Server):
     """uvicorn's, but it returns when it is told to stop, and does not wait for streams, which have no end."""
 
-    def __init__(self, service: Service, at: Listening) -> None:
-        """Raises `RejectedError` for a certificate that cannot be used."""
+    def __init__(
+        self,
+        service: Service,
+        at: Listening,
+        *,
+        private: socket.socket | None = None,
+        listens: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Raises `RejectedError` for a certificate that cannot be used.
+
+        Over the socket `private` other processes of the service hand requests on. `listens` is called once it does.
+        """
         super().__init__(_config(service, at))
         self._service: Final = service
+        self._private: Final = private
+        self._listens: Final = listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._private is not None:
+            state = {**self.lifespan.state, PRIVATE: True}
+            loop = asyncio.get_running_loop()
+            handed_on = await loop.create_unix_server(
+                lambda: BoundedProtocol(config=self.config, server_state=self.server_state, app_state=state),
+                sock=self._private,
+            )
+            self.servers.append(handed_on)
+        self._listens()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.streams.close()
@@ -106,25 +132,38 @@ def ledgers_within(handles: int) -> int:
 
 
 def serve(
-    deployment: Deployment,
-    at: Listening,
-    settings: Settings | None = None,
+    settings: Settings,
     *,
+    begin: Callable[[], Deployment],
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Answer until the process is told to stop; what is under way is answered first, and the deployment closed.
 
-    `ready` is told the address once it listens. Raises `RejectedError` if it cannot.
+    `begin` opens the deployment, in each of several processes. `ready` is told the address once they listen. Raises
+    `RejectedError` if they cannot.
     """
-    server = Server(Service(deployment, settings), at)
+    at = Listening.of(settings)
+    _check_tls(at)
     try:
         listening = socket.create_server((at.host, at.port), backlog=2_048)
     except OSError as error:
         cure = "choose another --host or --port, or stop what listens there"
         raise RejectedError(f"cannot listen at {at.host}:{at.port}: {error.strerror}", cure=cure) from error
     with listening:
-        ready(f"{at.scheme}://{at.host}:{listening.getsockname()[1]}")
-        server.run(sockets=[listening])
+        address = f"{at.scheme}://{at.host}:{listening.getsockname()[1]}"
+        if settings.workers == 1:
+            with begin() as deployment:
+                server = Server(Service(deployment, settings), at)
+                ready(address)
+                server.run(sockets=[listening])
+            return
+        from tallystick.serve.workers import serve_in_many  # noqa: PLC0415 - not every system has forks
+
+        def run(peers: Peers, private: socket.socket, listens: Callable[[], None]) -> None:
+            with begin() as deployment:
+                Server(Service(deployment, settings, peers), at, private=private, listens=listens).run([listening])
+
+        serve_in_many(run, settings.workers, ready=lambda: ready(address))
 
 
 def check_listening(at: Listening, data: Path) -> None:

@@ -18,6 +18,7 @@ from tallystick.ledger import Ledger
 from tallystick.serve.caller import Caller
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
+from tallystick.serve.peers import Peers
 from tallystick.serve.problems import PermissionDeniedError, UnknownCallerError
 from tallystick.serve.quotas import Quotas
 from tallystick.serve.settings import Settings
@@ -79,7 +80,9 @@ class Metrics:
 class Service:
     """One service over one deployment."""
 
-    def __init__(self, deployment: Deployment, settings: Settings | None = None) -> None:
+    def __init__(self, deployment: Deployment, settings: Settings | None = None, peers: Peers | None = None) -> None:
+        """With `peers` it is one of several processes that answer for the deployment."""
+        self.peers: Final = peers
         self.deployment: Final = deployment
         self.settings: Final = settings or Settings()
         self.metrics: Final = Metrics()
@@ -88,7 +91,7 @@ class Service:
         self.streams: Final = Streams(deployment.lease)
         self.quotas: Final = Quotas(deployment)
         self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
-        self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600)
+        self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
 
     def caller_of(self, scope: MutableMapping[str, Any]) -> Caller:
         """Who sends a request. Raises `UnknownCallerError`; also for more than one key, of which none is believed."""
@@ -126,6 +129,10 @@ class Service:
     def is_in_force(self, caller: Caller) -> bool:
         """Whether the key with which somebody came still counts."""
         return self.deployment.is_in_force(caller.key)
+
+    def writes(self, tenant: str) -> bool:
+        """Whether this is the process that writes the ledger of a tenant."""
+        return self.peers is None or self.peers.owner(tenant) == self.peers.index
 
     @contextmanager
     def ledger_of(self, caller: Caller) -> Iterator[Ledger]:

@@ -7,9 +7,11 @@ diagnostics and a metric; the service goes on, since an audit log that stops wou
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -61,13 +63,20 @@ class Seen:
 class Watch:
     """Verifies in a thread of its own, once begun; what is known it tells at any time. Safe for many threads."""
 
-    def __init__(self, deployment: Deployment, *, every_seconds: float) -> None:
-        """With `every_seconds` of 0 it only remembers what others verified."""
+    def __init__(
+        self, deployment: Deployment, *, every_seconds: float, is_ours: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        """With `every_seconds` of 0 it only remembers what others verified.
+
+        Of several processes each watches over the tenants, by name, that are its own; the system ledger's name is "".
+        """
         self._deployment: Final = deployment
+        self._is_ours: Final = is_ours
         self._every_seconds: Final = every_seconds
         self._file: Final = deployment.folder / FILE_NAME
         self._lock: Final = threading.Lock()
-        self._seen: Final = _read(self._file)
+        self._read_at = -1
+        self._seen: dict[str, Seen] = {}
         self._stop: Final = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -85,13 +94,13 @@ class Watch:
 
     def of(self, ledger: str) -> Seen | None:
         """The last verification of a ledger, if there was one."""
-        return self._seen.get(ledger)
+        return self.all.get(ledger)
 
     @property
     def all(self) -> dict[str, Seen]:
-        """The last of every ledger that was ever verified."""
+        """The last of every ledger that was ever verified, by whichever process."""
         with self._lock:
-            return dict(self._seen)
+            return dict(self._fresh())
 
     @property
     def findings(self) -> int:
@@ -120,19 +129,20 @@ class Watch:
 
     def _names(self) -> Iterator[str]:
         """The ledgers that there are, the system's first."""
-        yield "system"
+        if self._is_ours(""):
+            yield "system"
         try:
             tenants = self._deployment.tenants()
         except TallystickError as error:
             _log.error("the tenants cannot be read: %s", error)
             return
-        for tenant in tenants:
+        for tenant in filter(lambda one: self._is_ours(one.name), tenants):
             for name in (tenant.ledger, tenant.trail):
                 if self._deployment.is_there(name):
                     yield name
 
     def _is_due(self, name: str) -> bool:
-        seen = self._seen.get(name)
+        seen = self.of(name)
         if seen is None:
             return True
         age = self._deployment.clock() - timestamp.parse(seen.at)
@@ -141,7 +151,7 @@ class Watch:
     def _verify(self, name: str) -> None:
         try:
             with self._deployment.lease(name) as ledger:
-                reports = self._reports(ledger, since=self._seen.get(name))
+                reports = self._reports(ledger, since=self.of(name))
             if reports:
                 self.take(name, reports)
         except TamperError as error:  # so damaged that it cannot even be opened
@@ -164,17 +174,35 @@ class Watch:
         return reports
 
     def _keep(self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str) -> Seen:
-        with self._lock:
-            before = self._seen.get(ledger)
+        with self._lock, self._alone():
+            known = self._fresh()
+            before = known.get(ledger)
             at = timestamp.render(self._deployment.clock())
             seen = Seen(at=at, size=size, findings=tuple(found[:_TOLD_MAX]), count=len(found), checkpoint=checkpoint)
             if found:
                 seen = replace(seen, checkpoint=before.checkpoint if before is not None else "")
-            self._seen[ledger] = seen
+            known = known | {ledger: seen}
             # A crash before this loses only that it was verified.
-            durable.replace(self._file, orjson.dumps({name: asdict(one) for name, one in self._seen.items()}))
+            durable.replace(self._file, orjson.dumps({name: asdict(one) for name, one in known.items()}))
         self._tell(ledger, before, seen)
         return seen
+
+    def _fresh(self) -> dict[str, Seen]:
+        """What is kept, read again if another process has changed it."""
+        try:
+            written = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return {}
+        if written != self._read_at:
+            self._seen, self._read_at = _read(self._file), written
+        return self._seen
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process changes the file."""
+        with self._file.with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _tell(self, ledger: str, before: Seen | None, seen: Seen) -> None:
         """Raise the alarm for what is new, and once all holds again call it off."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from tallystick.errors import TallystickError
 from tallystick.serve.calls import ManagingTenants, Measuring
+from tallystick.serve.peers import PRIVATE
 from tallystick.serve.service import Service
 
 router: Final = APIRouter(tags=["health"])
 
 _BEHIND_MAX: Final = 1_000_000
 """Records that an index may be behind: reads wait for it, about ten seconds then."""
+
+_LARGEST: Final = ("tallystick_index_behind", "tallystick_verify_findings", "tallystick_verify_age_seconds")
+"""Gauges that each process has of the same thing, or of which the worst counts."""
 
 _MEGABYTE: Final = 2**20
 
@@ -45,10 +53,44 @@ def ready(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(call: Measuring, _: ManagingTenants) -> Response:
+def metrics(call: Measuring, _: ManagingTenants, request: Request) -> Response:
     """What is counted, as Prometheus reads it. For operators."""
     call.service.gauge()
-    return Response(generate_latest(call.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    told = generate_latest(call.service.metrics.registry)
+    peers = call.service.peers
+    if peers is not None and not request.scope.get("state", {}).get(PRIVATE):
+        headers = [pair for pair in request.headers.raw if pair[0] == b"authorization"]
+        told = added_up([told, *peers.others("/metrics", headers)])
+    return Response(told, media_type=CONTENT_TYPE_LATEST)
+
+
+def added_up(told: Sequence[bytes]) -> bytes:
+    """What several processes count, as one: sums, and of some gauges the largest."""
+    families: dict[str, Any] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for family in (one for text in told for one in text_string_to_metric_families(text.decode())):
+        families.setdefault(family.name, family)
+        known = values.setdefault(family.name, {})
+        for sample in family.samples:
+            key = (sample.name, tuple(sample.labels.items()))
+            before = known.get(key)
+            join = max if family.name in _LARGEST or sample.name.endswith("_created") else operator.add
+            known[key] = sample.value if before is None else join(before, sample.value)
+    registry = CollectorRegistry()
+    registry.register(_Joined(families, values))
+    return generate_latest(registry)
+
+
+class _Joined(Collector):
+    def __init__(self, families: dict[str, Any], values: dict[str, dict[Any, float]]) -> None:
+        self._families, self._values = families, values
+
+    def collect(self) -> Iterator[Metric]:
+        for name, family in self._families.items():
+            joined = Metric(name, family.documentation, family.type)
+            for (sample, labels), value in self._values[name].items():
+                joined.add_sample(sample, dict(labels), value)
+            yield joined
 
 
 def _system(service: Service) -> dict[str, Any]:
