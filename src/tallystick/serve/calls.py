@@ -36,7 +36,7 @@ class Call:
 
     def sees(self) -> Sees | None:
         """What says of a record whether it is within the scope of the caller's key; None if all are."""
-        scope = self.caller.key.scope
+        scope = self.caller.principal.scope
         return None if scope.is_whole else lambda record: scope.takes(record.event_type, record.entity_id)
 
     def get(self, key: int | str) -> tuple[Record, bytes]:

@@ -94,7 +94,7 @@ class Ingest:
         if asked.key is not None:
             data = _with_id(data, asked.key)
         self._check_scope(caller, [data])
-        submission = Submission([data], caller.key.actor)
+        submission = Submission([data], caller.principal.actor)
         if asked.is_queued:
             return 202, orjson.dumps(_tickets(await self._queue(caller, submission))[0])
         told = receipts(await self._service.lanes.submit(caller.ledger, submission))[0]
@@ -108,7 +108,7 @@ class Ingest:
 
     def _check_scope(self, caller: Caller, events: Sequence[bytes]) -> None:
         """A key of some types and entities brings no others. What cannot be read is refused with its reason, later."""
-        scope = caller.key.scope
+        scope = caller.principal.scope
         if scope.is_whole:
             return
         for data in events:
@@ -131,10 +131,10 @@ class Ingest:
         events = split(data, asked.content_type)
         self._check_scope(caller, events)
         if asked.is_queued:
-            tickets = await self._queue(caller, Submission(events, caller.key.actor))
+            tickets = await self._queue(caller, Submission(events, caller.principal.actor))
             return 202, orjson.dumps({"accepted": len(tickets), "events": _tickets(tickets)})
         if asked.is_atomic:
-            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.key.actor))
+            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.principal.actor))
             self._service.metrics.appended.inc(len(sealed))
             return 201, orjson.dumps({"sealed": len(sealed), "refused": 0, "events": receipts(sealed)})
         told = await self._each(caller, events)
@@ -146,13 +146,13 @@ class Ingest:
     async def _each(self, caller: Caller, events: Sequence[bytes]) -> list[dict[str, Any]]:
         """What became of each: its receipt, or the problem with it. All that can be sealed are sealed in order."""
         try:  # nearly always all are good, and one commit's worth
-            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.key.actor))
+            sealed = await self._service.lanes.submit(caller.ledger, Submission(events, caller.principal.actor))
             return receipts(sealed)
         except TallystickError as error:
             if not _is_about_one(error):
                 raise
         submitting = [
-            self._service.lanes.submit(caller.ledger, Submission([event], caller.key.actor)) for event in events
+            self._service.lanes.submit(caller.ledger, Submission([event], caller.principal.actor)) for event in events
         ]
         told: list[dict[str, Any]] = []
         for index, outcome in enumerate(await asyncio.gather(*submitting, return_exceptions=True)):

@@ -98,16 +98,16 @@ class Service:
         return Caller(key, method, path)
 
     def permit(self, caller: Caller, permission: Permission, *, whole: bool = False) -> None:
-        """Raises `PermissionDeniedError`: the role has it not, or for what needs all records the key's scope."""
-        if not caller.key.may(permission):
+        """Raises `PermissionDeniedError`: the role has it not, or for what needs all records its scope."""
+        if not caller.principal.may(permission):
             raise PermissionDeniedError(permission, caller)
-        if whole and not caller.key.scope.is_whole:
+        if whole and not caller.principal.scope.is_whole:
             why = "this key is for some event types or entities only, and this answer is about all records"
             raise PermissionDeniedError(permission, caller, why)
 
     def is_in_force(self, caller: Caller) -> bool:
-        """Whether the key with which somebody came still counts."""
-        return self.deployment.is_in_force(caller.key)
+        """Whether the key or token with which somebody came still counts."""
+        return self.deployment.is_in_force(caller.principal)
 
     @contextmanager
     def ledger_of(self, caller: Caller) -> Iterator[Ledger]:
@@ -125,9 +125,9 @@ class Service:
         """The event of an act."""
         return Event(
             event_type=f"access.{what}",
-            entity_id=f"key:{caller.key.id}",
-            actor=caller.key.actor,
-            payload={"method": caller.method, "path": caller.path[:512], "role": caller.key.role, **said},
+            entity_id=caller.principal.entity,
+            actor=caller.principal.actor,
+            payload={"method": caller.method, "path": caller.path[:512], "role": caller.principal.role, **said},
         )
 
     async def denied(self, error: PermissionDeniedError) -> None:
@@ -137,7 +137,7 @@ class Service:
         try:
             await self.lanes.submit(f"access/{error.caller.tenant}", Submission([event]))
         except TallystickError as problem:
-            _log.error("a denial of key %s could not be recorded: %s", error.caller.key.id, problem)
+            _log.error("a denial of %s could not be recorded: %s", error.caller.principal.entity, problem)
 
     def gauge(self) -> None:
         """Bring the gauges up to date."""

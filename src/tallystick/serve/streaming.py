@@ -47,7 +47,7 @@ class Streaming:
                 said = {"query": scope["query_string"].decode("latin-1")[:2_048]}
                 await asyncio.to_thread(self._service.record, caller, "read", said)
             query, cursor = _asked(scope["query_string"].decode("latin-1"), headers.get(b"last-event-id"))
-            frames = self._service.streams.read(caller.ledger, query, caller.key.scope, cursor)
+            frames = self._service.streams.read(caller.ledger, query, caller.principal.scope, cursor)
             reading = asyncio.current_task()
             assert reading is not None, "it is awaited"
             leaving = asyncio.create_task(_left(receive))
