@@ -106,11 +106,19 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": ("govern.access", "govern.registered", "serve", "write.request", *BORDER),
+    "serve.oidc": ("govern.access", "govern.directory"),
+    "serve.jwks": ("core", "serve.oidc"),
+    "serve.tokens": ("core", "govern.access", "serve.jwks", "serve.oidc"),  # it judges, and asks nobody
+    "serve.issuers": ("core", "serve.jwks", "serve.oidc"),
+    "serve.authentication": (
+        *("deployment", "govern.access"),
+        *("serve.issuers", "serve.jwks", "serve.oidc", "serve.tokens"),
+    ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
-    "cli.serve": ("cli", "serve.server", "serve.service", *BORDER),  # it starts the service
+    "cli.serve": ("cli", "serve.oidc", "serve.server", "serve.service", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
@@ -134,8 +142,9 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
     "fastapi": ("serve",),
-    "httpx2": ("evidence.others.post",),
+    "httpx2": ("evidence.others.post", "serve.issuers"),
     "jinja2": ("evidence.report",),
+    "joserfc": ("serve.jwks", "serve.tokens"),
     "jsonschema_rs": ("govern.document",),
     "markdown_it": ("evidence.report",),
     "msgspec": EVERYWHERE,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tallystick.cli import screen
 from tallystick.cli.options import Settings, file_type
+
+if TYPE_CHECKING:
+    from tallystick.serve.oidc import OidcSettings
 
 _PORT = 8080
 
@@ -24,10 +28,20 @@ _PORT = 8080
 @click.option("--trust-proxy", default="", metavar="ADDRESSES", help="Believe these proxies for whom they ask.")
 @click.option("--deployment", metavar="NAME", help="The first part of the origins of new ledgers.")
 @click.option("--record-reads", is_flag=True, help="Put reads into the access trails, too.")
+@click.option("--oidc-issuer", metavar="URL", help="Believe the tokens of this OpenID Connect issuer, too.")
+@click.option("--oidc-audience", metavar="NAME", help="For whom its tokens must be; with --oidc-issuer.")
+@click.option("--oidc-algorithm", multiple=True, metavar="NAME", help="One they may be signed by; by default four.")
+@click.option("--oidc-role-claim", metavar="PATH", help="Their claim of the role; by default tallystick_role.")
+@click.option(
+    "--oidc-role", multiple=True, metavar="VALUE=ROLE", help="What a value of it stands for; also `operator`."
+)
+@click.option("--oidc-tenant-claim", metavar="PATH", help="Their claim of the tenant; by default tallystick_tenant.")
+@click.option("--oidc-tenant", metavar="NAME", help="One tenant for all of them instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, also for errors.")
 @click.pass_obj
 def serve(
     settings: Settings,
+    /,
     *,
     data: str,
     keys: str | None,
@@ -39,6 +53,7 @@ def serve(
     deployment: str | None,
     record_reads: bool,
     as_json: bool,
+    **oidc: Any,
 ) -> None:
     """Serve the ledgers of a deployment, one for each tenant, over HTTP.
 
@@ -61,6 +76,7 @@ def serve(
         private_key=None if tls_key is None else Path(tls_key),
         proxies=trust_proxy,
     )
+    serving = ServiceSettings(record_reads=record_reads, oidc=_oidc(**oidc))
     with Deployment(data, name=deployment, keys=keys, open_max=ledgers_within(raise_handles())) as opened:
         first_key = opened.begin()
 
@@ -73,4 +89,23 @@ def serve(
                 screen.say("  the operators' first key, of the tenant default; it is shown this once:")
                 screen.say(f"  {first_key}")
 
-        serve(opened, at, ServiceSettings(record_reads=record_reads), ready=ready)
+        serve(opened, at, serving, ready=ready)
+
+
+def _oidc(*, oidc_issuer: str | None, **options: Any) -> OidcSettings | None:
+    from tallystick.serve.oidc import OidcSettings
+
+    if oidc_issuer is None:
+        given = next((name for name, value in options.items() if value), None)
+        if given is not None:
+            raise click.UsageError(f"--{given.replace('_', '-')} goes with --oidc-issuer")
+        return None
+    return OidcSettings.of(
+        issuer=oidc_issuer,
+        audience=options["oidc_audience"],
+        algorithms=options["oidc_algorithm"],
+        role_claim=options["oidc_role_claim"],
+        roles=options["oidc_role"],
+        tenant_claim=options["oidc_tenant_claim"],
+        tenant=options["oidc_tenant"],
+    )

@@ -37,6 +37,8 @@ def application(service: Service) -> ASGIApp:
     ingest, streaming = Ingest(service), Streaming(service)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if service.settings.oidc is not None and scope["type"] == "http":
+            await service.settle(scope)
         if ingest.takes(scope):
             await ingest(scope, receive, send)
         elif streaming.takes(scope):
@@ -50,7 +52,7 @@ def application(service: Service) -> ASGIApp:
 
 
 async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Give a request on with its body, which is read only from whoever has a key, bounded in bytes and in time."""
+    """Give a request on with its body, which is read only from whoever is known, bounded in bytes and in time."""
     try:
         service.caller_of(scope)
         data = await read_body(receive, "", most=INPUT_BYTES_MAX)
@@ -70,14 +72,17 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
 def _api(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tidying = asyncio.create_task(_tidy(service))
+        going = [asyncio.create_task(_tidy(service))]
+        if service.authentication.issuer is not None:
+            going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
         resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues))
         yield
         await resuming
         service.streams.close()
-        tidying.cancel()
-        with suppress(asyncio.CancelledError):
-            await tidying
+        for task in going:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await asyncio.to_thread(service.close)
 
     api = FastAPI(

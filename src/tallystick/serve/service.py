@@ -16,8 +16,10 @@ from tallystick.deployment import Deployment
 from tallystick.errors import DeniedError, TallystickError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
+from tallystick.serve.authentication import Authentication
 from tallystick.serve.caller import Caller
 from tallystick.serve.lanes import Lanes
+from tallystick.serve.oidc import OidcSettings
 from tallystick.serve.problems import PermissionDeniedError, UnknownCallerError
 from tallystick.serve.streams import Streams
 from tallystick.write.request import Submission
@@ -33,6 +35,8 @@ class Settings:
 
     record_reads: bool = False
     """Whether the access trail has reads, too; denials, exports and administration it always has."""
+    oidc: OidcSettings | None = None
+    """The issuer whose tokens are believed beside our own keys."""
 
 
 class Metrics:
@@ -68,34 +72,43 @@ class Service:
         self.deployment: Final = deployment
         self.settings: Final = settings or Settings()
         self.metrics: Final = Metrics()
+        self.authentication: Final = Authentication(deployment, self.settings.oidc)
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-lane")
         self.lanes: Final = Lanes(deployment.lease, self._executor)
         self.streams: Final = Streams(deployment.lease)
 
+    async def settle(self, scope: MutableMapping[str, Any]) -> None:
+        """Have what it takes to tell who sends a request, so that `caller_of` does not wait. Never raises."""
+        text = _bearer(_authorizations(scope))
+        if text is not None:
+            await self.authentication.settle(text)
+
     def caller_of(self, scope: MutableMapping[str, Any]) -> Caller:
-        """Who sends a request. Raises `UnknownCallerError`; also for more than one key, of which none is believed."""
-        found = [value for name, value in scope["headers"] if name == b"authorization"]
+        """Who sends a request. Raises `UnknownCallerError`, also for more than one key, of which none is believed.
+
+        Raises `BusyError` for a token when the keys of its issuer are not there yet.
+        """
+        found = _authorizations(scope)
         if len(found) > 1:
             raise UnknownCallerError("the request has more than one key: send one")
         client = scope.get("client")
         return self.call(
-            found[0].decode("latin-1") if found else None,
+            found[0] if found else None,
             address=client[0] if client else None,
             method=scope["method"],
             path=scope["path"],
         )
 
     def call(self, authorization: str | None, *, address: str | None, method: str, path: str) -> Caller:
-        """Who sends these. Raises `UnknownCallerError`."""
-        if authorization is None or not authorization[: len(_BEARER)].lower() == _BEARER:
+        """Who sends these. Raises as `caller_of` does."""
+        text = _bearer([] if authorization is None else [authorization])
+        if text is None:
             raise UnknownCallerError("the request has no key: send Authorization: Bearer ts_...")
         try:
-            key = self.deployment.authenticate(authorization[len(_BEARER) :].strip(), address=address)
-        except UnknownCallerError:
-            raise
+            principal = self.authentication.principal(text, address=address)
         except DeniedError as error:
             raise UnknownCallerError(str(error)) from None
-        return Caller(key, method, path)
+        return Caller(principal, method, path)
 
     def permit(self, caller: Caller, permission: Permission, *, whole: bool = False) -> None:
         """Raises `PermissionDeniedError`: the role has it not, or for what needs all records its scope."""
@@ -150,6 +163,17 @@ class Service:
         self.streams.wait()
         self._executor.shutdown(wait=True)
         self.deployment.close()
+
+
+def _authorizations(scope: MutableMapping[str, Any]) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+
+
+def _bearer(authorizations: Sequence[str]) -> str | None:
+    """The key or token in the one header that there is."""
+    if len(authorizations) != 1 or authorizations[0][: len(_BEARER)].lower() != _BEARER:
+        return None
+    return authorizations[0][len(_BEARER) :].strip()
 
 
 def receipts(sealed: Sequence[Any]) -> list[dict[str, Any]]:
