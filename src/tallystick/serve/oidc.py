@@ -80,7 +80,7 @@ class OidcSettings:
             role_claim=_name(ROLE_CLAIM if role_claim is None else role_claim, "role_claim"),
             roles=mapped or MappingProxyType({role: role for role in ROLES}),
             tenant_claim=_name(TENANT_CLAIM if tenant_claim is None else tenant_claim, "tenant_claim"),
-            tenant=None if tenant is None else check_tenant(tenant),
+            tenant=None if tenant is None else _tenant(tenant),
         )
 
     @property
@@ -132,7 +132,8 @@ def _algorithms(given: Iterable[str]) -> tuple[str, ...]:
 def _roles(given: Mapping[str, str] | Iterable[str]) -> Mapping[str, str]:
     pairs = [*given.items()] if isinstance(given, Mapping) else [_pair(text) for text in given]
     if len(pairs) > CLAIM_VALUES_MAX:
-        raise RejectedError(f"more than {CLAIM_VALUES_MAX} values of the role claim", place="roles")
+        cure = "have the issuer put people into fewer groups for us"
+        raise RejectedError(f"more than {CLAIM_VALUES_MAX} values of the role claim", place="roles", cure=cure)
     found: dict[str, str] = {}
     for value, role in pairs:
         if role not in ROLES and role != OPERATOR:
@@ -142,6 +143,13 @@ def _roles(given: Mapping[str, str] | Iterable[str]) -> Mapping[str, str]:
             cure = "give each value one role"
             raise RejectedError(f"{value[:_SHOWN]!r} stands for two roles", place="roles", cure=cure)
     return MappingProxyType(found)
+
+
+def _tenant(name: str) -> str:
+    try:
+        return check_tenant(name)
+    except RejectedError as error:
+        raise RejectedError(error.problem, place="tenant", cure=error.cure) from error
 
 
 def _pair(text: str) -> tuple[str, str]:
