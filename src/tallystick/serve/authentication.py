@@ -90,7 +90,7 @@ class Authentication:
             if keys is self._known_by:
                 self._known[digest] = _Known(user, now + KNOWN_SECONDS)
                 self._known.move_to_end(digest)
-                if len(self._known) > TOKENS_KNOWN_MAX:
+                while len(self._known) > TOKENS_KNOWN_MAX:
                     self._known.popitem(last=False)
         return user
 

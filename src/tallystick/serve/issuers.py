@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 import time
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import httpx2
@@ -59,6 +60,7 @@ class Issuer:
         self._asked_at = float("-inf")
         self._due_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._taken: Final = asyncio.Event()
 
     @property
     def keys(self) -> IssuerKeys | None:
@@ -78,7 +80,10 @@ class Issuer:
         while True:
             if time.monotonic() >= self._due_at:
                 await self._ask()
-            await asyncio.sleep(max(self._due_at - time.monotonic(), 0.01))
+            self._taken.clear()
+            with suppress(TimeoutError):  # or earlier, when somebody sought a key and it is due earlier now
+                async with asyncio.timeout(max(self._due_at - time.monotonic(), 0.01)):
+                    await self._taken.wait()
 
     async def _ask(self) -> None:
         """Wait for the fetch that is under way, or for a new one, but not for ever."""
@@ -111,6 +116,7 @@ class Issuer:
                 _log.warning("the issuer %s has no key that checks a token here", self.settings.issuer)
         self._got_at = now
         self._due_at = now + found.fresh_seconds
+        self._taken.set()
 
 
 def fetch(settings: OidcSettings) -> Fetched:
