@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hmac
 import json
+import ssl
 import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwt
 from joserfc.jwk import Key, generate_key
 from joserfc.jws import JWSRegistry
@@ -113,7 +121,9 @@ class IdentityProvider:
 
 
 @contextmanager
-def answering(provider: IdentityProvider, port: int = 0) -> Iterator[IdentityProvider]:
+def answering(
+    provider: IdentityProvider, port: int = 0, *, tls: ssl.SSLContext | None = None
+) -> Iterator[IdentityProvider]:
     """Have a provider answer, until the block is left; it has its URL, if it had none, from here."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -128,12 +138,18 @@ def answering(provider: IdentityProvider, port: int = 0) -> Iterator[IdentityPro
             self.end_headers()
             self.wfile.write(data)
 
+        def handle(self) -> None:
+            with suppress(ssl.SSLError, ConnectionError):  # whoever does not believe our certificate hangs up
+                super().handle()
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
-    provider.url = provider.url or f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    provider.url = provider.url or f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -142,6 +158,25 @@ def answering(provider: IdentityProvider, port: int = 0) -> Iterator[IdentityPro
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for this machine that nobody vouches for, with its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a provider")])
+    now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "provider.pem"
+    path.write_bytes(made.public_bytes(Encoding.PEM) + key.private_bytes(*plain))
+    return path
 
 
 def new_key(kind: str, name: str | None = None) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,24 +21,23 @@ import pytest
 from tallystick.clock import wall_clock
 from tallystick.core import timestamp
 from tallystick.deployment import UNKNOWN
-from tallystick.errors import BusyError, RejectedError, TallystickError
+from tallystick.errors import BusyError, RejectedError
 from tallystick.govern.access import ROLES, User
 from tallystick.limits import ISSUER_ANSWER_BYTES_MAX, ISSUER_KEYS_MAX
 from tallystick.serve import authentication, issuers, streams
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
-from tallystick.serve.oidc import OidcSettings
 from tallystick.serve.service import Settings
 from tallystick.serve.streaming import STREAM_PATH
 from tallystick.serve.tokens import judge
 from tests.serve.conftest import ACTOR, Running, running
 from tests.serve.identity import (
-    AUDIENCE,
     DISCOVERY,
     KEYS,
     KINDS,
     Answer,
     IdentityProvider,
     answering,
+    certificate,
     new_key,
     public,
 )
@@ -509,20 +509,21 @@ def test_an_odd_issuer_is_an_error_of_ours_in_time(name: str, monkeypatch: pytes
         assert provider.asked["/other"] == 0
 
 
-def test_an_issuer_over_tls_that_nobody_vouches_for_is_not_believed() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # no TLS there at all
-        listening.settimeout(20)
-        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+def test_an_issuer_over_tls_is_believed_if_its_certificate_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(path)
+    with answering(IdentityProvider(), tls=tls) as provider:
+        with pytest.raises(BusyError, match="did not answer"):
+            issuers.fetch(provider.settings())
+        assert provider.asked.total() == 0
 
-        def hang_up() -> None:
-            connection, _ = listening.accept()
-            connection.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        assert len(issuers.fetch(provider.settings()).keys.keys) == len(KINDS)
 
-        closing = threading.Thread(target=hang_up)
-        closing.start()
-        with pytest.raises(TallystickError, match="did not answer"):
-            issuers.fetch(OidcSettings.of(issuer=url, audience=AUDIENCE))
-        closing.join()
+        provider.answers[DISCOVERY] = said({"issuer": provider.url, "jwks_uri": "http://127.0.0.1:9/keys"})
+        with pytest.raises(RejectedError, match="which is not asked"):
+            issuers.fetch(provider.settings())
 
 
 @pytest.mark.parametrize(
