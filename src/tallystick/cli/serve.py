@@ -30,10 +30,15 @@ _PORT = 8080
 @click.option("--record-reads", is_flag=True, help="Put reads into the access trails, too.")
 @click.option("--oidc-issuer", metavar="URL", help="Believe the tokens of this OpenID Connect issuer, too.")
 @click.option("--oidc-audience", metavar="NAME", help="For whom its tokens must be; with --oidc-issuer.")
-@click.option("--oidc-algorithm", multiple=True, metavar="NAME", help="One they may be signed by; by default four.")
+@click.option(
+    "--oidc-algorithm",
+    multiple=True,
+    metavar="NAME",
+    help="One they may be signed with; by default RS256, ES256, PS256, EdDSA.",
+)
 @click.option("--oidc-role-claim", metavar="PATH", help="Their claim of the role; by default tallystick_role.")
 @click.option(
-    "--oidc-role", multiple=True, metavar="VALUE=ROLE", help="What a value of it stands for; also `operator`."
+    "--oidc-role", multiple=True, metavar="VALUE=ROLE", help="What a value of it stands for: a role, or `operator`."
 )
 @click.option("--oidc-tenant-claim", metavar="PATH", help="Their claim of the tenant; by default tallystick_tenant.")
 @click.option("--oidc-tenant", metavar="NAME", help="One tenant for all of them instead.")

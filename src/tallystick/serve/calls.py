@@ -18,7 +18,7 @@ from tallystick.read.search import Sees
 from tallystick.serve.caller import Caller
 from tallystick.serve.service import Service
 
-_documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_...")
+_documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_..., or a token")
 
 
 @dataclass(frozen=True, slots=True)
