@@ -214,7 +214,7 @@ def test_a_wrong_token_is_answered_like_a_wrong_key_whatever_is_wrong(
         it.call("GET", WHOAMI, token),
         it.call("POST", EVENTS_PATH, token, json=EVENT),
         it.call("POST", "/api/v1/keys", token, json={"name": "n", "role": "Admin"}),
-        it.call("GET", STREAM_PATH, token),
+        it.call("GET", asked(STREAM_PATH), token),
     ]
 
     assert {answer.status_code for answer in answers} == {401}
