@@ -119,6 +119,14 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "write.request",
         *BORDER,
     ),
+    "serve.oidc": ("govern.access", "govern.directory"),
+    "serve.jwks": ("core", "serve.oidc"),
+    "serve.tokens": ("core", "govern.access", "serve.jwks", "serve.oidc"),  # it judges, and asks nobody
+    "serve.issuers": ("core", "serve.jwks", "serve.oidc"),
+    "serve.authentication": (
+        *("deployment", "govern.access"),
+        *("serve.issuers", "serve.jwks", "serve.oidc", "serve.tokens"),
+    ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
@@ -147,8 +155,9 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
     "fastapi": ("serve",),
-    "httpx2": ("evidence.others.post", "serve.peers"),
+    "httpx2": ("evidence.others.post", "serve.issuers", "serve.peers"),
     "jinja2": ("evidence.report",),
+    "joserfc": ("serve.jwks", "serve.tokens"),
     "jsonschema_rs": ("govern.document",),
     "markdown_it": ("evidence.report",),
     "msgspec": EVERYWHERE,

@@ -28,7 +28,17 @@ from tallystick.core import timestamp
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.event import Event
 from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
-from tallystick.govern.access import NO_KEY, Key, Scope, check_expiry, check_name, check_role, id_of, key_text
+from tallystick.govern.access import (
+    NO_KEY,
+    Key,
+    Principal,
+    Scope,
+    check_expiry,
+    check_name,
+    check_role,
+    id_of,
+    key_text,
+)
 from tallystick.govern.directory import (
     Directory,
     Tenant,
@@ -52,6 +62,9 @@ FRESH_SECONDS: Final = 0.02
 """How old the directory may be when it is asked: asking the log each time would cost as much as an append."""
 
 IDLE_SECONDS: Final = 300.0
+
+UNKNOWN: Final = "this key or token is not known, is over, or is not for where you are"
+"""What whoever cannot be authenticated is told, whatever is wrong."""
 
 _RESUME_SECONDS: Final = 60.0
 _SYSTEM: Final = "system"
@@ -218,14 +231,16 @@ class Deployment:
         key = directory.keys.get(id_of(text) or "", NO_KEY)
         holds = key.holds(text, clock=self.clock)
         if not holds or not key.scope.admits(address) or directory.tenants[key.tenant].suspended:
-            raise DeniedError("this key is not known, is over, or is not for where you are")
+            raise DeniedError(UNKNOWN)
         return key
 
-    def is_in_force(self, key: Key) -> bool:
-        """Whether a key that was authenticated still counts."""
+    def is_in_force(self, principal: Principal) -> bool:
+        """Whether a key that was authenticated, or a user whose token was, still counts, and so does their tenant."""
         directory = self._fresh()
-        known = directory.keys.get(key.id)
-        return known is not None and not key.is_over(self.clock) and not directory.tenants[key.tenant].suspended
+        tenant = directory.tenants.get(principal.tenant)
+        if tenant is None or tenant.suspended or principal.is_over(self.clock):
+            return False
+        return not isinstance(principal, Key) or principal.id in directory.keys
 
     # ------------------------------------------------------------------------------------------- their ledgers
 

@@ -203,3 +203,26 @@ PLAN_RATE_MAX: Final = 1_000_000
 
 QUOTA_TENANTS_MAX: Final = 10_000
 """Tenants whose use is in memory; of others it is counted again when they come."""
+
+TOKEN_BYTES_MAX: Final = 8_192
+"""A token of an identity provider: with a user in a hundred groups it has some four thousand."""
+
+TOKEN_SUBJECT_CHARACTERS_MAX: Final = 255
+"""Who a token is about; OpenID Connect allows no more."""
+
+TOKENS_KNOWN_MAX: Final = 10_000
+"""Tokens that were judged lately, by their hash: each is about a kilobyte in memory."""
+
+ISSUER_CHARACTERS_MAX: Final = 512
+"""An issuer's URL: it stands in every event whose actor it vouches for."""
+
+ISSUER_KEYS_MAX: Final = 64
+ISSUER_KEY_BITS_MAX: Final = 8_192
+"""Keys of an issuer, of which two or three are usual, and the largest of RSA: checking a signature takes its square."""
+
+ISSUER_ANSWER_BYTES_MAX: Final = 262_144
+"""What an issuer says of itself, and its keys: with certificates, some kilobytes each."""
+
+CLAIM_CHARACTERS_MAX: Final = 256
+CLAIM_VALUES_MAX: Final = 256
+"""The name of a claim, and values of it that are mapped to roles: each is held against every token."""

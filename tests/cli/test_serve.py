@@ -18,7 +18,9 @@ import httpx2
 import pytest
 
 import tallystick
+from tests.serve.identity import AUDIENCE, IdentityProvider, answering
 
+OIDC: Final = ("--oidc-issuer", "https://id.example", "--oidc-audience", "a")
 EVENT: Final = {"event_type": "user.permission_changed", "entity_id": "user-456"}
 
 
@@ -143,6 +145,27 @@ def test_it_answers_over_tls(tmp_path: Path) -> None:
         assert b"Verify return code: 0 (ok)" in alive.stdout
 
 
+def test_it_believes_the_issuer_that_it_is_told_of(tmp_path: Path) -> None:
+    with answering(IdentityProvider()) as provider:
+        options = ["--oidc-issuer", provider.url, "--oidc-audience", AUDIENCE, "--oidc-algorithm", "ES256"]
+        options += ["--oidc-role-claim", "groups", "--oidc-role", "a=b=Auditor", "--oidc-tenant", "default"]
+        with serving(tmp_path / "data", *options) as (process, said):
+
+            def asked(token: str) -> httpx2.Response:
+                url = f"{said['address']}/api/v1/whoami"
+                return httpx2.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+
+            told = asked(provider.token("ec", groups=["a=b", "more"])).json()
+            assert (told["role"], told["tenant"], told["issuer"]) == ("Auditor", "default", provider.url)
+            assert asked(provider.token("rsa", groups=["a=b"])).status_code == 401
+            assert asked(said["first_key"]).json()["role"] == "Admin"
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+            assert (process.returncode, out) == (0, "")
+            last = json.loads(err.splitlines()[-1])
+            assert last["event"].startswith("a token was refused: the algorithm 'RS256' is none of ES256")
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -151,6 +174,16 @@ def test_it_answers_over_tls(tmp_path: Path) -> None:
         (["--port", "99999"], "99999"),
         (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1"),
         (["--deployment", "a b"], "not a ledger name"),
+        (["--oidc-audience", "a"], "--oidc-audience goes with --oidc-issuer"),
+        (["--oidc-role", "a=Admin"], "--oidc-role goes with --oidc-issuer"),
+        (["--oidc-issuer", "https://id.example"], "audience: there is none"),
+        (
+            ["--oidc-issuer", "http://id.example", "--oidc-audience", "a"],
+            "issuer: 'http://id.example' is not an issuer",
+        ),
+        ([*OIDC, "--oidc-algorithm", "none"], "algorithms: 'none' is no algorithm to believe; use RS256"),
+        ([*OIDC, "--oidc-role", "a=Root"], "roles: there is no role 'Root'"),
+        ([*OIDC, "--oidc-tenant", "a", "--oidc-tenant-claim", "b"], "tenant: there is a tenant and a claim"),
     ],
 )
 def test_wrong_use_is_one_clear_error(tmp_path: Path, options: list[str], problem: str) -> None:

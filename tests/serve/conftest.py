@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tallystick.clock import Clock, wall_clock
 from tallystick.deployment import Deployment
 from tallystick.govern.access import ROLES, Scope
 from tallystick.serve.server import Listening, Server
@@ -46,9 +47,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, settings: Settings | None = None) -> Iterator[Running]:
+def running(folder: Path, settings: Settings | None = None, *, clock: Clock = wall_clock) -> Iterator[Running]:
     """A service over a folder, with the tenants `acme` and `other`."""
-    deployment = Deployment(folder)
+    deployment = Deployment(folder, clock=clock)
     first = deployment.begin()
     service = Service(deployment, settings)
     server = Server(service, Listening())

@@ -51,7 +51,7 @@ def test_an_export_verifies_with_the_verifier_that_is_not_ours(it: Running, tmp_
         bundle = it.call("GET", f"/api/v1/jobs/{job['id']}/bundle", "acme/Auditor")
         (tmp_path / "b.zip").write_bytes(bundle.content)
         key = it.call("GET", "/api/v1/ledger", "acme/Auditor").json()["verifier_key"]
-        (tmp_path / "trust").write_text(f"log {key}\n")
+        (tmp_path / "trust").write_text(f"log {key}\nquorum none\n")
         told = subprocess.run(
             [sys.executable, "-m", "tallystick_verify.cli", tmp_path / "b.zip", "--trust", tmp_path / "trust"],
             capture_output=True,

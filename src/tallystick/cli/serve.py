@@ -28,9 +28,9 @@ def serve_options(function: Function) -> Function:
         default = option.default
         told = f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
         about = option.about if default in (None, False, "") else option.about + told
-        how: dict[str, Any] = (
-            {"is_flag": True, "default": None} if option.kind == "flag" else {"metavar": option.metavar}
-        )
+        how: dict[str, Any] = {"metavar": option.metavar, "multiple": option.kind == "texts"}
+        if option.kind == "flag":
+            how = {"is_flag": True, "default": None}
         function = click.option(option.flag, option.field, help=about, **how)(function)
     return click.option("--config", "file", type=file_type(), metavar="FILE", help=_FILE_HELP)(function)
 

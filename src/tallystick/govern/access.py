@@ -1,4 +1,4 @@
-"""Who may do what: permissions, the roles that bundle them, and API keys with their scopes.
+"""Who may do what: permissions, the roles that bundle them, and whoever has one: API keys with their scopes, and users.
 
 A key is `ts_<id>_<secret>`: 256 random bits, shown once and kept as SHA-256. The id is in the open, and finds the key;
 the secret decides, compared in constant time. Nothing here does I/O; `govern.directory` keeps what was decided.
@@ -110,51 +110,80 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """An API key as it is kept: everything but the secret."""
+class Principal:
+    """Whoever may call: in which tenant, as what, and until when. It is a `Key` or a `User`, never this itself."""
 
-    id: str
-    digest: bytes
-    """SHA-256 of the key's text."""
     tenant: str
     role: str
-    name: str
     scope: Scope
     expires_at: str | None
-    created_at: str
     operator: bool = False
     """Whether it is of those who run the deployment: only then its role may manage tenants, and see all of them."""
+    entity: str = field(init=False)
+    """What an event of the access trail is about that tells what it did."""
     actor: dict[str, str] = field(init=False, compare=False)
-    """Who acts with it, for events that name nobody."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "actor", {"id": f"key:{self.id}", "name": self.name, "type": "api_key"})
+    """Who acts, for events that name nobody."""
 
     def may(self, permission: Permission) -> bool:
         """Whether the role has a permission. `ManageTenants` is the operators' only."""
         return permission in ROLES[self.role] and (permission != "ManageTenants" or self.operator)
-
-    def holds(self, text: str, *, clock: Clock) -> bool:
-        """Whether a text is this key, and the key is in force."""
-        same = hmac.compare_digest(sha256(text.encode()).digest(), self.digest)
-        return same and not self.is_over(clock)
 
     def is_over(self, clock: Clock) -> bool:
         """Whether its time has come."""
         return self.expires_at is not None and timestamp.render(clock()) >= self.expires_at
 
     def to_json(self) -> dict[str, Any]:
-        """As it is told of: never with its digest."""
+        """As it is told of: never with a secret, nor with what is kept of one."""
         return {
-            "id": self.id,
-            "name": self.name,
             "tenant": self.tenant,
             "role": self.role,
             "operator": self.operator,
             "scope": self.scope.to_json(),
             "expires_at": self.expires_at,
-            "created_at": self.created_at,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Principal):
+    """Somebody for whom an identity provider vouches, for as long as their token says."""
+
+    subject: str
+    issuer: str
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        actor = {"id": self.subject, "identity_provider": self.issuer, "type": "user"}
+        object.__setattr__(self, "entity", f"user:{self.subject}")
+        object.__setattr__(self, "actor", actor if self.name is None else {**actor, "name": self.name})
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of."""
+        mine = {"subject": self.subject, "issuer": self.issuer, "name": self.name}
+        return {**mine, **Principal.to_json(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key(Principal):
+    """An API key as it is kept: everything but the secret."""
+
+    id: str
+    digest: bytes
+    """SHA-256 of the key's text."""
+    name: str
+    created_at: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entity", f"key:{self.id}")
+        object.__setattr__(self, "actor", {"id": self.entity, "name": self.name, "type": "api_key"})
+
+    def holds(self, text: str, *, clock: Clock) -> bool:
+        """Whether a text is this key, and the key is in force."""
+        same = hmac.compare_digest(sha256(text.encode()).digest(), self.digest)
+        return same and not self.is_over(clock)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told of: never with its digest."""
+        return {"id": self.id, "name": self.name, **Principal.to_json(self), "created_at": self.created_at}
 
 
 NO_KEY: Final = Key(

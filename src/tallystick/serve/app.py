@@ -48,6 +48,8 @@ def application(service: Service) -> ASGIApp:
     ingest, streaming, peers = Ingest(service), Streaming(service), service.peers
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if service.settings.oidc is not None and scope["type"] != "lifespan":
+            await service.settle(scope)
         if peers is not None and scope["type"] != "lifespan":
             peers.take_over(scope)
             owner = _owner(service, peers, scope)
@@ -77,7 +79,7 @@ def _owner(service: Service, peers: Peers, scope: Scope) -> int:
 
 
 async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Give a request on with its body, which is read only from whoever has a key, bounded in bytes and in time."""
+    """Give a request on with its body, which is read only from whoever is known, bounded in bytes and in time."""
     try:
         service.caller_of(scope)
         data = await read_body(receive, "", most=INPUT_BYTES_MAX)
@@ -97,15 +99,18 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
 def _api(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tidying = asyncio.create_task(_tidy(service))
+        going = [asyncio.create_task(_tidy(service))]
+        if service.authentication.issuer is not None:
+            going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
         service.watch.begin()
         resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues, service.writes))
         yield
         await resuming
         service.streams.close()
-        tidying.cancel()
-        with suppress(asyncio.CancelledError):
-            await tidying
+        for task in going:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         if service.peers is not None:
             await service.peers.close()
         await asyncio.to_thread(service.close)

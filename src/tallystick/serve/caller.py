@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tallystick.govern.access import Key
+from tallystick.govern.access import Principal
 
 
 class Caller(NamedTuple):
     """Who calls, and by which route."""
 
-    key: Key
+    principal: Principal
     method: str
     path: str
 
     @property
     def tenant(self) -> str:
-        """The tenant that the key is of: there is no other way to name one."""
-        return self.key.tenant
+        """The tenant that the key or token is of: there is no other way to name one."""
+        return self.principal.tenant
 
     @property
     def ledger(self) -> str:
         """The name of the ledger of the caller's tenant."""
-        return f"tenant/{self.key.tenant}"
+        return f"tenant/{self.principal.tenant}"

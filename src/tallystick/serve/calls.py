@@ -18,7 +18,7 @@ from tallystick.read.search import Sees
 from tallystick.serve.caller import Caller
 from tallystick.serve.service import Service
 
-_documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_...")
+_documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_..., or a token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Call:
 
     def sees(self) -> Sees | None:
         """What says of a record whether it is within the scope of the caller's key; None if all are."""
-        scope = self.caller.key.scope
+        scope = self.caller.principal.scope
         return None if scope.is_whole else lambda record: scope.takes(record.event_type, record.entity_id)
 
     def get(self, key: int | str) -> tuple[Record, bytes]:

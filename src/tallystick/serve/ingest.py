@@ -98,7 +98,7 @@ class Ingest:
         if asked.key is not None:
             data = _with_id(data, asked.key)
         self._check_scope(caller, [data])
-        submission = Submission([data], caller.key.actor)
+        submission = Submission([data], caller.principal.actor)
         await self._service.quotas.take(caller.tenant, 1)
         if asked.is_queued:
             return 202, orjson.dumps(_tickets(await self._queue(caller, submission))[0])
@@ -125,7 +125,7 @@ class Ingest:
 
     def _check_scope(self, caller: Caller, events: Sequence[bytes]) -> None:
         """A key of some types and entities brings no others. What cannot be read is refused with its reason, later."""
-        scope = caller.key.scope
+        scope = caller.principal.scope
         if scope.is_whole:
             return
         for data in events:
@@ -149,10 +149,10 @@ class Ingest:
         self._check_scope(caller, events)
         await self._service.quotas.take(caller.tenant, len(events))
         if asked.is_queued:
-            tickets = await self._queue(caller, Submission(events, caller.key.actor))
+            tickets = await self._queue(caller, Submission(events, caller.principal.actor))
             return 202, orjson.dumps({"accepted": len(tickets), "events": _tickets(tickets)})
         if asked.is_atomic:
-            sealed = await self._submit(caller, Submission(events, caller.key.actor))
+            sealed = await self._submit(caller, Submission(events, caller.principal.actor))
             self._service.metrics.appended.inc(len(sealed))
             return 201, orjson.dumps({"sealed": len(sealed), "refused": 0, "events": receipts(sealed)})
         told = await self._each(caller, events)
@@ -164,12 +164,12 @@ class Ingest:
     async def _each(self, caller: Caller, events: Sequence[bytes]) -> list[dict[str, Any]]:
         """What became of each: its receipt, or the problem with it. All that can be sealed are sealed in order."""
         try:  # nearly always all are good, and one commit's worth
-            return receipts(await self._submit(caller, Submission(events, caller.key.actor)))
+            return receipts(await self._submit(caller, Submission(events, caller.principal.actor)))
         except TallystickError as error:
             if not _is_about_one(error):
                 raise
         await self._service.quotas.take(caller.tenant, len(events))  # which it has just got back
-        submitting = [self._submit(caller, Submission([event], caller.key.actor)) for event in events]
+        submitting = [self._submit(caller, Submission([event], caller.principal.actor)) for event in events]
         told: list[dict[str, Any]] = []
         for index, outcome in enumerate(await asyncio.gather(*submitting, return_exceptions=True)):
             if isinstance(outcome, TallystickError):

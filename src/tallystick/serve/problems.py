@@ -37,7 +37,7 @@ STATUSES: Final[Mapping[type[TallystickError], tuple[int, str]]] = {
 
 
 class UnknownCallerError(DeniedError):
-    """There is no key with the request, or none that is in force: 401, where `DeniedError` is 403."""
+    """There is no key or token with the request, or none that is in force: 401, where `DeniedError` is 403."""
 
 
 class PermissionDeniedError(DeniedError):

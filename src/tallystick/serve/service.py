@@ -15,6 +15,7 @@ from tallystick.deployment import Deployment
 from tallystick.errors import DeniedError, TallystickError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
+from tallystick.serve.authentication import Authentication
 from tallystick.serve.caller import Caller
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
@@ -86,6 +87,7 @@ class Service:
         self.deployment: Final = deployment
         self.settings: Final = settings or Settings()
         self.metrics: Final = Metrics()
+        self.authentication: Final = Authentication(deployment, self.settings.oidc)
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-lane")
         self.lanes: Final = Lanes(deployment.lease, self._executor)
         self.streams: Final = Streams(deployment.lease)
@@ -93,42 +95,50 @@ class Service:
         self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
         self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
 
+    async def settle(self, scope: MutableMapping[str, Any]) -> None:
+        """Have what it takes to tell who sends a request, so that `caller_of` does not wait. Never raises."""
+        text = _bearer(_authorizations(scope))
+        if text is not None:
+            await self.authentication.settle(text)
+
     def caller_of(self, scope: MutableMapping[str, Any]) -> Caller:
-        """Who sends a request. Raises `UnknownCallerError`; also for more than one key, of which none is believed."""
-        found = [value for name, value in scope["headers"] if name == b"authorization"]
+        """Who sends a request. Raises `UnknownCallerError`, also for more than one key, of which none is believed.
+
+        Raises `BusyError` for a token when the keys of its issuer are not there yet.
+        """
+        found = _authorizations(scope)
         if len(found) > 1:
             raise UnknownCallerError("the request has more than one key: send one")
         client = scope.get("client")
         return self.call(
-            found[0].decode("latin-1") if found else None,
+            found[0] if found else None,
             address=client[0] if client else None,
             method=scope.get("method", "GET"),  # a WebSocket has none
             path=scope["path"],
         )
 
     def call(self, authorization: str | None, *, address: str | None, method: str, path: str) -> Caller:
-        """Who sends these. Raises `UnknownCallerError`."""
-        if authorization is None or not authorization[: len(_BEARER)].lower() == _BEARER:
+        """Who sends these. Raises as `caller_of` does."""
+        text = _bearer([] if authorization is None else [authorization])
+        if text is None:
             raise UnknownCallerError("the request has no key: send Authorization: Bearer ts_...")
         try:
-            key = self.deployment.authenticate(authorization[len(_BEARER) :].strip(), address=address)
-        except UnknownCallerError:
-            raise
+            principal = self.authentication.principal(text, address=address)
         except DeniedError as error:
             raise UnknownCallerError(str(error)) from None
-        return Caller(key, method, path)
+        return Caller(principal, method, path)
 
     def permit(self, caller: Caller, permission: Permission, *, whole: bool = False) -> None:
-        """Raises `PermissionDeniedError`: the role has it not, or for what needs all records the key's scope."""
-        if not caller.key.may(permission):
+        """Raises `PermissionDeniedError`: the role has it not, or for what needs all records its scope."""
+        if not caller.principal.may(permission):
             raise PermissionDeniedError(permission, caller)
-        if whole and not caller.key.scope.is_whole:
+        if whole and not caller.principal.scope.is_whole:
             why = "this key is for some event types or entities only, and this answer is about all records"
             raise PermissionDeniedError(permission, caller, why)
 
     def is_in_force(self, caller: Caller) -> bool:
-        """Whether the key with which somebody came still counts."""
-        return self.deployment.is_in_force(caller.key)
+        """Whether the key or token with which somebody came still counts."""
+        return self.deployment.is_in_force(caller.principal)
 
     def writes(self, tenant: str) -> bool:
         """Whether this is the process that writes the ledger of a tenant."""
@@ -150,9 +160,9 @@ class Service:
         """The event of an act."""
         return Event(
             event_type=f"access.{what}",
-            entity_id=f"key:{caller.key.id}",
-            actor=caller.key.actor,
-            payload={"method": caller.method, "path": caller.path[:512], "role": caller.key.role, **said},
+            entity_id=caller.principal.entity,
+            actor=caller.principal.actor,
+            payload={"method": caller.method, "path": caller.path[:512], "role": caller.principal.role, **said},
         )
 
     async def denied(self, error: PermissionDeniedError) -> None:
@@ -162,7 +172,7 @@ class Service:
         try:
             await self.lanes.submit(f"access/{error.caller.tenant}", Submission([event]))
         except TallystickError as problem:
-            _log.error("a denial of key %s could not be recorded: %s", error.caller.key.id, problem)
+            _log.error("a denial of %s could not be recorded: %s", error.caller.principal.entity, problem)
 
     def gauge(self) -> None:
         """Bring the gauges up to date."""
@@ -186,6 +196,17 @@ class Service:
         self.streams.wait()
         self._executor.shutdown(wait=True)
         self.deployment.close()
+
+
+def _authorizations(scope: MutableMapping[str, Any]) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+
+
+def _bearer(authorizations: Sequence[str]) -> str | None:
+    """The key or token in the one header that there is."""
+    if len(authorizations) != 1 or authorizations[0][: len(_BEARER)].lower() != _BEARER:
+        return None
+    return authorizations[0][len(_BEARER) :].strip()
 
 
 def receipts(sealed: Sequence[Any]) -> list[dict[str, Any]]:

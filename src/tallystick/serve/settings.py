@@ -15,12 +15,14 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from tallystick.errors import RejectedError
 from tallystick.limits import SETTINGS_BYTES_MAX
+from tallystick.serve.oidc import OidcSettings
 
 Kind: TypeAlias = Literal["text", "file", "integer", "number", "flag", "texts"]
 Format: TypeAlias = Literal["auto", "json", "text"]
 """`auto` is text on a terminal, and JSON elsewhere."""
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+_OIDC: Final = "oidc_"
 VARIABLES: Final = "TALLYSTICK_"
 """With what the names of all variables begin."""
 
@@ -44,6 +46,8 @@ class Settings:
     log_format: Format = "auto"
     log_level: Level = "info"
     log_requests: bool = False
+    oidc: OidcSettings | None = None
+    """The issuer whose tokens are believed beside our own keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Option:
     @property
     def default(self) -> Any:
         """What counts when nobody says anything."""
-        return next(one.default for one in fields(Settings) if one.name == self.field)
+        return next((one.default for one in fields(Settings) if one.name == self.field), None)
 
     def read(self, value: Any, place: str) -> Any:
         """A value as a file, the environment or the command line has it. Raises `RejectedError`."""
@@ -102,6 +106,25 @@ OPTIONS: Final = (
     Option("tls.cert", "tls_cert", "file", "Answer over TLS, with this certificate.", "PEM"),
     Option("tls.key", "tls_key", "file", "Its private key.", "PEM"),
     Option("access.record_reads", "record_reads", "flag", "Put reads into the access trails, too."),
+    Option("oidc.issuer", "oidc_issuer", "text", "Believe the tokens of this OpenID Connect issuer, too.", "URL"),
+    Option("oidc.audience", "oidc_audience", "text", "For whom its tokens must be; with an issuer.", "NAME"),
+    Option(
+        *("oidc.algorithm", "oidc_algorithm", "texts"),
+        *("One they may be signed with; by default RS256, ES256, PS256, EdDSA.", "NAME"),
+    ),
+    Option(
+        *("oidc.role_claim", "oidc_role_claim", "text"),
+        *("Their claim of the role; by default tallystick_role.", "PATH"),
+    ),
+    Option(
+        *("oidc.role", "oidc_role", "texts"),
+        *("What a value of it stands for: a role, or `operator`.", "VALUE=ROLE"),
+    ),
+    Option(
+        *("oidc.tenant_claim", "oidc_tenant_claim", "text"),
+        *("Their claim of the tenant; by default tallystick_tenant.", "PATH"),
+    ),
+    Option("oidc.tenant", "oidc_tenant", "text", "One tenant for all of them instead.", "NAME"),
     Option(
         *("verification.hours", "verify_hours", "number", "Verify every ledger at least so often; 0 for never."),
         "HOURS",
@@ -144,13 +167,18 @@ class Given:
                 values[option.field] = option.read(text, name), name
         for option in OPTIONS:
             value = command.get(option.field)
-            if value is not None:
+            if value is not None and value != ():
                 values[option.field] = option.read(value, option.flag), option.flag
         return cls(values)
 
     def settings(self) -> Settings:
         """The settings, those that depend on each other held together. Raises `RejectedError`."""
-        settings = Settings(**{name: value for name, (value, _) in self.values.items()})
+        values = {name: value for name, (value, _) in self.values.items()}
+        oidc = {name.removeprefix(_OIDC): values.pop(name) for name in [*values] if name.startswith(_OIDC)}
+        if oidc and "issuer" not in oidc:
+            origin = self.values[f"{_OIDC}{next(iter(oidc))}"][1]
+            raise RejectedError(f"{origin} goes with --oidc-issuer", cure="give it, or oidc.issuer in a file, too")
+        settings = Settings(**values, oidc=_oidc(oidc))
         if (settings.tls_cert is None) != (settings.tls_key is None):
             missing = "tls.key" if settings.tls_key is None else "tls.cert"
             raise RejectedError("a certificate and its key go together", place=missing, cure="give both")
@@ -158,10 +186,9 @@ class Given:
 
     def table(self) -> Iterator[tuple[str, Any, str]]:
         """Every setting: its name in a file, its value, and where that is from."""
-        settings = self.settings()
         for option in OPTIONS:
-            origin = self.values.get(option.field, (None, "default"))[1]
-            yield option.name, getattr(settings, option.field), origin
+            value, origin = self.values.get(option.field, (option.default, "default"))
+            yield option.name, value, origin
 
 
 def unknown_variables(environment: Iterable[str], *, others: Iterable[str]) -> list[str]:
@@ -192,6 +219,20 @@ def _of_file(path: Path) -> Iterator[tuple[str, tuple[Any, str]]]:
         if type(value) is not _TYPES[option.kind] and not (option.kind == "number" and type(value) is int):
             raise RejectedError(f"{str(value)[:60]!r} is no {_NAMES[option.kind]}", place=f"{path}, {name}")
         yield option.field, (option.read(value, f"{path}, {name}"), str(path))
+
+
+def _oidc(given: Mapping[str, Any]) -> OidcSettings | None:
+    if not given:
+        return None
+    return OidcSettings.of(
+        issuer=given["issuer"],
+        audience=given.get("audience"),
+        algorithms=given.get("algorithm", ()),
+        role_claim=given.get("role_claim"),
+        roles=given.get("role", ()),
+        tenant_claim=given.get("tenant_claim"),
+        tenant=given.get("tenant"),
+    )
 
 
 def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -52,7 +52,7 @@ class Streaming:
             if scope["path"] != STREAM_PATH:
                 raise RejectedError(f"there is no stream at {scope['path'][:60]}", cure=f"open {STREAM_PATH}")
             caller, query, cursor = await self._asked(scope)
-            pieces = self._service.streams.read(caller.ledger, (query, caller.key.scope, line.form), cursor)
+            pieces = self._service.streams.read(caller.ledger, (query, caller.principal.scope, line.form), cursor)
             reading = asyncio.current_task()
             assert reading is not None, "it is awaited"
             leaving = asyncio.create_task(_left(receive))

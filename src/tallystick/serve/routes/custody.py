@@ -81,7 +81,7 @@ def set_retention(call: Administering, new: NewPolicy) -> dict[str, Any]:
     for place, days in (("period", policy.period_days), *policy.labels.items()):
         plan.check_period(days, place=place)
     with call.ledger() as ledger:
-        position = ledger.retention.set(policy, actor=call.caller.key.actor, reason=new.reason).position
+        position = ledger.retention.set(policy, actor=call.caller.principal.actor, reason=new.reason).position
     call.service.record(call.caller, "retention_set", {"text": policy.text})
     return {"text": policy.text, "position": position}
 
@@ -104,7 +104,7 @@ def place_hold(call: Administering, new: NewHold) -> dict[str, Any]:
             label=new.label,
             first=new.first,
             end=new.end,
-            actor=call.caller.key.actor,
+            actor=call.caller.principal.actor,
         )
     call.service.record(call.caller, "hold_placed", {"hold": new.name})
     return {"name": new.name, "position": receipt.position}
@@ -114,7 +114,7 @@ def place_hold(call: Administering, new: NewHold) -> dict[str, Any]:
 def release_hold(call: Administering, name: str, why: Release) -> dict[str, Any]:
     """Release a hold. What it kept goes with the next prune, if it has expired."""
     with call.ledger() as ledger:
-        receipt = ledger.retention.release(name, reason=why.reason, actor=call.caller.key.actor)
+        receipt = ledger.retention.release(name, reason=why.reason, actor=call.caller.principal.actor)
     call.service.record(call.caller, "hold_released", {"hold": name})
     return {"name": name, "position": receipt.position}
 
@@ -137,7 +137,7 @@ def prune(call: Pruning, order: Order) -> Response:
             if (planned.end, planned.count) != (order.end, order.count):
                 told = f"{planned.count} records below {planned.end}"
                 raise ConflictError(f"the plan is another one now, {told}: look at it, then order that")
-            return ledger.retention.prune(planned, actor=caller.key.actor).to_json()
+            return ledger.retention.prune(planned, actor=caller.principal.actor).to_json()
 
     job = service.jobs.begin(caller.tenant, "prune", order.model_dump(), work)
     service.record(caller, "prune_ordered", {"job": job.id, **job.asked})

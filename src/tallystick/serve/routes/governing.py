@@ -64,9 +64,9 @@ class GivenPlan(BaseModel):
 
 @router.get("/whoami")
 def whoami(call: Reading) -> dict[str, Any]:
-    """The key that is sent, and what its role may."""
-    key = call.caller.key
-    return {**key.to_json(), "permissions": sorted(ROLES[key.role])}
+    """Whose key or token is sent, and what its role may."""
+    principal = call.caller.principal
+    return {**principal.to_json(), "permissions": sorted(ROLES[principal.role])}
 
 
 @router.get("/keys")
@@ -79,14 +79,14 @@ def list_keys(call: Administering, tenant: str | None = None) -> dict[str, Any]:
 @router.post("/keys", status_code=201)
 def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
     """Make a key. Its text is in this answer, and nowhere else."""
-    if new.operator and not call.caller.key.operator:
+    if new.operator and not call.caller.principal.operator:
         raise _denied(call, "ManageTenants", "only an operators' key makes another one")
     scope = Scope.of(event_types=new.event_types, entity_prefixes=new.entity_prefixes, networks=new.networks)
     key, text = call.service.deployment.create_key(
         _tenant(call, new.tenant),
         role=new.role,
         name=new.name,
-        actor=call.caller.key.actor,
+        actor=call.caller.principal.actor,
         scope=scope,
         expires_at=new.expires_at,
         operator=new.operator,
@@ -99,7 +99,7 @@ def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
 def rotate_key(call: Administering, key_id: str) -> dict[str, Any]:
     """Make a key that may do the same; the old one ends at once."""
     old = _own_key(call, key_id)
-    key, text = call.service.deployment.rotate_key(old.id, actor=call.caller.key.actor)
+    key, text = call.service.deployment.rotate_key(old.id, actor=call.caller.principal.actor)
     call.service.record(call.caller, "key_rotated", {"key": old.id, "new_key": key.id, "tenant": key.tenant})
     return {**key.to_json(), "key": text}
 
@@ -108,7 +108,7 @@ def rotate_key(call: Administering, key_id: str) -> dict[str, Any]:
 def revoke_key(call: Administering, key_id: str) -> None:
     """End a key at once."""
     key = _own_key(call, key_id)
-    call.service.deployment.revoke_key(key.id, actor=call.caller.key.actor)
+    call.service.deployment.revoke_key(key.id, actor=call.caller.principal.actor)
     call.service.record(call.caller, "key_revoked", {"key": key.id, "tenant": key.tenant})
 
 
@@ -121,7 +121,7 @@ def list_tenants(call: ManagingTenants) -> dict[str, Any]:
 @router.post("/tenants", status_code=201)
 def create_tenant(call: ManagingTenants, new: NewTenant) -> dict[str, Any]:
     """Make a tenant. Its first key is made with `POST /api/v1/keys` and its name."""
-    tenant = call.service.deployment.create_tenant(new.name, actor=call.caller.key.actor)
+    tenant = call.service.deployment.create_tenant(new.name, actor=call.caller.principal.actor)
     call.service.record(call.caller, "tenant_created", {"tenant": tenant.name})
     return tenant.to_json()
 
@@ -153,7 +153,7 @@ def tenant_usage(call: ManagingTenants, name: str) -> dict[str, Any]:
 @router.put("/tenants/{name}/plan")
 def give_plan(call: ManagingTenants, name: str, given: GivenPlan) -> dict[str, Any]:
     """Give a tenant a plan. One with a retention has its records kept no longer than that."""
-    tenant = call.service.deployment.give_plan(name, given.plan, actor=call.caller.key.actor)
+    tenant = call.service.deployment.give_plan(name, given.plan, actor=call.caller.principal.actor)
     call.service.record(call.caller, "plan_given", {"tenant": tenant.name, "plan": tenant.plan})
     return tenant.to_json()
 
@@ -168,7 +168,7 @@ def list_plans(call: ManagingTenants) -> dict[str, Any]:
 def define_plan(call: ManagingTenants, name: str, new: NewPlan) -> dict[str, Any]:
     """Define a plan, or define it anew for all who have it."""
     plan = Plan(name=name, **new.model_dump())
-    call.service.deployment.define_plan(plan, actor=call.caller.key.actor)
+    call.service.deployment.define_plan(plan, actor=call.caller.principal.actor)
     call.service.record(call.caller, "plan_defined", plan.to_json())
     return plan.to_json()
 
@@ -176,7 +176,7 @@ def define_plan(call: ManagingTenants, name: str, new: NewPlan) -> dict[str, Any
 def _suspend(call: Call, name: str, *, suspended: bool) -> dict[str, Any]:
     if suspended and name == call.caller.tenant:
         raise _denied(call, "ManageTenants", "nobody suspends the tenant of their own key")
-    tenant = call.service.deployment.suspend_tenant(name, actor=call.caller.key.actor, suspended=suspended)
+    tenant = call.service.deployment.suspend_tenant(name, actor=call.caller.principal.actor, suspended=suspended)
     what = "tenant_suspended" if suspended else "tenant_resumed"
     call.service.record(call.caller, what, {"tenant": tenant.name})
     return tenant.to_json()
@@ -186,7 +186,7 @@ def _tenant(call: Call, named: str | None) -> str:
     """The tenant that is meant. Whoever is no operator learns of no other, not even that there is none."""
     if named is None or named == call.caller.tenant:
         return call.caller.tenant
-    if not call.caller.key.may("ManageTenants"):
+    if not call.caller.principal.may("ManageTenants"):
         raise _denied(call, "ManageTenants", "this key is for the tenant that it is of")
     return named
 
@@ -198,9 +198,9 @@ def _own_key(call: Call, key_id: str) -> Key:
         key = call.service.deployment.key(key_id)
     except NotFoundError:
         raise NotFoundError(problem) from None
-    if key.tenant != call.caller.tenant and not call.caller.key.may("ManageTenants"):
+    if key.tenant != call.caller.tenant and not call.caller.principal.may("ManageTenants"):
         raise NotFoundError(problem)
-    if key.operator and not call.caller.key.operator:
+    if key.operator and not call.caller.principal.operator:
         raise _denied(call, "ManageTenants", "it is an operators' key, and only they change one")
     return key
 

@@ -99,7 +99,7 @@ def export(call: Exporting, new: NewExport) -> Response:
                 after=new.after,
                 before=new.before,
                 since=None if new.since is None else new.since.encode(),
-                actor=caller.key.actor,
+                actor=caller.principal.actor,
                 as_zip=True,
                 progress=job.progress,
             )

@@ -160,7 +160,7 @@ def access_trail(
 
 def _check_entity(call: Call, entity_id: str) -> None:
     """An entity is shown whole or not at all."""
-    scope = call.caller.key.scope
+    scope = call.caller.principal.scope
     if scope.event_types:
         call.service.permit(call.caller, "Read", whole=True)
     if scope.entity_prefixes and not entity_id.startswith(scope.entity_prefixes):

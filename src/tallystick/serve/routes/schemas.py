@@ -56,7 +56,7 @@ def register_schema(call: ManagingSchemas, new: NewSchema) -> dict[str, Any]:
             new.schema_,
             target=new.target,
             compatibility=new.compatibility,
-            actor=call.caller.key.actor,
+            actor=call.caller.principal.actor,
             reason=new.reason,
         )
     said = {"schema": registered.name, "version": registered.version}
@@ -78,7 +78,7 @@ def list_schemas(call: Reading, as_of: At = None) -> dict[str, Any]:
 def enforce_schemas(call: ManagingSchemas, new: NewEnforcement) -> dict[str, Any]:
     """Say how schemas are enforced from now on."""
     with call.ledger() as ledger:
-        ledger.schemas.enforce(new.enforcement, actor=call.caller.key.actor, reason=new.reason)
+        ledger.schemas.enforce(new.enforcement, actor=call.caller.principal.actor, reason=new.reason)
     call.service.record(call.caller, "schemas_enforced", {"enforcement": new.enforcement})
     return {"enforcement": new.enforcement}
 

@@ -86,7 +86,7 @@ def downsample(call: ManagingPipelines, new: NewRollup) -> dict[str, Any]:
             measure=new.measures,
             group=new.group,
             time=new.time,
-            actor=call.caller.key.actor,
+            actor=call.caller.principal.actor,
         )
     call.service.record(call.caller, "rollup_defined", {"name": new.name})
     return new.model_dump()
