@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -60,62 +57,6 @@ def test_curl_as_the_documents_show_it(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as (_, said):
         assert said["first_key"] is None
     assert tallystick.verify(tmp_path / "data/tenants/default", keys=tmp_path / "data/keys/tenants/default").holds
-
-
-def test_what_was_answered_outlives_a_kill(tmp_path: Path) -> None:
-    """Sixteen senders, killed in the middle, three times: all that was answered is there, once, and in order."""
-    data = tmp_path / "data"
-    answered: list[tuple[str, int]] = []
-    tickets: list[str] = []
-    key = ""
-    for turn in range(3):
-        with serving(data) as (process, said):
-            key = said["first_key"] or key
-            address = said["address"]
-            enough = threading.Event()
-
-            headers = {"Authorization": f"Bearer {key}"}
-
-            def send(
-                number: int,
-                *,
-                address: str = address,
-                headers: dict[str, str] = headers,
-                turn: int = turn,
-                enough: threading.Event = enough,
-            ) -> None:
-                queued = number % 4 == 0
-                with httpx2.Client(headers=headers, timeout=10) as client:
-                    for step in range(10_000):
-                        event = {**EVENT, "id": f"{turn}-{number}-{step}", "entity_id": f"e-{number}"}
-                        url = f"{address}/api/v1/events{'?ack=queued' if queued else ''}"
-                        try:
-                            answer = client.post(url, json=event)
-                        except httpx2.HTTPError:
-                            return
-                        if answer.status_code == 202:
-                            tickets.append(event["id"])
-                        elif answer.status_code == 201:
-                            answered.append((event["id"], answer.json()["position"]))
-                        if len(answered) > 400 * (turn + 1):
-                            enough.set()
-
-            with ThreadPoolExecutor(16) as pool:
-                for number in range(16):
-                    pool.submit(send, number)
-                assert enough.wait(60)
-                os.kill(process.pid, signal.SIGKILL)
-
-    with tallystick.open(data / "tenants/default", keys=data / "keys/tenants/default") as ledger:
-        ledger.queue.drain(seconds=30)
-        positions = {record.id: record.position for record in ledger.records(event_type=EVENT["event_type"])}
-        assert len(positions) == ledger.count(event_type=EVENT["event_type"])
-        assert {event_id: positions.get(event_id) for event_id, _ in answered} == dict(answered)
-        assert {event_id for event_id in tickets if event_id not in positions} == set()
-        for number in range(0, 16, 4):  # what one sender queued, one after another, is sealed in that order
-            mine = [positions[event_id] for event_id in tickets if event_id.split("-")[1] == str(number)]
-            assert mine == sorted(mine)
-        assert ledger.verify().holds
 
 
 @pytest.mark.openssl

@@ -14,7 +14,7 @@ from tallystick.limits import LABEL_CHARACTERS_MAX, POLICY_LABELS_MAX, REASON_CH
 from tallystick.read.shapes import policy_json
 from tallystick.serve.calls import Administering, Pruning, ReadingAll
 from tallystick.serve.jobs import Job
-from tallystick.serve.routes.jobs import accepted
+from tallystick.serve.routes.jobs import Position, accepted
 
 router: Final = APIRouter(prefix="/api/v1")
 
@@ -44,8 +44,8 @@ class NewHold(BaseModel):
     reason: Reason
     entity: Text | None = None
     label: Label | None = None
-    first: int | None = None
-    end: int | None = None
+    first: Position | None = None
+    end: Position | None = None
 
 
 class Release(BaseModel):
@@ -61,8 +61,8 @@ class Order(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    end: int
-    count: int
+    end: Position
+    count: Position
 
 
 @router.get("/retention")

@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tallystick.errors import ConflictError, NotFoundError, RejectedError
 from tallystick.evidence.shapes import exported_json
-from tallystick.limits import FILTER_QUERIES_MAX, NOTE_BYTES_MAX, QUERY_TERM_CHARACTERS_MAX, QUERY_TERMS_MAX
+from tallystick.limits import (
+    FILTER_QUERIES_MAX,
+    NOTE_BYTES_MAX,
+    QUERY_TERM_CHARACTERS_MAX,
+    QUERY_TERMS_MAX,
+    SIZE_MAX,
+)
 from tallystick.read.query import parse_terms
 from tallystick.serve.calls import Exporting, ReadingAll
 from tallystick.serve.jobs import Job
@@ -24,6 +30,7 @@ _PROCESSES: Final = 1
 Checkpoint = Annotated[str, Field(max_length=NOTE_BYTES_MAX)]
 Terms = Annotated[list[Annotated[str, Field(max_length=QUERY_TERM_CHARACTERS_MAX)]], Field(max_length=QUERY_TERMS_MAX)]
 When = Annotated[str, Field(max_length=64)]
+Position = Annotated[int, Field(ge=0, le=SIZE_MAX)]
 
 
 class NewVerification(BaseModel):
@@ -31,8 +38,8 @@ class NewVerification(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    first: Annotated[int, Field(ge=0)] = 0
-    end: Annotated[int, Field(ge=0)] | None = None
+    first: Position = 0
+    end: Position | None = None
     since: Checkpoint | None = None
     """A checkpoint that was kept: the ledger must still contain all that it covers."""
 
@@ -44,8 +51,8 @@ class NewExport(BaseModel):
 
     terms: Terms = []
     queries: Annotated[list[Terms], Field(max_length=FILTER_QUERIES_MAX)] = []
-    first: Annotated[int, Field(ge=0)] | None = None
-    end: Annotated[int, Field(ge=0)] | None = None
+    first: Position | None = None
+    end: Position | None = None
     after: When | None = None
     before: When | None = None
     since: Checkpoint | None = None
