@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -260,3 +262,25 @@ def test_many_threads_share_few_ledgers(tmp_path: Path) -> None:
             with one.ledger(f"t{number}") as ledger:
                 counts.append(ledger.count(event_type="a.b"))
         assert counts == [40] * 6
+
+
+def test_how_long_a_wrong_key_takes_tells_nothing(tmp_path: Path) -> None:
+    """A key of nobody, and one whose id is known: asked in turn, they take as long, within what the clock can tell."""
+    with Deployment(tmp_path) as deployment:
+        good = deployment.begin()
+        assert good is not None
+        wrong = {
+            "of a known id": good[:-64] + ("0" * 64),
+            "all but the last digit": good[:-1] + ("0" if good[-1] != "0" else "1"),
+            "of an unknown id": "ts_" + "0" * 16 + "_" + good[-64:],
+        }
+        took: dict[str, list[int]] = {name: [] for name in wrong}
+        for _ in range(4_000):
+            for name, text in wrong.items():
+                began = time.perf_counter_ns()
+                with suppress(DeniedError):
+                    deployment.authenticate(text)
+                took[name].append(time.perf_counter_ns() - began)
+
+    medians = {name: statistics.median(values) for name, values in took.items()}
+    assert max(medians.values()) < 1.15 * min(medians.values()), medians
