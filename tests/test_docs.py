@@ -145,6 +145,11 @@ def test_the_reference_of_the_library_and_of_findings_is_what_the_code_says() ->
     assert (ROOT / "docs/reference/findings.md").read_text("utf-8") == maker.findings(), "run make_library.py"
 
 
+def test_the_reference_of_the_service_is_what_the_code_says() -> None:
+    maker = _load(ROOT / "docs" / "reference" / "make_service.py")
+    assert maker.PAGE.read_text("utf-8") == maker.page(), "run make_service.py"
+
+
 def test_every_decision_is_in_the_index_of_decisions() -> None:
     index = (ROOT / "docs/adr/README.md").read_text("utf-8")
     for record in (ROOT / "docs" / "adr").glob("0*.md"):

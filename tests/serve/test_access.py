@@ -121,6 +121,17 @@ def test_every_route_stands_in_the_matrix(it: Running) -> None:
     assert routes == {(method, path.replace(":path", "")) for method, path in NEEDS.keys() | OPEN}
 
 
+def test_the_document_says_what_each_route_needs(it: Running) -> None:
+    paths = it.call("GET", "/openapi.json", None).json()["paths"]
+    told = {
+        (method.upper(), path): operation.get("x-permission")
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    needed = {(method, path.replace(":path", "")): permission for (method, path), (permission, _) in NEEDS.items()}
+    assert told == needed | dict.fromkeys(OPEN)
+
+
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("method", "path"), NEEDS)
 def test_a_role_may_what_it_may_and_nothing_else(it: Running, method: str, path: str, role: str) -> None:

@@ -44,7 +44,7 @@ _log: Final = logging.getLogger("tallystick.serve")
 
 def application(service: Service) -> ASGIApp:
     """The ASGI application of one service, which it closes at the end."""
-    api = _api(service)
+    api = conventional(service)
     ingest, streaming, peers = Ingest(service), Streaming(service), service.peers
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +96,9 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
     await api(scope, replay, send)
 
 
-def _api(service: Service) -> FastAPI:
+def conventional(service: Service) -> FastAPI:
+    """All routes that are not bare ASGI, and the OpenAPI document of all."""
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         going = [asyncio.create_task(_tidy(service))]
@@ -131,7 +133,7 @@ def _api(service: Service) -> FastAPI:
     api.state.service = service
     for part in _ROUTES:
         api.include_router(part.router)
-    api.openapi = lambda: document(api)  # type: ignore[method-assign]  # as FastAPI has it done
+    api.openapi = lambda: document(api, [part.router for part in _ROUTES])  # type: ignore[method-assign]  # as FastAPI has it done
     return api
 
 

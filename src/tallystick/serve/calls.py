@@ -59,14 +59,14 @@ class Needs:
     """The dependency of a route that needs a permission, and if `whole` a key without a scope."""
 
     def __init__(self, permission: Permission, *, whole: bool = False) -> None:
-        self._permission: Final[Permission] = permission
-        self._whole: Final = whole
+        self.permission: Final[Permission] = permission
+        self.whole: Final = whole
 
     def __call__(self, request: Request, _: Annotated[object, Security(_documented)]) -> Call:
         service: Service = request.app.state.service
         caller = service.caller_of(request.scope)
-        service.permit(caller, self._permission, whole=self._whole)
-        if self._permission in ("Read", "Metrics", "Export") and service.settings.record_reads:
+        service.permit(caller, self.permission, whole=self.whole)
+        if self.permission in ("Read", "Metrics", "Export") and service.settings.record_reads:
             service.record(caller, "read", {"query": request.url.query[:2_048]})
         return Call(service, caller)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from tallystick.limits import BATCH_EVENTS_MAX, ENTITY_ID_CHARACTERS_MAX, EVENT_ID_CHARACTERS_MAX
+from tallystick.serve.calls import Needs
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.problems import MEDIA_TYPE
 from tallystick.serve.streaming import STREAM_PATH
@@ -60,8 +63,8 @@ _ATOMIC: Final[dict[str, Any]] = {"name": "atomic", "in": "query", "schema": {"e
 _KEY: Final[dict[str, Any]] = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}
 
 
-def document(api: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+def document(api: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """The document of an application that has these routers, made once."""
     if api.openapi_schema is None:
         made = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
@@ -69,11 +72,24 @@ def document(api: FastAPI) -> dict[str, Any]:
         made["paths"][EVENTS_PATH] = {"post": _one()} | made["paths"].get(EVENTS_PATH, {})
         made["paths"][BATCH_PATH] = {"post": _many()}
         made["paths"][STREAM_PATH] = {"get": _stream()}
+        for route in (route for router in routers for route in router.routes):
+            if isinstance(route, APIRoute):
+                _tell_needs(made["paths"][route.path_format], route)
         for path in made["paths"].values():
             for operation in path.values():
                 _tell_problems(operation)
         api.openapi_schema = made
     return api.openapi_schema
+
+
+def _tell_needs(operations: dict[str, Any], route: APIRoute) -> None:
+    """Which permission a route needs, and whether its answer is about all records, as its signature has it."""
+    needs = [one.call for one in route.dependant.dependencies if isinstance(one.call, Needs)]
+    for method in route.methods or ():
+        operation = operations.get(method.lower())
+        if operation is not None and needs:
+            operation["x-permission"] = needs[-1].permission
+            operation["x-whole-scope"] = any(one.whole for one in needs)
 
 
 def _tell_problems(operation: dict[str, Any]) -> None:
@@ -82,7 +98,7 @@ def _tell_problems(operation: dict[str, Any]) -> None:
     operation["responses"].pop("422", None)
     for status, why in (
         *(("400", "Mend it"), ("401", "No key"), ("403", "Not permitted"), ("404", "Not here"), ("405", "No method")),
-        *(("409", "Conflict"), ("413", "Too large"), ("415", "Type not known"), ("503", "Busy")),
+        *(("409", "Conflict"), ("413", "Too large"), ("415", "Type not known"), ("429", "Over quota"), ("503", "Busy")),
     ):
         operation["responses"][status] = {"description": why, "content": content}
 
@@ -98,6 +114,7 @@ def _one() -> dict[str, Any]:
         "summary": "Append Event",
         "description": "Seal one event. It is durable when this is answered; with ack=queued, in the queue.",
         "operationId": "append_event",
+        "x-permission": "Write",
         "parameters": [_ACK, _KEY],
         "security": [{"key": []}],
         "requestBody": _body({"$ref": "#/components/schemas/Event"}),
@@ -122,6 +139,7 @@ def _many() -> dict[str, Any]:
         "summary": "Append Events",
         "description": "Seal many events, in their order; the answer says of each what became of it.",
         "operationId": "append_events",
+        "x-permission": "Write",
         "parameters": [_ACK, _ATOMIC],
         "security": [{"key": []}],
         "requestBody": body,
@@ -140,6 +158,7 @@ def _stream() -> dict[str, Any]:
         "summary": "Stream Events",
         "description": "Records as they are committed, as server-sent events; terms as of a query. It has no end.",
         "operationId": "stream_events",
+        "x-permission": "Read",
         "parameters": [last, first],
         "security": [{"key": []}],
         "responses": {
