@@ -1,4 +1,4 @@
-"""What a deployment begins with: the sample of settings, the unit of systemd, and the recipe of the image fit the code."""
+"""What a deployment begins with fits the code: the sample of settings, the unit, and the recipe of the image."""
 
 from __future__ import annotations
 

@@ -21,8 +21,9 @@ PAGE: Final = HERE / "service.md"
 _HEAD: Final = """\
 # The service
 
-Made by `docs/reference/make_service.py` from the code. How to use it is told in [run it as a service](../howto/serve.md); what
-each route takes and gives, in full, the service itself says at `/docs` and `/openapi.json`.
+Made by `docs/reference/make_service.py` from the code. How to use it is told in [run it as a
+service](../howto/serve.md); what each route takes and gives, in full, the service itself says at `/docs` and
+`/openapi.json`.
 """
 _OTHER_STATUSES: Final = (
     (401, "Send a key that is in force", "no key or token, or none that counts: always with the same words"),
