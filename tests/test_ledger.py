@@ -410,10 +410,10 @@ def test_too_many_waiting_events_are_refused_as_busy_and_lose_nothing(
         ledger.append(event())
         commit = ledger._store.commit
 
-        def slow(*arguments: Any) -> None:
+        def slow(*arguments: Any, **how: Any) -> None:
             reached.set()
             assert go_on.wait(PATIENCE_SECONDS)
-            commit(*arguments)
+            commit(*arguments, **how)
 
         monkeypatch.setattr(ledger._store, "commit", slow)
         sealed: list[tallystick.Sealed] = []
@@ -512,10 +512,10 @@ def test_closing_waits_for_the_commit_that_is_under_way(folder: Path, monkeypatc
     commit = ledger._store.commit
     reached = threading.Event()
 
-    def slow(*arguments: Any) -> None:
+    def slow(*arguments: Any, **how: Any) -> None:
         reached.set()
         threading.Event().wait(0.1)
-        commit(*arguments)
+        commit(*arguments, **how)
 
     monkeypatch.setattr(ledger._store, "commit", slow)
     sealed: list[tallystick.Sealed] = []

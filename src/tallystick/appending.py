@@ -32,6 +32,7 @@ class Appending(ABC):
     _registry: Registry
     _acceptor: Acceptor
     _queue_acceptor: Acceptor
+    _sealer: Sealer | None
 
     @abstractmethod
     def _open_sealer(self) -> Sealer:
@@ -61,19 +62,24 @@ class Appending(ABC):
         drafts = self._acceptor.accept_all(events)
         return self._seal(drafts, generation, numbered=True) if drafts else []
 
-    def append_each(self, submissions: Sequence[Submission]) -> list[Sequence[Sealed] | RejectedError | ConflictError]:
+    def append_each(
+        self, submissions: Sequence[Submission], *, patient: bool = True
+    ) -> list[Sequence[Sealed] | RejectedError | ConflictError]:
         """Seal what many bring, each wholly or not at all, in their order and with as few commits as can be.
 
         Gives for each its receipts, or why it was refused. At most 10,000 events in all are worth one call. Raises
-        `BusyError`, or `StoreError` when the outcome may be unknown; then all may be repeated.
+        `BusyError`, also where it would have to wait for other writers and is not `patient`, or `StoreError` when the
+        outcome may be unknown; then all may be repeated.
         """
+        if self._sealer is None and not patient:
+            raise BusyError("nothing was sealed yet, and what that takes is not at hand")
         generation = self._registry.generation
         taken, outcomes = _accept_each(submissions, self._acceptor)
         for _ in range(_ATTEMPTS_MAX):
             if not taken:
                 return [outcomes[place] for place in range(len(submissions))]
             try:
-                sealed = self._open_sealer().seal_all([*taken.values()], generation=generation)
+                sealed = self._open_sealer().seal_all([*taken.values()], generation=generation, patient=patient)
             except RulesChangedError:
                 generation = self._registry.generation
                 taken = self._judge_each_again(taken, outcomes)

@@ -260,12 +260,15 @@ class Deployment:
             yield ledger
 
     @contextmanager
-    def lease(self, name: str) -> Iterator[Ledger]:
-        """A ledger by its own name, likewise; the caller knows that it may be."""
+    def lease(self, name: str, *, at_once: bool = False) -> Iterator[Ledger]:
+        """A ledger by its own name, likewise; the caller knows that it may be.
+
+        `at_once` only if it is open already, else `BusyError`.
+        """
         if name == _SYSTEM:
             yield self.system
             return
-        ledger = self._ledgers.take(name)
+        ledger = self._ledgers.take(name, at_once=at_once)
         try:
             yield ledger
         finally:

@@ -1,4 +1,8 @@
-"""Leases: ledgers that are open because somebody uses them, or did a while ago; never more than a bound at once."""
+"""Leases: ledgers that are open because somebody uses them, or did a while ago; never more than a bound at once.
+
+Opening and closing take time, and nobody waits for that but who wants the very ledger: the lock is held only to look
+and to note down.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +24,41 @@ class Ledgers:
         self._open_max: Final = open_max
         self._idle_seconds: Final = idle_seconds
         self._known: Final[OrderedDict[str, _Open]] = OrderedDict()
-        self._turn: Final = threading.RLock()
+        self._closing: Final[dict[str, threading.Event]] = {}
+        """Those that are being closed: whoever wants one waits, as no ledger is open twice."""
+        self._turn: Final = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def take(self, name: str) -> Ledger:
-        """A ledger, opened if it is not, that stays open until it is given back. Raises `BusyError`."""
-        with self._turn:
-            found = self._known.get(name)
+    def take(self, name: str, *, at_once: bool = False) -> Ledger:
+        """A ledger, opened if it is not, that stays open until it is given back. Raises `BusyError`.
+
+        `at_once` it is only taken if it is open already, also with `BusyError`.
+        """
+        while True:
+            with self._turn:
+                closing = self._closing.get(name)
+                found = self._known.get(name)
+                if at_once and (found is None or found.ledger is None):
+                    raise BusyError(f"{name} is not open")
+                is_ours, victim = found is None and closing is None, None
+                if is_ours:
+                    victim = self._victim()
+                    found = self._known[name] = _Open()
+                if found is not None:
+                    found.users += 1
+                    self._known.move_to_end(name)
             if found is None:
-                self._make_room()
-                found = self._known[name] = _Open(self._open_one(name))
-            found.users += 1
-            self._known.move_to_end(name)
-            return found.ledger
+                assert closing is not None, "else it would be ours"
+                closing.wait()
+                continue
+            if is_ours:
+                self._open(name, found, victim)
+            found.opened.wait()
+            if found.ledger is not None:
+                return found.ledger
+            # Whoever opened it could not, and was told why; we try by ourselves.
 
     def give_back(self, name: str) -> None:
         """It is not used any more by whoever took it."""
@@ -47,35 +71,76 @@ class Ledgers:
     def pulses(self) -> list[Pulse]:
         """How those stand that are open."""
         with self._turn:
-            return [one.ledger.pulse() for one in self._known.values()]
+            opened = [(name, one.ledger) for name, one in self._known.items() if one.ledger is not None]
+            for name, _ in opened:
+                self._known[name].users += 1
+        try:
+            return [ledger.pulse() for _, ledger in opened]
+        finally:
+            for name, _ in opened:
+                self.give_back(name)
 
     def tidy(self) -> None:
         """Close what nobody has used for a while."""
         with self._turn:
             before = time.monotonic() - self._idle_seconds
-            for name in [name for name, one in self._known.items() if not one.users and one.used_at < before]:
-                self._known.pop(name).ledger.close()
+            idle = [name for name, one in self._known.items() if one.is_free and one.used_at < before]
+            victims = [self._pop(name) for name in idle]
+        for name, ledger in victims:
+            self._close(name, ledger)
 
     def close(self) -> None:
         """Close all, also those that are in use."""
         with self._turn:
-            while self._known:
-                self._known.popitem()[1].ledger.close()
+            victims = [self._pop(name) for name in [*self._known] if self._known[name].ledger is not None]
+        for name, ledger in victims:
+            self._close(name, ledger)
 
-    def _make_room(self) -> None:
-        if len(self._known) < self._open_max:
-            return
+    def _open(self, name: str, found: _Open, victim: tuple[str, Ledger] | None) -> None:
+        """Open it, after what has to make room for it was closed."""
+        try:
+            if victim is not None:
+                self._close(*victim)
+            found.ledger = self._open_one(name)
+        except BaseException:
+            with self._turn:
+                self._known.pop(name, None)
+            raise
+        finally:
+            found.opened.set()
+
+    def _victim(self) -> tuple[str, Ledger] | None:
+        """Which one makes room, if none is left. Raises `BusyError`."""
+        if len(self._known) + len(self._closing) < self._open_max:
+            return None
         for name, one in self._known.items():
-            if not one.users:
-                self._known.pop(name).ledger.close()
-                return
+            if one.is_free:
+                return self._pop(name)
         raise BusyError(f"{self._open_max} ledgers are in use, and no more are opened: wait a moment, then repeat")
+
+    def _pop(self, name: str) -> tuple[str, Ledger]:
+        ledger = self._known.pop(name).ledger
+        assert ledger is not None, "only what is open is closed"
+        self._closing[name] = threading.Event()
+        return name, ledger
+
+    def _close(self, name: str, ledger: Ledger) -> None:
+        try:
+            ledger.close()
+        finally:
+            with self._turn:
+                self._closing.pop(name).set()
 
 
 class _Open:
-    __slots__ = ("ledger", "used_at", "users")
+    __slots__ = ("ledger", "opened", "used_at", "users")
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self) -> None:
+        self.ledger: Ledger | None = None
+        self.opened = threading.Event()
         self.users = 0
         self.used_at = time.monotonic()
+
+    @property
+    def is_free(self) -> bool:
+        return not self.users and self.ledger is not None

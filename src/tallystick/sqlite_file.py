@@ -6,6 +6,7 @@ which can corrupt a write-ahead log at a reset.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,30 @@ def run_script(connection: apsw.Connection, script: str) -> None:
     """Run statements one after another, to their ends."""
     for _ in connection.execute(script):
         pass
+
+
+@contextmanager
+def held(lock: threading.Lock, *, patient: bool, doing: str) -> Iterator[None]:
+    """Hold a lock. Who is not patient gets a `BusyError` when another thread has it."""
+    if not lock.acquire(blocking=patient):
+        raise BusyError(f"another thread is at work; could not {doing} at once")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def waiting(connection: apsw.Connection, *, patient: bool) -> Iterator[None]:
+    """Wait for other processes that hold the database's lock; who is not patient gets SQLite's error instead."""
+    if patient:
+        yield
+        return
+    connection.set_busy_timeout(0)
+    try:
+        yield
+    finally:
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
 
 
 @contextmanager

@@ -30,8 +30,8 @@ class FaultyStore:
     def create(self, batch: Batch, head: Head) -> None:
         self._write(lambda: self._inner.create(batch, head))
 
-    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
-        self._write(lambda: self._inner.commit(expected_size, batch, head))
+    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
+        self._write(lambda: self._inner.commit(expected_size, batch, head, patient=patient))
 
     def prune(self, end: int, kept: Sequence[int]) -> int:
         removed: list[int] = []

@@ -1,26 +1,43 @@
-"""Between the event loop and the sealers: what comes in together is sealed together, and the loop never waits.
+"""Between the event loop and the sealers: what comes in together is sealed together, and nobody waits for a slow disk.
 
-A lane is the way into one ledger. One thread at a time works for it: it takes all that waits, has it sealed by one
-call, and hands each caller's outcome back to the loop. While it is at work, the next ones gather.
+A lane is the way into one ledger. It takes all that waits, has it sealed by one call, and hands each caller its
+outcome; meanwhile the next ones gather. A small batch is sealed in the loop itself, as long as that is quick: two
+threads that hand the interpreter's lock to each other at every step cost more than what they could do at the same
+time. Where it would wait, for another writer or for a ledger that is not open, or lately took long, a thread does it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from tallystick.errors import BusyError, StoreError, TallystickError
 from tallystick.ledger import Ledger
 from tallystick.limits import BATCH_EVENTS_MAX, WAITING_EVENTS_MAX
 from tallystick.write.request import Submission
 
+AT_HAND_EVENTS: Final = 256
+AT_HAND_SECONDS: Final = 0.02
+"""What is sealed in the loop: about five milliseconds' work. A ledger that took longer than that is left to threads."""
+
+_THREAD_TURNS: Final = 200
+"""For how many turns, before the loop tries again."""
+
+_PACES_MAX: Final = 10_000
+
 Way: TypeAlias = Literal["append", "publish"]
-Lease: TypeAlias = Callable[[str], AbstractContextManager[Ledger]]
+
+
+class Lease(Protocol):
+    """Opens a ledger by its name for as long as it is used; `at_once` only if it is open, else `BusyError`."""
+
+    def __call__(self, name: str, *, at_once: bool = False) -> AbstractContextManager[Ledger]: ...
 
 
 class _Waiting(NamedTuple):
@@ -43,6 +60,8 @@ class Lanes:
         self._lease: Final = lease
         self._executor: Final = executor
         self._lanes: Final[dict[tuple[str, Way], _Lane]] = {}
+        self._slow: Final[dict[str, int]] = {}
+        """Ledger → how many more turns are left to threads."""
 
     @property
     def waiting(self) -> int:
@@ -68,16 +87,17 @@ class Lanes:
         return done
 
     def _begin(self, ledger: str, way: Way, lane: _Lane) -> None:
-        """Have a thread do all that waits, up to a bound."""
+        """Have done what waits, up to a bound: here and now if that is quick, else by a thread."""
         taken, count = [lane.waiting.popleft()], 0
         count += len(taken[0].submission.events)
         while lane.waiting and count + len(lane.waiting[0].submission.events) <= BATCH_EVENTS_MAX:
             taken.append(lane.waiting.popleft())
             count += len(taken[-1].submission.events)
         loop = asyncio.get_running_loop()
+        submissions = [one.submission for one in taken]
 
         def work() -> None:
-            outcomes = self._outcomes(ledger, way, [one.submission for one in taken])
+            outcomes = self._outcomes(ledger, way, submissions)
             loop.call_soon_threadsafe(finish, outcomes)
 
         def finish(outcomes: Sequence[Any]) -> None:
@@ -86,18 +106,40 @@ class Lanes:
                 if not one.answer.done():
                     one.answer.set_result(outcome)
             if lane.waiting:
-                self._begin(ledger, way, lane)
+                loop.call_soon(self._begin, ledger, way, lane)
             else:
                 lane.at_work = False
                 self._lanes.pop((ledger, way), None)
 
-        self._executor.submit(work)
+        outcomes = self._at_hand(ledger, submissions) if way == "append" and count <= AT_HAND_EVENTS else None
+        if outcomes is None:
+            self._executor.submit(work)
+        else:
+            finish(outcomes)
 
-    def _outcomes(self, ledger: str, way: Way, submissions: Sequence[Submission]) -> Sequence[Any]:
+    def _at_hand(self, ledger: str, submissions: Sequence[Submission]) -> Sequence[Any] | None:
+        """Seal without a thread; None when it would have to wait, or did so lately."""
+        turns = self._slow.get(ledger, 0)
+        if turns:
+            self._slow[ledger] = turns - 1
+            return None
+        began = time.perf_counter()
+        outcomes = self._outcomes(ledger, "append", submissions, patient=False)
+        if time.perf_counter() - began > AT_HAND_SECONDS:
+            if len(self._slow) >= _PACES_MAX:
+                self._slow.clear()
+            self._slow[ledger] = _THREAD_TURNS
+        return None if any(type(outcome) is BusyError for outcome in outcomes) else outcomes
+
+    def _outcomes(
+        self, ledger: str, way: Way, submissions: Sequence[Submission], *, patient: bool = True
+    ) -> Sequence[Any]:
         """For each its receipts or its error. Nothing escapes: somebody waits."""
         try:
-            with self._lease(ledger) as opened:
-                return opened.append_each(submissions) if way == "append" else opened.publish_each(submissions)
+            with self._lease(ledger, at_once=not patient) as opened:
+                if way == "append":
+                    return opened.append_each(submissions, patient=patient)
+                return opened.publish_each(submissions)
         except TallystickError as error:
             return [error] * len(submissions)
         except Exception as error:  # noqa: BLE001 - a mistake of ours, and its traceback goes with it

@@ -66,8 +66,11 @@ class Store(Protocol):
     def head(self) -> Head | None:
         """The newest committed head; None before `create`."""
 
-    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
-        """Append the batch and publish the head, if the present head's size is `expected_size`."""
+    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
+        """Append the batch and publish the head, if the present head's size is `expected_size`.
+
+        Who is not `patient` gets a `BusyError` where others, who wait, wait for another writer to end.
+        """
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         """The records at positions [first, end), in order; those that are not there are left out."""

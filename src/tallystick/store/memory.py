@@ -40,7 +40,7 @@ class MemoryStore:
         self._check_open()
         return self._head
 
-    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
+    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:  # noqa: ARG002 - nobody is ever waited for
         with self._lock:
             self._check_open()
             present = self._head.size if self._head else None

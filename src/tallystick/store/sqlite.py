@@ -25,7 +25,16 @@ import apsw
 
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, NotFoundError, StoreError, TamperError
-from tallystick.sqlite_file import connect, connect_readonly, query, run_script, transaction, translated
+from tallystick.sqlite_file import (
+    connect,
+    connect_readonly,
+    held,
+    query,
+    run_script,
+    transaction,
+    translated,
+    waiting,
+)
 from tallystick.store.contract import Batch, Head, StoredRecord
 from tallystick.store.sqlite_prune import prune_records
 
@@ -88,10 +97,10 @@ class SqliteStore:
             raise TamperError(f"{self.path} has lost its head, or has one that no commit makes")
         return Head(*rows[0])
 
-    def commit(self, expected_size: int, batch: Batch, head: Head) -> None:
-        with self._writing, translated("commit"):
+    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
+        with held(self._writing, patient=patient, doing="commit"), translated("commit"):
             writer = self._open_writer()
-            with transaction(writer):
+            with waiting(writer, patient=patient), transaction(writer):
                 present = query(writer, "SELECT size FROM head")
                 if not present:
                     raise StoreError(f"{self.path} holds no ledger yet; create it first")

@@ -96,16 +96,21 @@ class Sealer:
         return [outcome if isinstance(outcome, ConflictError) else outcome[0] for outcome in outcomes]
 
     def seal_all(
-        self, batches: Sequence[Sequence[Draft]], *, generation: int | None = None
+        self, batches: Sequence[Sequence[Draft]], *, generation: int | None = None, patient: bool = True
     ) -> list[Sequence[Sealed] | ConflictError]:
         """Seal batches in their order with as few commits as can be, each wholly or not: receipts, or a conflict.
 
-        `generation` is as for `seal`; with `RulesChangedError` none was sealed. Raises `BusyError`, or `StoreError`
-        when the outcome may be unknown; then all may be repeated.
+        `generation` is as for `seal`; with `RulesChangedError` none was sealed. Raises `BusyError`, also where it
+        would have to wait for another thread or process and is not `patient`, or `StoreError` when the outcome may be
+        unknown; then all may be repeated.
         """
         requests = [Request(drafts, generation) for drafts in batches]
-        with self._turn:
-            self._commit_until_won(requests, prepare=_open_due_epoch)
+        if not self._turn.acquire(blocking=patient):
+            raise BusyError("another thread seals just now")
+        try:
+            self._commit_until_won(requests, prepare=_open_due_epoch, patient=patient)
+        finally:
+            self._turn.release()
         return [_outcome(request) for request in requests]
 
     def seal_own(self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None) -> Sequence[Sealed]:
@@ -162,6 +167,7 @@ class Sealer:
         *,
         prepare: Callable[[Planner], None],
         signing: Ed25519PrivateKey | None = None,
+        patient: bool = True,
     ) -> None:
         """Plan and commit; when another process was first, read what it wrote and plan again.
 
@@ -175,7 +181,7 @@ class Sealer:
                 continue  # what it conflicts with may be what others have written meanwhile
             if planner.count:
                 plan = planner.finish(self._signer(signing), tag=self._tag_of_epoch())
-                if not self._commit(plan):
+                if not self._commit(plan, patient=patient):
                     continue
                 receipts = plan.receipts
             else:
@@ -216,12 +222,12 @@ class Sealer:
             self._state = state
         return self._state
 
-    def _commit(self, plan: Plan) -> bool:
+    def _commit(self, plan: Plan, *, patient: bool) -> bool:
         """Make the plan's commit. False when another process was first; raises when it failed."""
         state, self._state = self._state, None  # until we know better, we know nothing
         assert state is not None, "planned from a state"
         try:
-            self._store.commit(state.tree.size, plan.batch, plan.head)
+            self._store.commit(state.tree.size, plan.batch, plan.head, patient=patient)
         except ConflictError:
             return False
         except StoreError:
