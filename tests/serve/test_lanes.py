@@ -1,4 +1,4 @@
-"""Lanes: small batches are sealed in the loop, which never waits: not for a lock, nor a process, nor a ledger to open."""
+"""Lanes: small batches are sealed in the loop, which never waits: for no lock, no process, no ledger to open."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -185,3 +186,30 @@ def test_a_report_that_cannot_be_made_says_why(it: Running, asked: str, status: 
     answer = it.call("GET", f"/api/v1/reports/{asked}", "acme/Auditor")
     assert answer.status_code == status, answer.text
     assert answer.json().get("place") == place
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events/query", "/api/v1/ledger", "/health/ready", "/openapi.json"])
+def test_a_head_is_a_get_without_its_body(it: Running, path: str) -> None:
+    whole, head = it.call("GET", path), it.call("HEAD", path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+    assert it.call("HEAD", "/api/v1/nowhere").status_code == 404
+    assert it.call("HEAD", "/api/v1/events/stream").status_code == 405
+
+
+def test_reading_where_events_are_brought_says_where_to_read(it: Running) -> None:
+    for path in ("/api/v1/events", BATCH_PATH):
+        answer = it.call("GET", path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+        assert "/api/v1/events/query" in answer.json()["detail"]
+
+
+def test_what_is_no_http_is_told_so_as_a_problem(it: Running) -> None:
+    host, port = it.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01 as TLS would begin\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4_096), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == 400

@@ -35,7 +35,7 @@ from tallystick.serve.routes import (
     series,
 )
 from tallystick.serve.service import Service
-from tallystick.serve.streaming import Streaming
+from tallystick.serve.streaming import STREAM_PATH, Streaming
 
 _ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
 _TIDY_SECONDS: Final = 30.0
@@ -48,6 +48,8 @@ def application(service: Service) -> ASGIApp:
     ingest, streaming, peers = Ingest(service), Streaming(service), service.peers
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] != STREAM_PATH:
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
         if service.settings.oidc is not None and scope["type"] != "lifespan":
             await service.settle(scope)
         if peers is not None and scope["type"] != "lifespan":

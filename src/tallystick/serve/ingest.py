@@ -62,10 +62,14 @@ class Ingest:
         self._routes: Final = {EVENTS_PATH: self._one, BATCH_PATH: self._many}
 
     def takes(self, scope: Scope) -> bool:
-        return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._routes
+        return scope["type"] == "http" and scope["path"] in self._routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
+        if scope["method"] != "POST":
+            said = problem_of(405, "The route has no such method", "POST events here; GET /api/v1/events/query reads")
+            await answer(send, 405, {"Content-Type": MEDIA_TYPE, "Allow": "POST"}, orjson.dumps(said))
+            return
         try:
             asked = _asked(scope)
             caller = self._service.caller_of(scope)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tallystick.serve.problems import MEDIA_TYPE, problem_of
 
 HEAD_BYTES_MAX: Final = 65_536
 """Request line and headers: a query of `limits.QUERY_BYTES_MAX`, and as much again for what proxies add."""
@@ -41,6 +44,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
                 self.send_400_response(f"a request's head has at most {HEAD_BYTES_MAX} bytes")
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is answered as every other mistake is, and the connection closed."""
+        said = problem_of(400, "Send HTTP/1.1", msg) | {"place": "the request's head", "cure": "see RFC 9112"}
+        body = orjson.dumps(said)
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
