@@ -31,7 +31,7 @@ NEEDS: Final[dict[tuple[str, str], tuple[str, Any]]] = {
     ("GET", "/api/v1/tile/{path:path}"): ("Read", None),
     ("GET", "/api/v1/proofs/{position}"): ("Read", None),
     ("GET", "/api/v1/queue/stats"): ("Metrics", None),
-    ("GET", "/api/v1/tickets/{ticket}"): ("Write", None),
+    ("GET", "/api/v1/tickets/{ticket:path}"): ("Write", None),
     ("GET", "/api/v1/access"): ("Export", None),
     ("GET", "/api/v1/whoami"): ("Read", None),
     ("GET", "/api/v1/keys"): ("Admin", None),
@@ -64,7 +64,7 @@ def asked(path: str) -> str:
         ("{entity_id:path}", "doc-1"),
         ("{path:path}", "0/000.p/1"),
         ("{position}", "2"),
-        ("{ticket}", "0.x"),
+        ("{ticket:path}", "0.x"),
         ("{key_id}", "0" * 16),
         ("{name}", "nobody"),
     ):

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from tallystick.errors import FAMILIES
 from tallystick.limits import BATCH_EVENTS_MAX, ENTITY_ID_CHARACTERS_MAX, EVENT_ID_CHARACTERS_MAX
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.problems import MEDIA_TYPE
@@ -23,6 +24,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "place": {"type": "string"},
         "cure": {"type": "string"},
         "permission": {"type": "string"},
+        "family": {"enum": [*FAMILIES]},
     },
 }
 _EVENT: Final[dict[str, Any]] = {
@@ -93,7 +95,7 @@ def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _one() -> dict[str, Any]:
     receipt = {"$ref": "#/components/schemas/Receipt"}
-    ticket = {"type": "object", "required": ["ticket", "id", "status"]}
+    ticket = {"type": "object", "required": ["ticket", "id", "accepted_at", "status"]}
     return {
         "summary": "Append Event",
         "description": "Seal one event. It is durable when this is answered; with ack=queued, in the queue.",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from tallystick.core import timestamp
 from tallystick.core.tiles import TilePath
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.read.as_of import AsOf
@@ -15,12 +17,15 @@ from tallystick.read.query import Query as Terms
 from tallystick.read.query import parse_terms, terms_of_query_string
 from tallystick.read.shapes import (
     difference_json,
+    difference_whole,
     extent_json,
     page_json,
     record_json,
     series_json,
     state_json,
+    state_whole,
     turn_json,
+    whole_json,
 )
 from tallystick.serve.calls import Call, Exporting, Measuring, Reading, ReadingAll, Writing
 
@@ -31,7 +36,7 @@ _NDJSON: Final = "application/x-ndjson"
 _FOR_EVER: Final = {"Cache-Control": "private, max-age=31536000, immutable"}
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
 _PAGING: Final = ("limit", "cursor", "order")
-_SERIES: Final = ("width", "zone", "measure", "group", "fill")
+_SERIES: Final = ("width", "zone", "measure", "group", "fill", "time")
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Records of a page.")]
 Cursor = Annotated[str | None, Query(max_length=64, description="That of the page before.")]
@@ -39,6 +44,7 @@ Order = Annotated[Literal["newest", "oldest"], Query(description="Which come fir
 At = Annotated[str | None, Query(max_length=64, description="A time, a date (UTC), v3, or @120; now without it.")]
 Clock = Annotated[Literal["recorded", "occurred"], Query(description="By which of an event's two times.")]
 Name = Annotated[str | None, Query(max_length=512)]
+Whole = Annotated[bool, Query(description="With the records, as they were sealed, in `whole`.")]
 
 
 class _Octets(Response):
@@ -108,46 +114,63 @@ def entity_events(call: Reading, entity_id: str, limit: Limit = 100, cursor: Cur
 
 
 @router.get("/entities/{entity_id:path}/state")
-def entity_state(call: Reading, entity_id: str, as_of: At = None, clock: Clock = "recorded") -> Response:
+def entity_state(
+    call: Reading, entity_id: str, as_of: At = None, clock: Clock = "recorded", whole: Whole = False
+) -> Response:
     """What an entity was, now or at a point in time, and which events made it so."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
         found = ledger.state(entity_id, _point(as_of, clock, "as_of"))
+    if whole:
+        return Response(state_whole(found), media_type=_JSON, headers=_NOT_KEPT)
     return JSONResponse(state_json(found), headers=_NOT_KEPT)
 
 
 @router.get("/entities/{entity_id:path}/history")
 def entity_history(
-    call: Reading, entity_id: str, member: Name = None, as_of: At = None, clock: Clock = "recorded"
+    call: Reading,
+    entity_id: str,
+    *,
+    member: Name = None,
+    as_of: At = None,
+    clock: Clock = "recorded",
+    whole: Whole = False,
 ) -> Response:
     """What changed an entity, or one member of its state, event by event."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
-        turns = [turn_json(turn) for turn in ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
-    return JSONResponse({"entity_id": entity_id, "turns": turns}, headers=_NOT_KEPT)
+        turns = [*ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
+    told = {"entity_id": entity_id, "turns": [turn_json(turn) for turn in turns]}
+    if whole:
+        return Response(whole_json(told, (turn.record for turn in turns)), media_type=_JSON, headers=_NOT_KEPT)
+    return JSONResponse(told, headers=_NOT_KEPT)
 
 
 @router.get("/entities/{entity_id:path}/diff")
 def entity_diff(
     call: Reading,
     entity_id: str,
+    *,
     earlier: Annotated[str, Query(alias="from", max_length=64, description="As `as_of` of a state.")],
     later: Annotated[str | None, Query(alias="to", max_length=64)] = None,
     clock: Clock = "recorded",
+    whole: Whole = False,
 ) -> Response:
     """What became of an entity from one point to another."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
         found = ledger.diff(entity_id, earlier=_point(earlier, clock, "from"), later=_point(later, clock, "to"))
+    if whole:
+        return Response(difference_whole(found), media_type=_JSON, headers=_NOT_KEPT)
     return JSONResponse(difference_json(found), headers=_NOT_KEPT)
 
 
 @router.get("/timeseries/range", openapi_extra=_WITH_TERMS)
-def series_range(call: Measuring, request: Request) -> Response:
+def series_range(call: Measuring, request: Request, time: Clock = "recorded") -> Response:
     """From when to when there are records that fit, and how many."""
     _check_whole(call)
     with call.ledger() as ledger:
-        found = ledger.extent(_query(request, ()))
+        found = ledger.extent(_query(request, ("time",)), time=time)
     return JSONResponse(extent_json(found), headers=_NOT_KEPT)
 
 
@@ -161,11 +184,15 @@ def series_query(
     measure: Annotated[str, Query(max_length=512, description="count, distinct:actor, sum:payload.rows.")] = "count",
     group: Annotated[str | None, Query(max_length=16, description="type, actor, entity or label.")] = None,
     fill: bool = False,
+    time: Clock = "recorded",
 ) -> Response:
     """The records that fit, counted or measured by buckets of time, and by groups."""
     _check_whole(call)
+    query, window = _windowed(_query(request, _SERIES), time)
     with call.ledger() as ledger:
-        found = ledger.series(_query(request, _SERIES), width=width, zone=zone, measure=measure, group=group, fill=fill)
+        found = ledger.series(
+            query, width=width, zone=zone, measure=measure, group=group, fill=fill, time=time, **window
+        )
     return JSONResponse(series_json(found), headers=_NOT_KEPT)
 
 
@@ -186,7 +213,7 @@ def tile(call: ReadingAll, path: str) -> Response:
         hashes = ledger.size >> 8 * asked.level
         if asked.index * 256 + asked.width > hashes:
             raise NotFoundError(f"the tree has no tile {asked.render()} yet")
-        return Response(
+        return _Octets(
             ledger.tile(asked.level, asked.index, asked.width),
             headers=_FOR_EVER,
         )
@@ -217,7 +244,7 @@ def queue_stats(call: Measuring) -> dict[str, Any]:
     }
 
 
-@router.get("/tickets/{ticket}")
+@router.get("/tickets/{ticket:path}")
 def ticket_progress(call: Writing, ticket: str) -> dict[str, Any]:
     """What has become of an event that the queue took."""
     with call.ledger() as ledger:
@@ -239,6 +266,19 @@ def _query(request: Request, own: Sequence[str]) -> Terms:
     """The query in a request's terms, but for the names that are the route's own. `RejectedError`."""
     terms = terms_of_query_string(request.url.query)
     return parse_terms(term for term in terms if term.partition("=")[0] not in own)
+
+
+def _windowed(query: Terms, time: Literal["recorded", "occurred"]) -> tuple[Terms, dict[str, str | None]]:
+    """The query without the time that is asked for, and that time as a series takes it: so `fill` fills all of it."""
+    names = {end: end if time == "recorded" else f"occurred_{end}" for end in ("after", "before")}
+    window = {}
+    for end, name in names.items():
+        moment = getattr(query, name)
+        text = None if moment is None else timestamp.render(moment)
+        window[end] = text[:10] if text and name in query.dates else text
+    cleared: dict[str, Any] = dict.fromkeys(names.values())
+    dates = tuple(name for name in query.dates if name not in cleared)
+    return replace(query, **cleared, dates=dates), window
 
 
 def _check_entity(call: Call, entity_id: str) -> None:
