@@ -65,7 +65,7 @@ ANSWERS: Final = tuple(
 BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", *DECIDED, "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
-    PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),
+    PUBLIC: ("client", "deployment", "ledger", "opening", *FRONT_DOOR),
     "errors": (),
     "limits": (),
     "clock": (),
@@ -105,6 +105,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern.retention": ("clock", "core", "govern.head", "govern.selection", "read", *STORED),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
+    "client": (
+        *("asking", "client", "clock", "core", "evidence.bundle.export", "evidence.findings"),
+        *("govern.registered", "govern.schemas", "ids", *ANSWERS, "write.queue", "write.request"),
+    ),
     "serve": ("govern.access", "govern.registered", "serve", "write.request", *BORDER),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
@@ -114,6 +118,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
+    "integrations.sending": ("clock", "ids", "integrations", *BORDER),
 }
 """Module or package → what of tallystick it may import. The longest name that fits a module counts."""
 
@@ -134,7 +139,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
     "fastapi": ("serve",),
-    "httpx2": ("evidence.others.post",),
+    "httpx2": ("client.calls", "evidence.others.post"),
     "jinja2": ("evidence.report",),
     "jsonschema_rs": ("govern.document",),
     "markdown_it": ("evidence.report",),
