@@ -145,5 +145,11 @@ def answering(*answers: bytes) -> Iterator[Answering]:
 
 def http(status: int, body: bytes = b"", *headers: str, kind: str = "application/json") -> bytes:
     """An answer as it goes over the wire."""
-    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, overload
 
 from tallystick.client.answers import outcomes_of, progress_of, sealed_of, ticket_of, tickets_of
@@ -235,22 +235,22 @@ def _lines(going: Iterable[_Outgoing]) -> bytes:
     return b"\n".join(one.data for one in going)
 
 
-def _batches(events: Iterable[EventLike], outgoing: Any) -> Iterator[list[_Outgoing | RejectedError]]:
+def _batches(
+    events: Iterable[EventLike], outgoing: Callable[[object], _Outgoing]
+) -> Iterator[list[_Outgoing | RejectedError]]:
     """The events as they are sent, in batches; in the place of one that cannot be is why."""
     batch: list[_Outgoing | RejectedError] = []
     size = 0
     for event in events:
-        one: _Outgoing | RejectedError
         try:
             one = outgoing(event)
+            batch.append(one)
+            size += len(one.data)
         except RejectedError as error:
-            one = error
-        length = len(one.data) if isinstance(one, _Outgoing) else 0
-        if batch and (len(batch) >= _BATCH_EVENTS or size + length > _BATCH_BYTES):
+            batch.append(error)
+        if len(batch) >= _BATCH_EVENTS or size >= _BATCH_BYTES:  # at once: nothing is taken that is not sent
             yield batch
             batch, size = [], 0
-        batch.append(one)
-        size += length
     if batch:
         yield batch
 

@@ -28,12 +28,12 @@ from tallystick.limits import CLIENT_ANSWER_BYTES_MAX, QUERY_BYTES_MAX
 if TYPE_CHECKING:
     import httpx2
 
+    from tallystick.client.transport import Deadline
+
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 TEXT: Final = "text/plain"
 _CONNECT_SECONDS: Final = 10.0
-_KEPT_SECONDS: Final = 30.0
-"""How long an idle connection is kept: less than the service does, and most of what stands between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,7 @@ class _Home(NamedTuple):
     pid: int
     http: httpx2.Client
     ids: IdMaker
+    deadline: Deadline
 
 
 class Opened:
@@ -139,14 +140,15 @@ class Calls:
         return Tries(given, closed=self._closed, host=self._address.url)
 
     @contextmanager
-    def opened(self, request: Request, *, seconds: float) -> Iterator[Opened]:
-        """One try: an answer of a 2xx status, to be read. Nothing is waited for longer than `seconds` at a time.
+    def opened(self, request: Request, *, seconds: float, whole: bool = False) -> Iterator[Opened]:
+        """One try: an answer of a 2xx status, to be read. Nothing is waited for longer than `seconds` at a time, and if
+        `whole` not for longer in all.
 
         Raises `FailedError` if another try may do better, else the error for good.
         """
         import httpx2
 
-        http = self._at_home().http
+        _, http, _, deadline = self._at_home()
         connect = min(seconds, _CONNECT_SECONDS)
         timeouts = httpx2.Timeout(seconds, connect=connect, pool=connect)
         headers = dict(request.headers) | {"Accept": f"{request.accept}, {MEDIA_TYPE}"}
@@ -155,6 +157,7 @@ class Calls:
         built = http.build_request(
             request.method, self._url(request), content=request.body, headers=headers, timeout=timeouts
         )
+        deadline.at = time.monotonic() + seconds if whole else None
         try:
             response = http.send(built, stream=True)
             try:
@@ -168,6 +171,8 @@ class Calls:
         except httpx2.TransportError as error:
             unknown = request.changes
             raise FailedError(Failure(_told(error), reached=True, unknown=unknown)) from error
+        finally:
+            deadline.at = None
 
     def rest(self, seconds: float) -> None:
         """Wait, unless the client is closed meanwhile, which is a `StoreError`."""
@@ -182,9 +187,7 @@ class Calls:
     # ------------------------------------------------------------------------------------------------ one try
 
     def _try(self, request: Request, tries: Tries) -> Answer:
-        seconds = tries.seconds_for_one()
-        deadline = time.monotonic() + seconds
-        with self.opened(request, seconds=seconds) as opened:
+        with self.opened(request, seconds=tries.seconds_for_one(), whole=True) as opened:
             found = bytearray()
             for chunk in opened.chunks():
                 found += chunk
@@ -192,8 +195,6 @@ class Calls:
                     raise StoreError(
                         f"{self._where(request)} answered with more than {CLIENT_ANSWER_BYTES_MAX:,} bytes"
                     )
-                if time.monotonic() > deadline:
-                    raise FailedError(Failure("the answer was too slow", reached=True, unknown=request.changes))
             return Answer(opened.status, bytes(found))
 
     def _check(self, request: Request, response: httpx2.Response) -> None:
@@ -249,7 +250,9 @@ class Calls:
     def _settle(self) -> _Home:
         import httpx2
 
-        address = self._address
+        from tallystick.client.transport import Deadline, Transport
+
+        address, deadline = self._address, Deadline()
         try:
             http = httpx2.Client(
                 headers={
@@ -257,16 +260,14 @@ class Calls:
                     "Accept-Encoding": "identity",
                     "User-Agent": "tallystick",
                 },
-                verify=True if address.tls is None else address.tls,
-                proxy=address.proxy,
+                transport=Transport(deadline, tls=address.tls, proxy=address.proxy),
                 trust_env=False,
                 follow_redirects=False,
-                limits=httpx2.Limits(keepalive_expiry=_KEPT_SECONDS),
             )
             http.build_request("GET", address.url)
         except (httpx2.InvalidURL, ValueError, ImportError) as error:
             raise RejectedError("the URL or the proxy cannot be used", place="url", cure="check them") from error
-        return _Home(os.getpid(), http, IdMaker())
+        return _Home(os.getpid(), http, IdMaker(), deadline)
 
 
 def checked_seconds(seconds: object) -> float:

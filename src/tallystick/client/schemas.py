@@ -124,6 +124,11 @@ class Schemas:
             batch.append(data)
         yield from self._verdicts(batch, index - len(batch))
 
+    def infer(self, name: str, *, enums: bool = False) -> tuple[dict[str, Any], int]:
+        """A schema that the payloads of all recorded events of a type fit, and of how many it was made."""
+        found = read(self._get(f"{_PATH}/{quoted(name)}/infer", f"enums={str(enums).lower()}"), _Inferred)
+        return found.schema, found.events
+
     def _verdicts(self, batch: Sequence[bytes], first: int) -> Iterator[Verdict]:
         if not batch:
             return
