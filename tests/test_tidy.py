@@ -118,7 +118,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
-    "integrations.sending": ("clock", "ids", "integrations", *BORDER),
+    "integrations.asgi": ("clock", "integrations", *BORDER),
+    "integrations.logging": ("clock", "integrations", *BORDER),
+    "integrations.sending": ("client.tries", "clock", "ids", "integrations", *BORDER),
 }
 """Module or package → what of tallystick it may import. The longest name that fits a module counts."""
 

@@ -104,9 +104,11 @@ def test_a_proxy_of_the_environment_is_not_told_the_key(it: Running, monkeypatch
 
 def test_a_proxy_that_is_named_is_asked(it: Running) -> None:
     """It has the request in the clear only because that was said."""
-    with answering(http(200, b'{"by":"the proxy"}')) as proxy:
-        with Client(it.url, it.keys["acme/Admin"], proxy=proxy.url, insecure=True) as client:
-            assert client.whoami() == {"by": "the proxy"}
+    with (
+        answering(http(200, b'{"by":"the proxy"}')) as proxy,
+        Client(it.url, it.keys["acme/Admin"], proxy=proxy.url, insecure=True) as client,
+    ):
+        assert client.whoami() == {"by": "the proxy"}
 
     assert proxy.requests[0].startswith(f"GET {it.url}/api/v1/whoami".encode())
 
@@ -182,9 +184,11 @@ def test_a_server_that_is_not_the_right_one_is_not_told_the_key(tls: tuple[str, 
         with Client(url, key, **options) as client, pytest.raises(RejectedError) as refused:  # type: ignore[arg-type]
             client.append(event_type="doc.read", entity_id="tls")
         assert refused.value.place == "TLS"
-    with Client(url.replace("127.0.0.1", "localhost"), key, ca_file=authority) as client:
-        with pytest.raises(RejectedError, match="certificate"):
-            client.checkpoint()
+    with (
+        Client(url.replace("127.0.0.1", "localhost"), key, ca_file=authority) as client,
+        pytest.raises(RejectedError, match="certificate"),
+    ):
+        client.checkpoint()
     assert time.monotonic() - began < 20  # it is not tried again
 
 

@@ -105,11 +105,14 @@ def test_a_cut_stream_goes_on_where_it_was(it: Running, client: Client) -> None:
     positions = send(client, "s-3", 500)
     host, port = it.url.removeprefix("http://").split(":")
     cuts = iter([10, 300, 5_000, 5_001, 20_000, 33_333, 120_000])
-    with listening(pipes((host, int(port)), cuts)) as url, Client(url, it.keys["acme/Admin"]) as cut:
-        with cut.subscribe(entity_id="s-3") as subscription:
-            seen = taken(subscription, 500)
-            more = send(client, "s-3", 2)
-            seen += taken(subscription, 2)
+    with (
+        listening(pipes((host, int(port)), cuts)) as url,
+        Client(url, it.keys["acme/Admin"]) as cut,
+        cut.subscribe(entity_id="s-3") as subscription,
+    ):
+        seen = taken(subscription, 500)
+        more = send(client, "s-3", 2)
+        seen += taken(subscription, 2)
 
     assert seen == positions + more
     assert next(cuts, None) is None
@@ -155,12 +158,15 @@ def test_a_service_that_is_away_too_long_is_busy_and_can_be_gone_on_with(it: Run
             hand_on(connection)
 
     away.set()
-    with listening(handle) as url, Client(url, it.keys["acme/Admin"], seconds=0.5) as cut:
-        with cut.subscribe(entity_id="s-5") as subscription:
-            with pytest.raises(BusyError):
-                subscription.take(20)
-            away.clear()
-            assert taken(subscription, 2) == positions
+    with (
+        listening(handle) as url,
+        Client(url, it.keys["acme/Admin"], seconds=0.5) as cut,
+        cut.subscribe(entity_id="s-5") as subscription,
+    ):
+        with pytest.raises(BusyError):
+            subscription.take(20)
+        away.clear()
+        assert taken(subscription, 2) == positions
 
 
 def test_what_is_refused_is_told(it: Running, client: Client) -> None:
@@ -209,9 +215,13 @@ def test_a_stream_that_is_none_is_one_clear_error(
         read_request(connection)
         connection.sendall(_HEAD + body.replace(b"LINE", record_lines[0]))
 
-    with listening(handle) as url, Client(url, KEY) as client, client.subscribe() as subscription:
-        with pytest.raises(family):
-            subscription.take(20)
+    with (
+        listening(handle) as url,
+        Client(url, KEY) as client,
+        client.subscribe() as subscription,
+        pytest.raises(family),
+    ):
+        subscription.take(20)
 
 
 def test_frames_are_read_however_they_are_cut() -> None:
