@@ -42,7 +42,7 @@ def between(service: str) -> Iterator[Between]:
             if harm == STALL:
                 stopped.wait(60)
                 return
-            answer = _ask(upstream, request)
+            answer = ask(upstream, request)
             if harm == CUT_AFTER:
                 return
             connection.sendall(answer)
@@ -56,7 +56,7 @@ def between(service: str) -> Iterator[Between]:
             stopped.set()
 
 
-def _ask(upstream: tuple[str, int], request: bytes) -> bytes:
+def ask(upstream: tuple[str, int], request: bytes) -> bytes:
     """The whole answer to one request."""
     head, _, body = request.partition(b"\r\n\r\n")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
