@@ -106,7 +106,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
     "client": (
-        *("asking", "client", "clock", "core", "evidence.bundle.export", "evidence.findings"),
+        *("asking", "client", "clock", "core", "durable", "evidence.bundle.export", "evidence.findings"),
         *("govern.registered", "govern.schemas", "ids", *ANSWERS, "write.queue", "write.request"),
     ),
     "serve": ("govern.access", "govern.registered", "serve", "write.request", *BORDER),

@@ -86,6 +86,17 @@ def test_a_closed_subscription_leaves_no_thread_behind(client: Client) -> None:
     assert not [one for one in threading.enumerate() if one.name == "tallystick-client-stream"]
 
 
+def test_a_client_that_is_closed_ends_what_it_follows(it: Running) -> None:
+    client = Client(it.url, it.keys["acme/Admin"])
+    subscription = client.subscribe(entity_id="nobody")
+    assert subscription.take(0.2) is None
+    threading.Timer(0.2, client.close).start()
+
+    with pytest.raises(StoreError, match="closed"):
+        subscription.take(20)
+    subscription.close()
+
+
 def pipes(upstream: tuple[str, int], cut_after: Iterator[int]) -> Any:
     """Hands each connection on, and cuts it after some bytes of the answer."""
 

@@ -175,7 +175,7 @@ class Calls:
             deadline.at = None
 
     def rest(self, seconds: float) -> None:
-        """Wait, unless the client is closed meanwhile, which is a `StoreError`."""
+        """Wait, unless the client is closed by then, which is a `StoreError`."""
         if self._closed.wait(seconds):
             raise StoreError("the client was closed")
 

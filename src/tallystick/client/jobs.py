@@ -6,7 +6,6 @@ lost, that is said, and whoever orders again has two exports in the ledger, and 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -25,6 +24,7 @@ from tallystick.client.paths import quoted
 from tallystick.client.problems import error_in
 from tallystick.client.tries import FailedError, Failure
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE
+from tallystick.durable import sync, sync_folder
 from tallystick.errors import BusyError, ConflictError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Exported
 from tallystick.evidence.findings import Finding, Kind, LawfulPrune, Report
@@ -154,6 +154,7 @@ def fetch(calls: Calls, job: Job, target: Path, *, as_zip: bool) -> Exported:
         _unpack(packed, scratch / "bundle", facts)
         check_free(target, as_zip=as_zip)
         (packed if as_zip else scratch / "bundle").rename(target)
+        sync_folder(target.parent)
     return Exported(
         path=target,
         views=None,
@@ -196,8 +197,7 @@ def _download(calls: Calls, path: str, into: Path) -> None:
                     if size > BUNDLE_ZIP_BYTES_MAX:
                         raise StoreError(f"the bundle has more than {BUNDLE_ZIP_BYTES_MAX:,} bytes")
                     file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+                sync(file)
             return
         except FailedError as error:
             failure = error.failure
@@ -234,8 +234,7 @@ def _copy(source: IO[bytes], file: IO[bytes], most: int) -> str:
             raise StoreError(f"a file of the bundle has more than {most:,} bytes")
         hasher.update(chunk)
         file.write(chunk)
-    file.flush()
-    os.fsync(file.fileno())
+    sync(file)
     return hasher.hexdigest()
 
 

@@ -92,6 +92,7 @@ class Following:
             except queue.Empty:
                 if deadline is not None and time.monotonic() >= deadline:
                     return None
+                self._calls.rest(0)
                 continue
             if isinstance(item, Record):
                 self._next = item.position + 1
@@ -177,6 +178,8 @@ class _Reading:
     def _read(self, request: Request) -> None:
         with self._calls.opened(request, seconds=IDLE_SECONDS) as opened:
             self._opened = opened
+            if self._stop.is_set():
+                return  # who closed it may have come too early to hang up
             for frame in frames(opened.chunks()):
                 if frame.event == "record":
                     self._take(record_of(frame.data), frame.id)

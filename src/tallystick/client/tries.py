@@ -95,7 +95,9 @@ class Tries:
         """Wait, and come back for another try. Raises the error for good if there is none."""
         self._unknown = self._unknown or failure.unknown
         if failure.reached and not request.repeatable:
-            raise self._over(failure, "it is not sent twice") from failure.error
+            raise self._over(
+                failure, "it is not sent twice", "look what there is before you order it again"
+            ) from failure.error
         wait = self._backoff.next(failure.after)
         if time.monotonic() + wait >= self._deadline:
             raise self._over(failure, f"tried for {self._seconds:g} s") from failure.error
@@ -103,12 +105,10 @@ class Tries:
         if self._closed.wait(wait):
             raise StoreError("the client was closed")
 
-    def _over(self, failure: Failure, why: str) -> TallystickError:
+    def _over(self, failure: Failure, why: str, then: str = "repeat it with the same ids") -> TallystickError:
         if self._unknown:
-            return StoreError(
-                f"{self._host} gave no answer that counts ({failure.why}; {why}): the outcome is unknown, repeat it "
-                "with the same ids"
-            )
+            told = f"{self._host} gave no answer that counts ({failure.why}; {why})"
+            return StoreError(f"{told}: the outcome is unknown, {then}")
         return BusyError(f"{self._host} did not do it ({failure.why}; {why}): wait a moment, then try again")
 
 

@@ -245,6 +245,8 @@ class Sender:
             except (RejectedError, ConflictError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, what waits is kept, and asked for again
+                if not self.problem:
+                    _log.warning("events of %s wait to be sent: %s", self._name, error)
                 self.problem = f"{type(error).__name__}: {error}"
                 self._stop.wait(backoff.next())
             else:
