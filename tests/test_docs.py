@@ -52,7 +52,7 @@ def test_every_block_of_code_runs_as_it_stands(page: Path, tmp_path: Path) -> No
     _prepare(tmp_path)
     with contextlib.ExitStack() as stack:
         service: dict[str, str] = {}
-        if "$KEY" in page.read_text("utf-8"):
+        if re.search(r'\$KEY|environ\["KEY"\]', page.read_text("utf-8")):
             service = stack.enter_context(_service(tmp_path / "service"))
         _run_blocks(page, tmp_path, service)
 
@@ -74,7 +74,8 @@ def _run_blocks(page: Path, tmp_path: Path, service: dict[str, str]) -> None:
             json.loads(body)
             (tmp_path / "old-events.jsonl").write_text(body, "utf-8")
         elif kind == "python":
-            _run([sys.executable, "-c", body], tmp_path, body)
+            text = body.replace("http://127.0.0.1:8080", service["address"]) if service else body
+            _run([sys.executable, "-c", text], tmp_path, body, KEY=service.get("key", ""))
         elif kind == "sh" and re.search(r"^make ", body, re.MULTILINE):
             _check_targets(body)
         elif kind == "sh":
@@ -120,8 +121,8 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _run(command: list[str], folder: Path, shown: str) -> None:
-    environment = _environment(folder)
+def _run(command: list[str], folder: Path, shown: str, **more: str) -> None:
+    environment = _environment(folder) | more
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{shown}\n{done.stdout}\n{done.stderr}"
 

@@ -65,7 +65,7 @@ ANSWERS: Final = tuple(
 BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", *DECIDED, "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
-    PUBLIC: ("deployment", "ledger", "opening", *FRONT_DOOR),
+    PUBLIC: ("client", "deployment", "ledger", "opening", *FRONT_DOOR),
     "errors": (),
     "limits": (),
     "clock": (),
@@ -127,6 +127,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         *("deployment", "govern.access"),
         *("serve.issuers", "serve.jwks", "serve.oidc", "serve.tokens"),
     ),
+    "client": (
+        *("asking", "client", "clock", "core", "durable", "evidence.bundle.export", "evidence.findings"),
+        *("govern.registered", "govern.schemas", "ids", *ANSWERS, "write.queue", "write.request"),
+    ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
     "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
@@ -135,6 +139,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name
     "__main__": ("cli",),
     "integrations": ("integrations", *BORDER),
+    "integrations.asgi": ("clock", "integrations", *BORDER),
+    "integrations.logging": ("clock", "integrations", *BORDER),
+    "integrations.sending": ("client.tries", "clock", "ids", "integrations", *BORDER),
 }
 """Module or package → what of tallystick it may import. The longest name that fits a module counts."""
 
@@ -155,7 +162,8 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
     "fastapi": ("serve",),
-    "httpx2": ("evidence.others.post", "serve.issuers", "serve.peers"),
+    "httpcore2": ("client.transport",),
+    "httpx2": ("client.calls", "client.transport", "evidence.others.post", "serve.issuers", "serve.peers"),
     "jinja2": ("evidence.report",),
     "joserfc": ("serve.jwks", "serve.tokens"),
     "jsonschema_rs": ("govern.document",),

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from tallystick.client.appending import UnfinishedError
+    from tallystick.client.client import Client
     from tallystick.core.event import Event
     from tallystick.core.proof import Proof
     from tallystick.core.record import Record
@@ -43,6 +45,7 @@ __all__ = [
     "BundleFinding",
     "BundleReport",
     "BusyError",
+    "Client",
     "ConflictError",
     "DeniedError",
     "Difference",
@@ -66,6 +69,7 @@ __all__ = [
     "Subscription",
     "TallystickError",
     "TamperError",
+    "UnfinishedError",
     "open",
     "projection",
     "rebuild_index",
@@ -81,6 +85,8 @@ _HOMES: Final = {
     "PairReport": "evidence.bundle.pair",
     "verify_bundle": "evidence.bundle.check",
     "verify_pair": "evidence.bundle.pair",
+    "Client": "client.client",
+    "UnfinishedError": "client.appending",
     "Difference": "read.state",
     "Page": "read.search",
     "Projection": "read.projection",

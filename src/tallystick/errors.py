@@ -7,6 +7,10 @@ wrong, where, and what to do (I8). HTTP statuses and exit codes are chosen at th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 
 class TallystickError(Exception):
     """The root of all errors that Tallystick raises on purpose."""
@@ -53,6 +57,25 @@ class StoreError(TallystickError):
 
 class TamperError(TallystickError):
     """The evidence does not hold. Stop, keep everything as it is, and raise the alarm."""
+
+
+FAMILIES: Final[Mapping[str, type[TallystickError]]] = MappingProxyType(
+    {
+        "rejected": RejectedError,
+        "conflict": ConflictError,
+        "busy": BusyError,
+        "not-found": NotFoundError,
+        "denied": DeniedError,
+        "store": StoreError,
+        "tamper": TamperError,
+    }
+)
+"""The families by the words that stand for them outside."""
+
+
+def family_of(error: TallystickError) -> str:
+    """The word for an error's family. Raises `StopIteration` for the root itself, which nothing raises."""
+    return next(word for word, kind in FAMILIES.items() if isinstance(error, kind))
 
 
 def _rebuild_rejected(problem: str, place: str, cure: str) -> RejectedError:

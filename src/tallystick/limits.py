@@ -226,3 +226,12 @@ ISSUER_ANSWER_BYTES_MAX: Final = 262_144
 CLAIM_CHARACTERS_MAX: Final = 256
 CLAIM_VALUES_MAX: Final = 256
 """The name of a claim, and values of it that are mapped to roles: each is held against every token."""
+CLIENT_ANSWER_BYTES_MAX: Final = 134_217_728
+"""What a client reads of one answer: a page of a thousand of the largest records is half of it."""
+
+BUNDLE_ZIP_BYTES_MAX: Final = 2**40
+"""A bundle that a client fetches: it is written to the disk as it comes, and so only takes time and room."""
+
+SENDING_EVENTS_MAX: Final = 10_000
+SENDING_BYTES_MAX: Final = 33_554_432
+"""Events that wait in memory to be sent from an application: past either they are dropped, counted, and told of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,27 @@ def records_json(records: Iterable[Record], **members: Any) -> bytes:
 def page_json(page: Page) -> bytes:
     """A page."""
     return records_json(page.records, assumptions=[*page.assumptions], cursor=page.cursor, size=page.size)
+
+
+def whole_json(told: dict[str, Any], records: Iterable[Record]) -> bytes:
+    """An answer, and with it in `whole` the records that it is about, so that who asked can make the answer anew."""
+    head = json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return b'%b,"whole":[%b]}' % (head[:-1].encode(), b",".join(map(record_json, records)))
+
+
+def state_whole(found: State) -> bytes:
+    """What an entity was, with the events that made it."""
+    told = {"folded": found.folded, "begins_at_version": found.begins_at_version}
+    return whole_json({**state_json(found), **told}, found.events)
+
+
+def difference_whole(found: Difference) -> bytes:
+    """What became of an entity, with the records between and those that changes are by."""
+    told = {"from_version": found.from_version, "to_version": found.to_version, "between": len(found.records)}
+    between = {record.position for record in found.records}
+    makers = [change.record for change in found.changes if change.record is not None]
+    others = {record.position: record for record in makers if record.position not in between}
+    return whole_json({**difference_json(found), **told}, [*found.records, *others.values()])
 
 
 def state_json(found: State) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import logging
 import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 
+from tallystick.core import timestamp
 from tallystick.errors import RejectedError, TallystickError
 from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
 from tallystick.serve.body import LeftError, Receive, read_body, split, wrong_type
@@ -196,7 +197,14 @@ def _breach(one: Any) -> dict[str, str]:
 
 def _tickets(tickets: Sequence[Any]) -> list[dict[str, Any]]:
     return [
-        {"ticket": one.id, "id": one.event_id, "status": f"/api/v1/tickets/{one.id}", **_breach(one)} for one in tickets
+        {
+            "ticket": one.id,
+            "id": one.event_id,
+            "accepted_at": timestamp.render(one.accepted_at),
+            "status": f"/api/v1/tickets/{quote(one.id)}",
+            **_breach(one),
+        }
+        for one in tickets
     ]
 
 

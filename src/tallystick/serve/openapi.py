@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from tallystick.errors import FAMILIES
 from tallystick.limits import BATCH_EVENTS_MAX, ENTITY_ID_CHARACTERS_MAX, EVENT_ID_CHARACTERS_MAX
 from tallystick.serve.calls import Needs
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
@@ -26,6 +27,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "place": {"type": "string"},
         "cure": {"type": "string"},
         "permission": {"type": "string"},
+        "family": {"enum": [*FAMILIES]},
     },
 }
 _EVENT: Final[dict[str, Any]] = {
@@ -109,7 +111,7 @@ def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _one() -> dict[str, Any]:
     receipt = {"$ref": "#/components/schemas/Receipt"}
-    ticket = {"type": "object", "required": ["ticket", "id", "status"]}
+    ticket = {"type": "object", "required": ["ticket", "id", "accepted_at", "status"]}
     return {
         "summary": "Append Event",
         "description": "Seal one event. It is durable when this is answered; with ack=queued, in the queue.",

@@ -16,6 +16,7 @@ from tallystick.errors import (
     StoreError,
     TallystickError,
     TamperError,
+    family_of,
 )
 from tallystick.serve.caller import Caller
 
@@ -79,7 +80,7 @@ def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str]
         status, title = 429, "The plan has no room for it"
     else:
         status, title = next(told for kind, told in STATUSES.items() if isinstance(error, kind))
-    said = problem_of(status, title, str(error))
+    said = problem_of(status, title, str(error)) | {"family": family_of(error)}
     if isinstance(error, RejectedError):
         said |= {"detail": error.problem, "place": error.place, "cure": error.cure}
     if isinstance(error, PermissionDeniedError):

@@ -9,7 +9,15 @@ from fastapi.responses import JSONResponse
 
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.read.as_of import AsOf
-from tallystick.read.shapes import difference_json, record_json, state_json, turn_json
+from tallystick.read.shapes import (
+    difference_json,
+    difference_whole,
+    record_json,
+    state_json,
+    state_whole,
+    turn_json,
+    whole_json,
+)
 from tallystick.serve.calls import Call, Exporting, MeasuringAll, Reading, ReadingAll, Writing
 from tallystick.serve.routes.answers import (
     AS_ASKED,
@@ -30,6 +38,7 @@ Order = Annotated[Literal["newest", "oldest"], Query(description="Which come fir
 At = Annotated[str | None, Query(max_length=64, description="A time, a date (UTC), v3, or @120; now without it.")]
 Clock = Annotated[Literal["recorded", "occurred"], Query(description="By which of an event's two times.")]
 Name = Annotated[str | None, Query(max_length=512)]
+Whole = Annotated[bool, Query(description="With the records, as they were sealed, in `whole`.")]
 
 
 @router.get("/events/query", openapi_extra=WITH_TERMS, responses=AS_ASKED)
@@ -89,37 +98,54 @@ def entity_events(
 
 
 @router.get("/entities/{entity_id:path}/state")
-def entity_state(call: Reading, entity_id: str, as_of: At = None, clock: Clock = "recorded") -> Response:
+def entity_state(
+    call: Reading, entity_id: str, as_of: At = None, clock: Clock = "recorded", whole: Whole = False
+) -> Response:
     """What an entity was, now or at a point in time, and which events made it so."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
         found = ledger.state(entity_id, _point(as_of, clock, "as_of"))
+    if whole:
+        return Response(state_whole(found), media_type=JSON, headers=NOT_KEPT)
     return JSONResponse(state_json(found), headers=NOT_KEPT)
 
 
 @router.get("/entities/{entity_id:path}/history")
 def entity_history(
-    call: Reading, entity_id: str, member: Name = None, as_of: At = None, clock: Clock = "recorded"
+    call: Reading,
+    entity_id: str,
+    *,
+    member: Name = None,
+    as_of: At = None,
+    clock: Clock = "recorded",
+    whole: Whole = False,
 ) -> Response:
     """What changed an entity, or one member of its state, event by event."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
-        turns = [turn_json(turn) for turn in ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
-    return JSONResponse({"entity_id": entity_id, "turns": turns}, headers=NOT_KEPT)
+        turns = [*ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
+    told = {"entity_id": entity_id, "turns": [turn_json(turn) for turn in turns]}
+    if whole:
+        return Response(whole_json(told, (turn.record for turn in turns)), media_type=JSON, headers=NOT_KEPT)
+    return JSONResponse(told, headers=NOT_KEPT)
 
 
 @router.get("/entities/{entity_id:path}/diff")
 def entity_diff(
     call: Reading,
     entity_id: str,
+    *,
     earlier: Annotated[str, Query(alias="from", max_length=64, description="As `as_of` of a state.")],
     later: Annotated[str | None, Query(alias="to", max_length=64)] = None,
     clock: Clock = "recorded",
+    whole: Whole = False,
 ) -> Response:
     """What became of an entity from one point to another."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
         found = ledger.diff(entity_id, earlier=_point(earlier, clock, "from"), later=_point(later, clock, "to"))
+    if whole:
+        return Response(difference_whole(found), media_type=JSON, headers=NOT_KEPT)
     return JSONResponse(difference_json(found), headers=NOT_KEPT)
 
 
@@ -140,7 +166,7 @@ def queue_stats(call: MeasuringAll) -> dict[str, Any]:
     }
 
 
-@router.get("/tickets/{ticket}")
+@router.get("/tickets/{ticket:path}")
 def ticket_progress(call: Writing, ticket: str) -> dict[str, Any]:
     """What has become of an event that the queue took."""
     with call.ledger() as ledger:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as Asked
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from tallystick.read.query import parse_terms
+from tallystick.core import timestamp
+from tallystick.read.query import Query, parse_terms
 from tallystick.read.shapes import extent_json, series_json
 from tallystick.serve.calls import ManagingPipelines, MeasuringAll
 from tallystick.serve.routes.answers import CSV, JSON, NOT_KEPT, WITH_TERMS, csv_answer, query_of, wanted
 
 router: Final = APIRouter(prefix="/api/v1")
 
-_OWN: Final = ("width", "zone", "measure", "group", "fill")
+_OWN: Final = ("width", "zone", "measure", "group", "fill", "time")
 _COLUMNS: Final = ("start", "end", "label", "group", "value", "count")
 
 Name = Annotated[str, Field(max_length=512)]
+Clock = Annotated[Literal["recorded", "occurred"], Asked(description="By which of an event's two times.")]
 Terms = Annotated[list[Annotated[str, Field(max_length=2_048)]], Field(max_length=256)]
 
 
@@ -37,10 +41,10 @@ class NewRollup(BaseModel):
 
 
 @router.get("/timeseries/range", openapi_extra=WITH_TERMS)
-def series_range(call: MeasuringAll, request: Request) -> Response:
+def series_range(call: MeasuringAll, request: Request, time: Clock = "recorded") -> Response:
     """From when to when there are records that fit, and how many."""
     with call.ledger() as ledger:
-        found = ledger.extent(query_of(request))
+        found = ledger.extent(query_of(request, ("time",)), time=time)
     return JSONResponse(extent_json(found), headers=NOT_KEPT)
 
 
@@ -49,15 +53,19 @@ def series_query(
     call: MeasuringAll,
     request: Request,
     *,
-    width: Annotated[str, Query(max_length=16, description="minute, hour, day, week, month, quarter or year.")] = "day",
-    zone: Annotated[str, Query(max_length=64)] = "UTC",
-    measure: Annotated[str, Query(max_length=512, description="count, distinct:actor, sum:payload.rows.")] = "count",
-    group: Annotated[str | None, Query(max_length=16, description="type, actor, entity or label.")] = None,
+    width: Annotated[str, Asked(max_length=16, description="minute, hour, day, week, month, quarter or year.")] = "day",
+    zone: Annotated[str, Asked(max_length=64)] = "UTC",
+    measure: Annotated[str, Asked(max_length=512, description="count, distinct:actor, sum:payload.rows.")] = "count",
+    group: Annotated[str | None, Asked(max_length=16, description="type, actor, entity or label.")] = None,
     fill: bool = False,
+    time: Clock = "recorded",
 ) -> Response:
     """The records that fit, counted or measured by buckets of time, and by groups; as JSON or CSV."""
+    query, window = _windowed(query_of(request, _OWN), time)
     with call.ledger() as ledger:
-        found = ledger.series(query_of(request, _OWN), width=width, zone=zone, measure=measure, group=group, fill=fill)
+        found = ledger.series(
+            query, width=width, zone=zone, measure=measure, group=group, fill=fill, time=time, **window
+        )
     told = series_json(found)
     if wanted(request, (JSON, CSV)) == CSV:
         return csv_answer(_COLUMNS, ([bucket[name] for name in _COLUMNS] for bucket in told["buckets"]), NOT_KEPT)
@@ -90,3 +98,16 @@ def downsample(call: ManagingPipelines, new: NewRollup) -> dict[str, Any]:
         )
     call.service.record(call.caller, "rollup_defined", {"name": new.name})
     return new.model_dump()
+
+
+def _windowed(query: Query, time: Literal["recorded", "occurred"]) -> tuple[Query, dict[str, str | None]]:
+    """The query without the time that is asked for, and that time as a series takes it: so `fill` fills all of it."""
+    names = {end: end if time == "recorded" else f"occurred_{end}" for end in ("after", "before")}
+    window = {}
+    for end, name in names.items():
+        moment = getattr(query, name)
+        text = None if moment is None else timestamp.render(moment)
+        window[end] = text[:10] if text and name in query.dates else text
+    cleared: dict[str, Any] = dict.fromkeys(names.values())
+    dates = tuple(name for name in query.dates if name not in cleared)
+    return replace(query, **cleared, dates=dates), window

@@ -1,0 +1,1 @@
+"""What calls the service of another process, with the verbs of a ledger. It shares no code with what serves."""
