@@ -62,7 +62,7 @@ def tile(call: ReadingAll, path: str) -> Response:
         hashes = ledger.size >> 8 * asked.level
         if asked.index * 256 + asked.width > hashes:
             raise NotFoundError(f"the tree has no tile {asked.render()} yet")
-        return Response(ledger.tile(asked.level, asked.index, asked.width), headers=FOR_EVER)
+        return _Octets(ledger.tile(asked.level, asked.index, asked.width), headers=FOR_EVER)
 
 
 @router.get("/proofs/{position}", response_class=PlainTextResponse)
