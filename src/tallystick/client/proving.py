@@ -17,7 +17,7 @@ from tallystick.core.merkle import HASH_BYTES
 from tallystick.core.moment import Moment
 from tallystick.core.proof import Proof
 from tallystick.core.tiles import TilePath
-from tallystick.errors import NotFoundError, RejectedError, StoreError
+from tallystick.errors import NotFoundError, StoreError
 from tallystick.evidence.bundle.export import Exported
 from tallystick.evidence.findings import Report
 from tallystick.read.query import Query
@@ -89,15 +89,13 @@ class Proving:
     ) -> Exported:
         """Have the service make an evidence bundle, and fetch it into a folder of its own, or as a `.zip`.
 
-        As `Ledger.export`, of all that fits at most one query. What arrives is held against the hashes that the ledger
+        As `Ledger.export`. What arrives is held against the hashes that the ledger
         recorded. The order is sent once: when its answer is lost, the export may have been made and recorded all the
         same. Waits as long as it takes, or raises `BusyError` after `seconds`.
         """
         target = Path(folder)
         check_free(target, as_zip=as_zip)
-        if len(queries) > 1:
-            raise RejectedError("the service exports by one query", place="queries", cure="export each by itself")
-        asked: dict[str, Any] = {"terms": queries[0].terms() if queries else []}
+        asked: dict[str, Any] = {"queries": [query.terms() for query in queries]}
         asked |= {name: value for name, value in (("first", first), ("end", end)) if value is not None}
         for name, moment in (("after", after), ("before", before)):
             if moment is not None:
