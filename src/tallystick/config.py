@@ -25,6 +25,11 @@ DEPLOYMENT_VARIABLE: Final = "TALLYSTICK_DEPLOYMENT"
 """The deployment's name, the first part of a new ledger's origin; by default `local`."""
 
 
+LEDGER_FILE: Final = "ledger.db"
+CURSORS_FILE: Final = "cursors.db"
+"""What rests in a ledger's folder and cannot be made anew from something else, as the adapters for folders name it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where one ledger rests: a folder, or None for a ledger in memory."""
@@ -108,6 +113,16 @@ class Location:
         from tallystick.read.sqlite_cursors import SqliteCursors
 
         return SqliteCursors(None if private or not self._is_writable() else self.folder, ledger_id)
+
+    def copy_cursors(self, folder: Path) -> None:
+        """Copy what projections and subscriptions have reached into another folder, if there is anything.
+
+        Durable on return, but for the name. Whoever uses it meanwhile is not held up.
+        """
+        if self.folder is not None and (self.folder / CURSORS_FILE).exists():
+            from tallystick.read.sqlite_cursors import copy_cursors
+
+            copy_cursors(self.folder, folder)
 
     def _is_writable(self) -> bool:
         return self.folder is None or os.access(self.folder, os.W_OK)

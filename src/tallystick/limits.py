@@ -203,3 +203,10 @@ PLAN_RATE_MAX: Final = 1_000_000
 
 QUOTA_TENANTS_MAX: Final = 10_000
 """Tenants whose use is in memory; of others it is counted again when they come."""
+
+BACKUP_MANIFEST_BYTES_MAX: Final = 268_435_456
+BACKUP_FILES_MAX: Final = 1_000_000
+"""A backup's manifest, which is read whole, and the files that it names: some hundred thousand ledgers."""
+
+BACKUP_FILE_BYTES_MAX: Final = 2**44
+"""One file of a backup: sixteen terabytes, past which a ledger rests somewhere else than in one file."""

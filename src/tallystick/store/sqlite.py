@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -25,7 +25,7 @@ import apsw
 
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, NotFoundError, StoreError, TamperError
-from tallystick.sqlite_file import connect, connect_readonly, query, run_script, transaction, translated
+from tallystick.sqlite_file import connect, connect_readonly, copy_open, query, run_script, transaction, translated
 from tallystick.store.contract import Batch, Head, StoredRecord
 from tallystick.store.sqlite_prune import prune_records
 
@@ -180,6 +180,16 @@ class SqliteStore:
             if wanted[name] != found[name]:
                 problems.append(f"{name} was altered in the schema")
         return [f"{self.path}: {problem}" for problem in problems]
+
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        # A connection of its own: while it reads, the log is not reset, and grows by what is committed meanwhile.
+        with translated(f"copy {self.path}"):
+            self._check_usable()
+            reader = self._open_reader()
+            try:
+                copy_open(reader, folder / FILE_NAME, progress=progress)
+            finally:
+                reader.close()
 
     def bytes_used(self) -> int:
         paths = (self.path, Path(f"{self.path}-wal"))
