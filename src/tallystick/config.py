@@ -35,6 +35,8 @@ class Location:
     """Where one ledger rests: a folder, or None for a ledger in memory."""
 
     folder: Path | None
+    still: bool = False
+    """Whether nobody writes to it, and nothing may be left beside it by reading: a copy that is looked at."""
 
     @classmethod
     def parse(cls, url: str | os.PathLike[str]) -> Location:
@@ -92,7 +94,7 @@ class Location:
             return MemoryStore()
         from tallystick.store.sqlite import SqliteStore
 
-        return SqliteStore(self.folder, readonly=readonly)
+        return SqliteStore(self.folder, readonly=readonly or self.still, still=self.still)
 
     def open_index(self, store: Store, *, private: bool = False) -> IndexFile:
         """The index file of this location. A private one is a copy in a temporary folder, for who may not write."""

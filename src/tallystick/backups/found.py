@@ -85,9 +85,10 @@ class FolderFound:
             descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise RejectedError(f"it cannot be read: {error.strerror or error}", place=name) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise RejectedError("it is not a regular file", place=name)
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RejectedError("it is not a regular file", place=name)
             yield file
 
     def size(self, name: str) -> int:

@@ -139,7 +139,10 @@ class Terms:
         """Raises `RejectedError` for a checkpoint that is of none of these ledgers, `NotFoundError` without keys."""
         origins = {ledger.origin for ledger in manifest.ledgers}
         for note in self.held:
-            origin = Checkpoint.of_note(note).origin
+            try:
+                origin = Checkpoint.of_note(note).origin
+            except RejectedError as error:
+                raise RejectedError(f"it is no checkpoint: {error}", place="since") from error
             if origin not in origins:
                 cure = f"it has {', '.join(sorted(origins)[:5])}"
                 raise RejectedError(f"the backup has no ledger {origin}", place="since", cure=cure)
@@ -178,8 +181,8 @@ def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callabl
 def _verify(
     place: Path, since: bytes | None, keystore: Keystore | None, terms: Terms, count: Callable[[int, int], None]
 ) -> Report:
-    location = Location(place)
-    store = location.open_store(readonly=True)
+    location = Location(place, still=True)
+    store = location.open_store()
     try:
         return verify_store(
             store,
@@ -218,8 +221,7 @@ def _take(found: Found, file: KeptFile, *, into: Path | None, count: Callable[[i
         while left and (data := source.read(min(left, _CHUNK_BYTES))):
             hasher.update(data)
             if copy is not None:
-                with told(into or Path(file.name)):
-                    copy.write(data)
+                _write(copy, data, place=file.name)
             left -= len(data)
             count(len(data))
     if left or hasher.digest() != file.sha256:
@@ -235,8 +237,16 @@ def _copy(into: Path | None, name: str) -> Iterator[IO[bytes] | None]:
     path = into / name
     with told(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.fdopen(descriptor, "wb", buffering=0)  # what cannot be written is told by the write, not by the end
     with file:
         yield file
         with told(path):
             sync(file)
+
+
+def _write(copy: IO[bytes], data: bytes, *, place: str) -> None:
+    with told(Path(place)):
+        view = memoryview(data)
+        while view:
+            view = view[copy.write(view) :]

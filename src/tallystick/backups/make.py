@@ -141,34 +141,25 @@ def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count
     if kept is not None:
         with told(parcel.target):
             (folder / KEPT_FILE).write_bytes(kept)
-    if with_keys:
-        _copy_with_keys(source, parcel, folder, count)
-    else:
+    secrets = _copy_with_keys(source, folder, count) if with_keys else {}
+    if not with_keys:
         _copy_log(location, folder, count)
     standing = Standing.of(folder, name=source.folder)
     parcel.take(source.folder)
-    if with_keys:
-        parcel.take(keys_folder(source.folder))
+    for name, secret in secrets.items():
+        parcel.write(f"{keys_folder(source.folder)}/{name}", secret)
     return standing
 
 
-def _copy_with_keys(source: LedgerSource, parcel: Parcel, folder: Path, count: Callable[[int], None]) -> None:
-    """The log, and keys among which are those in force in it: none were rotated while it was copied."""
+def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], None]) -> dict[str, bytes]:
+    """Copy the log; the keys, among which are those in force in it: none were rotated while it was copied."""
     for _ in range(_ATTEMPTS_MAX):
         before = source.keystore.files()
         _copy_log(source.location, folder, count)
         if source.keystore.files() == before:
-            break
+            return before
         (folder / LEDGER_FILE).unlink()
-    else:
-        raise BusyError(f"the keys in {source.keystore.folder} were rotated again and again: repeat a moment later")
-    place = parcel.folder(keys_folder(source.folder))
-    for name, secret in before.items():
-        with (
-            told(parcel.target),
-            os.fdopen(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-        ):
-            file.write(secret)
+    raise BusyError(f"the keys in {source.keystore.folder} were rotated again and again: repeat a moment later")
 
 
 def _copy_log(location: Location, folder: Path, count: Callable[[int], None]) -> None:

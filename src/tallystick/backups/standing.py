@@ -27,7 +27,7 @@ class Standing:
     @classmethod
     def of(cls, folder: Path, *, name: str) -> Standing:
         """Look at the ledger in a folder that has that name in a backup. Raises `TamperError` when it is damaged."""
-        store = Location(folder).open_store(readonly=True)
+        store = Location(folder, still=True).open_store()
         try:
             head = store.head()
             if head is None:
@@ -55,7 +55,7 @@ class Standing:
 
 def can_seal(folder: Path, keystore: Keystore) -> bool:
     """Whether these are the keys with which the ledger in a folder can go on."""
-    store = Location(folder).open_store(readonly=True)
+    store = Location(folder, still=True).open_store()
     try:
         genesis = Genesis.of(read_record(store, 0))
         state = load_state(store, genesis=genesis)

@@ -53,12 +53,14 @@ _PAGE_BYTES: Final = 8_192
 class SqliteStore:
     """One ledger in `folder / "ledger.db"`. See `tallystick.store.contract.Store` for what it promises.
 
-    Opening touches nothing unless `create` is called. With `readonly` every write raises `StoreError`.
+    Opening touches nothing unless `create` is called. With `readonly` every write raises `StoreError`; `still` promises
+    that nobody else writes either, and then nothing is made beside the file to read it.
     """
 
-    def __init__(self, folder: Path, *, readonly: bool = False) -> None:
+    def __init__(self, folder: Path, *, readonly: bool = False, still: bool = False) -> None:
         self.path: Final = folder / FILE_NAME
         self._readonly: Final = readonly
+        self._still: Final = still
         self._writing = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
@@ -240,7 +242,7 @@ class SqliteStore:
             raise StoreError(f"{self.path} is not a file")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
-        reader = connect_readonly(self.path, immutable=alone)
+        reader = connect_readonly(self.path, immutable=alone or self._still)
         try:
             _check_layout(reader, self.path)
         except apsw.ReadOnlyError:
