@@ -443,6 +443,17 @@ def test_a_deployment_of_fifty_tenants_is_restored_whole(tmp_path: Path) -> None
         assert tallystick.verify(tmp_path / "back" / folder, keys=tmp_path / "back/keys" / folder).holds
 
 
+def test_a_backup_with_keys_has_those_of_every_ledger_or_is_none(tmp_path: Path) -> None:
+    with Deployment(tmp_path / "data", keys=tmp_path / "keys") as deployment:
+        deployment.begin()
+        with deployment.ledger("default"):
+            shutil.rmtree(tmp_path / "keys/tenants")
+
+    with pytest.raises(RejectedError, match=r"keys/tenants/default: the keys are not here"):
+        tallystick.backup(tmp_path / "data", tmp_path / "made", keys=tmp_path / "keys", with_keys=True)
+    assert left_in(tmp_path) == ["data", "keys"]
+
+
 def test_a_folder_among_those_of_tenants_that_none_has_is_refused(tmp_path: Path) -> None:
     with Deployment(tmp_path / "data") as deployment:
         deployment.begin()

@@ -153,6 +153,10 @@ def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count
 
 def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], None]) -> dict[str, bytes]:
     """Copy the log; the keys, among which are those in force in it: none were rotated while it was copied."""
+    if not source.keystore.exists():
+        raise RejectedError(
+            "the keys are not here", place=str(source.keystore.folder), cure="make a backup without keys"
+        )
     for _ in range(_ATTEMPTS_MAX):
         before = source.keystore.files()
         _copy_log(source.location, folder, count)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.custody import check_reason, exactly, own_payload, text_member
+from tallystick.core.merkle import HASH_BYTES
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError
 from tallystick.limits import SIZE_MAX
@@ -32,6 +33,8 @@ class LedgerRestored:
     def __post_init__(self) -> None:
         check_reason(self.reason)
         timestamp.parse(self.created)
+        if len(self.backup_sha256) != HASH_BYTES:
+            raise RejectedError("not a SHA-256 in hex", place="/payload/backup_sha256")
         if type(self.size) is not int or not 1 <= self.size <= SIZE_MAX:
             raise RejectedError(f"{self.size!r} is no size of a ledger", place="/payload/size")
         if self.held_checkpoint is not None and Checkpoint.of_note(self.held_checkpoint).size <= self.size:
