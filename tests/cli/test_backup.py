@@ -227,11 +227,17 @@ def test_wrong_use_is_one_clear_error_and_changes_nothing(
     assert sorted(path.name for path in Path().iterdir()) == before
 
 
-def test_an_interrupt_leaves_nothing(ledger: Path, tmp_path: Path) -> None:
-    # Given a copy that is under way, as the first of its pages shows, and then waits.
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_one_that_is_stopped_in_the_middle_leaves_nothing_that_looks_like_a_backup(
+    ledger: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    # Given a copy that is under way: it has told of its first page, and then waits.
     program = (
         "import sys, time, tallystick.sqlite_file as file\n"
-        "def waiting(*given, **named):\n    print('begun', flush=True); time.sleep(60)\n"
+        "def waiting(reader, writer, *, page_bytes, progress):\n"
+        "    with writer.backup('main', reader, 'main') as backup:\n"
+        "        backup.step(1)\n"
+        "        print('begun', flush=True); time.sleep(60)\n"
         "file._copy_pages = waiting\n"
         "from tallystick.cli.program import program\nprogram(sys.argv[1:], prog_name='tallystick')\n"
     )
@@ -244,8 +250,14 @@ def test_an_interrupt_leaves_nothing(ledger: Path, tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, err = process.communicate(timeout=30)
 
-    assert (process.returncode, b"Traceback" in err) == (130, False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit"]
+    left = sorted(path for path in tmp_path.iterdir() if path != ledger)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert b"Traceback" not in err
+    if how == signal.SIGINT:
+        assert left == []
+    for path in left:
+        assert path.name.startswith(".made-")
+        assert [*path.rglob("backup.json")] == []
