@@ -62,10 +62,10 @@ ANSWERS: Final = tuple(
 )
 """The values that questions and answers are made of."""
 
-BORDER: Final = (PUBLIC, "config", "core", "deployment", "evidence", *DECIDED, "ledger", *ANSWERS)
+BORDER: Final = (PUBLIC, "backups", "config", "core", "deployment", "evidence", *DECIDED, "ledger", *ANSWERS)
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
-    PUBLIC: ("client", "deployment", "ledger", "opening", *FRONT_DOOR),
+    PUBLIC: ("backups", "client", "deployment", "ledger", "opening", *FRONT_DOOR),
     "errors": (),
     "limits": (),
     "clock": (),
@@ -87,6 +87,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "governing": ("asking", *FRONT_DOOR),
     "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
+    "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
     "leases": ("ledger",),
     "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
@@ -158,7 +159,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     ),
     "click": ("cli",),
     "cryptography": (
-        *("core", "keystore", "write"),
+        *("backups.standing", "core", "keystore", "write"),
         *("evidence.others.authority", "evidence.bundle.delivery", "evidence.bundle.export"),
     ),
     "fastapi": ("serve",),

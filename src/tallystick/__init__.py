@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from tallystick.backups.judging import BackupFinding
+    from tallystick.backups.make import BackedUp, backup
+    from tallystick.backups.restore import Restored, check_backup, restore
     from tallystick.client.appending import UnfinishedError
     from tallystick.client.client import Client
     from tallystick.core.event import Event
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from tallystick.write.request import Sealed
 
 __all__ = [
+    "BackedUp",
+    "BackupFinding",
     "BundleFinding",
     "BundleReport",
     "BusyError",
@@ -62,6 +67,7 @@ __all__ = [
     "Record",
     "RejectedError",
     "Report",
+    "Restored",
     "Schemas",
     "Sealed",
     "State",
@@ -70,15 +76,24 @@ __all__ = [
     "TallystickError",
     "TamperError",
     "UnfinishedError",
+    "backup",
+    "check_backup",
     "open",
     "projection",
     "rebuild_index",
+    "restore",
     "verify",
     "verify_bundle",
     "verify_pair",
 ]
 
 _HOMES: Final = {
+    "BackedUp": "backups.make",
+    "BackupFinding": "backups.judging",
+    "Restored": "backups.restore",
+    "backup": "backups.make",
+    "check_backup": "backups.restore",
+    "restore": "backups.restore",
     "BundleFinding": "evidence.bundle.check",
     "BundleReport": "evidence.bundle.check",
     "Exported": "evidence.bundle.export",

@@ -25,11 +25,18 @@ DEPLOYMENT_VARIABLE: Final = "TALLYSTICK_DEPLOYMENT"
 """The deployment's name, the first part of a new ledger's origin; by default `local`."""
 
 
+LEDGER_FILE: Final = "ledger.db"
+CURSORS_FILE: Final = "cursors.db"
+"""What rests in a ledger's folder and cannot be made anew from something else, as the adapters for folders name it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where one ledger rests: a folder, or None for a ledger in memory."""
 
     folder: Path | None
+    still: bool = False
+    """Whether nobody writes to it, and nothing may be left beside it by reading: a copy that is looked at."""
 
     @classmethod
     def parse(cls, url: str | os.PathLike[str]) -> Location:
@@ -87,7 +94,7 @@ class Location:
             return MemoryStore()
         from tallystick.store.sqlite import SqliteStore
 
-        return SqliteStore(self.folder, readonly=readonly)
+        return SqliteStore(self.folder, readonly=readonly or self.still, still=self.still)
 
     def open_index(self, store: Store, *, private: bool = False) -> IndexFile:
         """The index file of this location. A private one is a copy in a temporary folder, for who may not write."""
@@ -108,6 +115,16 @@ class Location:
         from tallystick.read.sqlite_cursors import SqliteCursors
 
         return SqliteCursors(None if private or not self._is_writable() else self.folder, ledger_id)
+
+    def copy_cursors(self, folder: Path) -> None:
+        """Copy what projections and subscriptions have reached into another folder, if there is anything.
+
+        Durable on return, but for the name. Whoever uses it meanwhile is not held up.
+        """
+        if self.folder is not None and (self.folder / CURSORS_FILE).exists():
+            from tallystick.read.sqlite_cursors import copy_cursors
+
+            copy_cursors(self.folder, folder)
 
     def _is_writable(self) -> bool:
         return self.folder is None or os.access(self.folder, os.W_OK)

@@ -12,6 +12,7 @@ ledger knows whether it came into force, and without it nothing more could be se
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -37,6 +38,7 @@ from tallystick.ids import random_bytes
 SIGNING_KEYS: Final = ("root", "checkpoint", "evidence")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _FILE_BYTES_MAX: Final = 4_096
+_KEY: Final = re.compile(r"(?:master|root|checkpoint|evidence)(?:\.next-[0-9a-f]{16})?").fullmatch
 
 
 class Keystore:
@@ -142,6 +144,13 @@ class Keystore:
                 return
             except OSError as error:
                 raise StoreError(f"could not put the next {purpose} key in force: {error}") from error
+
+    def files(self) -> dict[str, bytes]:
+        """All keys that are kept here, also next ones, by the names of their files; for a copy of them."""
+        if self.folder is None:
+            return {f"{name}.key": secret for name, secret in self._secrets.items()}
+        names = sorted(path.stem for path in self.folder.glob("*.key") if _KEY(path.stem))
+        return {f"{name}.key": self._read(name) for name in names}
 
     def _master(self) -> bytes:
         try:

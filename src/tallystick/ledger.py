@@ -17,6 +17,7 @@ from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
+from tallystick.core.custody import OwnEvent
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
@@ -203,6 +204,14 @@ class Ledger(Appending, Asking, Governing, Proving):
     def change_epoch(self) -> None:
         """Close the present epoch and open the next, under a new MAC key (SPEC 5.2)."""
         self._open_sealer().change_epoch()
+
+    def record_restore(self, event: OwnEvent, *, epochs: int) -> None:
+        """Record that the ledger was restored from a backup, after so many epochs, whose keys may be known to others,
+        were closed and the next ones opened. A crash within leaves fewer of them, and no such record."""
+        sealer = self._open_sealer()
+        for _ in range(epochs):
+            sealer.change_epoch()
+        sealer.seal_own([event])
 
     def rotate_key(self, purpose: Purpose) -> None:
         """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4)."""

@@ -226,6 +226,7 @@ ISSUER_ANSWER_BYTES_MAX: Final = 262_144
 CLAIM_CHARACTERS_MAX: Final = 256
 CLAIM_VALUES_MAX: Final = 256
 """The name of a claim, and values of it that are mapped to roles: each is held against every token."""
+
 CLIENT_ANSWER_BYTES_MAX: Final = 134_217_728
 """What a client reads of one answer: a page of a thousand of the largest records is half of it."""
 
@@ -235,3 +236,10 @@ BUNDLE_ZIP_BYTES_MAX: Final = 2**40
 SENDING_EVENTS_MAX: Final = 10_000
 SENDING_BYTES_MAX: Final = 33_554_432
 """Events that wait in memory to be sent from an application: past either they are dropped, counted, and told of."""
+
+BACKUP_MANIFEST_BYTES_MAX: Final = 268_435_456
+BACKUP_FILES_MAX: Final = 1_000_000
+"""A backup's manifest, which is read whole, and the files that it names: some hundred thousand ledgers."""
+
+BACKUP_FILE_BYTES_MAX: Final = 2**44
+"""One file of a backup: sixteen terabytes, past which a ledger rests somewhere else than in one file."""

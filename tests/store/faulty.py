@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from tallystick.core.merkle import Tile
@@ -75,6 +76,9 @@ class FaultyStore:
 
     def inspect(self) -> list[str]:
         return self._inner.inspect()
+
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        self._inner.copy(folder, progress=progress)
 
     def bytes_used(self) -> int:
         return self._inner.bytes_used()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tallystick.errors import StoreError, TamperError
+from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.store.contract import StoredRecord
 from tallystick.store.memory import MemoryStore
 from tests.store.contract_suite import Opener, StoreContract, batch_of, head_of
@@ -39,3 +39,10 @@ def test_a_batch_that_does_not_continue_the_ledger_up_to_its_head_is_refused(fir
         store.commit(2, batch_of(first, 1), head_of(size))
 
     assert store.head() == head_of(2)
+
+
+def test_a_store_in_memory_gives_no_copy_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RejectedError, match="a ledger in memory cannot be copied into a folder"):
+        MemoryStore().copy(tmp_path)
+
+    assert [*tmp_path.iterdir()] == []

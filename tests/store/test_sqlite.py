@@ -46,6 +46,68 @@ def raw(folder: Path) -> apsw.Connection:
     return apsw.Connection(str(folder / "ledger.db"))
 
 
+# ------------------------------------------------------------------------------------------------- promise 8
+
+
+def test_a_copy_is_opened_as_the_store_was_and_has_nothing_beside_it(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    store = SqliteStore(folder)
+    store.commit(2, batch_of(2, 1), head_of(3))  # in the write-ahead log
+
+    store.copy(tmp_path / "copy")
+
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["ledger.db"]
+    copy = SqliteStore(tmp_path / "copy", readonly=True)
+    assert (copy.head(), stored(copy), len(copy.tiles(0, 0, 9))) == (head_of(3), lines_of(0, 3), 1)
+    assert copy.inspect() == []
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["ledger.db"]
+    again = SqliteStore(tmp_path / "copy")
+    again.commit(3, batch_of(3, 1), head_of(4))
+    assert stored(again) == lines_of(0, 4)
+
+
+def test_a_copy_is_of_one_commit_and_holds_no_writer_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a commit after each page that is copied.
+    monkeypatch.setattr("tallystick.sqlite_file._COPY_PAGES", 1)
+    (tmp_path / "copy").mkdir()
+    store = SqliteStore(folder)
+    steps: list[int] = []
+
+    def commit(count: int) -> None:
+        store.commit(2 + len(steps), batch_of(2 + len(steps), 1), head_of(3 + len(steps)))
+        steps.append(count)
+
+    SqliteStore(folder, readonly=True).copy(tmp_path / "copy", progress=commit)
+
+    copy = SqliteStore(tmp_path / "copy")
+    assert (copy.head(), stored(copy)) == (head_of(2), lines_of(0, 2))
+    assert {*steps} == {8_192}
+    assert sum(steps) == (tmp_path / "copy/ledger.db").stat().st_size
+    assert store.head() == head_of(2 + len(steps))
+
+
+def test_what_is_no_ledger_is_not_copied(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="there is no ledger"):
+        SqliteStore(tmp_path / "nothing").copy(tmp_path)
+    foreign_database(tmp_path / "ledger.db")
+    with pytest.raises(StoreError, match="not a Tallystick ledger"):
+        SqliteStore(tmp_path).copy(tmp_path / "copy")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_a_store_that_is_still_is_read_without_a_trace(folder: Path) -> None:
+    assert raw(folder).pragma("journal_mode") == "wal"
+    before = sorted(path.name for path in folder.iterdir())
+
+    store = SqliteStore(folder, still=True)
+
+    assert stored(store) == lines_of(0, 2)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
 # --------------------------------------------------------------------- what the database refuses by itself
 
 

@@ -50,6 +50,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "report": ("tallystick.cli.report", "report"),
     "controls": ("tallystick.cli.controls", "controls"),
     "keys": ("tallystick.cli.keys", "keys"),
+    "backup": ("tallystick.cli.backup", "backup"),
+    "restore": ("tallystick.cli.backup", "restore"),
     "serve": ("tallystick.cli.serve", "serve"),
     "config": ("tallystick.cli.serve", "config"),
 }

@@ -138,7 +138,7 @@ class RetentionSet:
 
     def __post_init__(self) -> None:
         if self.reason is not None:
-            _check_reason(self.reason)
+            check_reason(self.reason)
 
     def payload(self) -> dict[str, Any]:
         payload = {"labels": dict(self.policy.labels), "period_days": self.policy.period_days}
@@ -167,7 +167,7 @@ class HoldPlaced:
 
     def __post_init__(self) -> None:
         check_key(self.name, "name", HOLD_NAME_CHARACTERS_MAX)
-        _check_reason(self.reason)
+        check_reason(self.reason)
         ranged = self.first is not None or self.end is not None
         if [self.entity is not None, self.label is not None, ranged].count(True) != 1:
             cure = "name an entity, or a label, or the first and the end of a range of positions"
@@ -227,7 +227,7 @@ class HoldReleased:
 
     def __post_init__(self) -> None:
         check_key(self.name, "name", HOLD_NAME_CHARACTERS_MAX)
-        _check_reason(self.reason)
+        check_reason(self.reason)
 
     def payload(self) -> dict[str, Any]:
         return {"name": self.name, "reason": self.reason}
@@ -307,7 +307,7 @@ _W = TypeVar("_W", bound=_Writable)
 def exactly(value: _W, payload: dict[str, Any], event_type: str) -> _W:
     """The value that was read, if it would be written as the very same payload. Raises `RejectedError`."""
     if value.payload() != payload:
-        raise RejectedError(f"the {event_type} is not what SPEC 9 prints", place="/payload")
+        raise RejectedError(f"the {event_type} is not what SPEC prints", place="/payload")
     return value
 
 
@@ -320,7 +320,8 @@ def own_payload(record: Record, event_type: str) -> dict[str, Any]:
     return record.payload
 
 
-def _check_reason(reason: Any) -> None:
+def check_reason(reason: Any) -> None:
+    """Raises `RejectedError` unless it says why something was ordered."""
     if type(reason) is not str or not 1 <= len(reason) <= REASON_CHARACTERS_MAX:
         cure = f"say why in 1 to {REASON_CHARACTERS_MAX} characters"
         raise RejectedError("the reason is missing, or too long", place="reason", cure=cure)

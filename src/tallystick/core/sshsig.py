@@ -20,6 +20,7 @@ from tallystick.limits import SEAL_BYTES_MAX
 
 BUNDLE_NAMESPACE: Final = "tallystick-bundle@v1"
 VIEWS_NAMESPACE: Final = "tallystick-views@v1"
+BACKUP_NAMESPACE: Final = "tallystick-backup@v1"
 
 _BEGIN: Final = "-----BEGIN SSH SIGNATURE-----\n"
 _END: Final = "-----END SSH SIGNATURE-----\n"

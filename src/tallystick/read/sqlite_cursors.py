@@ -6,6 +6,7 @@ A state and its cursor are saved in one transaction, which is what makes a proje
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import apsw
 import orjson
 
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError
-from tallystick.sqlite_file import connect, run_script, transaction, translated
+from tallystick.sqlite_file import connect, connect_readonly, copy_open, run_script, transaction, translated
 
 FILE_NAME: Final = "cursors.db"
 _LAYOUT: Final = 1
@@ -70,6 +71,18 @@ class Tables:
     def execute(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement, and give its rows."""
         return self._connection.execute(statement, values).fetchall()
+
+
+def copy_cursors(source: Path, target: Path) -> None:
+    """Copy the file of one folder, as it is at one commit, into another."""
+    path = source / FILE_NAME
+    with translated(f"copy {path}"):
+        alone = not Path(f"{path}-wal").exists() and not os.access(source, os.W_OK)
+        reader = connect_readonly(path, immutable=alone)
+        try:
+            copy_open(reader, target / FILE_NAME)
+        finally:
+            reader.close()
 
 
 class SqliteCursors:

@@ -5,8 +5,9 @@ A store knows positions and bytes. What the bytes say, and whether they are righ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tallystick.core.merkle import Tile
@@ -56,6 +57,7 @@ class Store(Protocol):
     6. Reads are in position order and half-open. They hand back what is there, gaps and damage included: the
        caller judges it.
     7. Ledgers never see each other's data (I9).
+    8. `copy` gives the ledger as it was at one commit, whoever writes meanwhile, and holds no writer up.
 
     All methods may be called from many threads; a store object does not cross a fork.
     """
@@ -100,6 +102,13 @@ class Store(Protocol):
 
     def inspect(self) -> list[str]:
         """What the adapter itself finds wrong with its own arrangements, in sentences; empty when nothing."""
+
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        """Make a copy of the ledger in a folder, which is there and has none: what is opened there is as this was.
+
+        Durable on return, but for the names in the folder. `progress` is told the bytes as they are copied. Raises
+        `RejectedError` where an adapter cannot do it.
+        """
 
     def bytes_used(self) -> int:
         """The bytes that the ledger takes where it rests, the index not included."""

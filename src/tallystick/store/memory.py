@@ -7,11 +7,12 @@ in which sealed bytes turn out to have changed, so code that mutates what it han
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from zlib import crc32
 
 from tallystick.core.merkle import TILE_WIDTH, Tile, leaf_hash
-from tallystick.errors import ConflictError, StoreError, TamperError
+from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.store.contract import Batch, Head, StoredRecord
 
 
@@ -111,6 +112,10 @@ class MemoryStore:
 
     def inspect(self) -> list[str]:
         return []
+
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        del folder, progress
+        raise RejectedError("a ledger in memory cannot be copied into a folder", cure="keep the ledger in a folder")
 
     def bytes_used(self) -> int:
         return sum(len(record.line) for record in self._records) + 8224 * len(self._tiles)

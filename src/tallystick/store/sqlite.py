@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -28,6 +28,7 @@ from tallystick.errors import ConflictError, NotFoundError, StoreError, TamperEr
 from tallystick.sqlite_file import (
     connect,
     connect_readonly,
+    copy_open,
     held,
     query,
     run_script,
@@ -62,12 +63,14 @@ _PAGE_BYTES: Final = 8_192
 class SqliteStore:
     """One ledger in `folder / "ledger.db"`. See `tallystick.store.contract.Store` for what it promises.
 
-    Opening touches nothing unless `create` is called. With `readonly` every write raises `StoreError`.
+    Opening touches nothing unless `create` is called. With `readonly` every write raises `StoreError`; `still` promises
+    that nobody else writes either, and then nothing is made beside the file to read it.
     """
 
-    def __init__(self, folder: Path, *, readonly: bool = False) -> None:
+    def __init__(self, folder: Path, *, readonly: bool = False, still: bool = False) -> None:
         self.path: Final = folder / FILE_NAME
         self._readonly: Final = readonly
+        self._still: Final = still
         self._writing = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
@@ -190,6 +193,16 @@ class SqliteStore:
                 problems.append(f"{name} was altered in the schema")
         return [f"{self.path}: {problem}" for problem in problems]
 
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        # A connection of its own: while it reads, the log is not reset, and grows by what is committed meanwhile.
+        with translated(f"copy {self.path}"):
+            self._check_usable()
+            reader = self._open_reader()
+            try:
+                copy_open(reader, folder / FILE_NAME, progress=progress)
+            finally:
+                reader.close()
+
     def bytes_used(self) -> int:
         paths = (self.path, Path(f"{self.path}-wal"))
         return sum(path.stat().st_size for path in paths if path.exists())
@@ -239,7 +252,7 @@ class SqliteStore:
             raise StoreError(f"{self.path} is not a file")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
-        reader = connect_readonly(self.path, immutable=alone)
+        reader = connect_readonly(self.path, immutable=alone or self._still)
         try:
             _check_layout(reader, self.path)
         except apsw.ReadOnlyError:

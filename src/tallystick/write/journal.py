@@ -24,8 +24,11 @@ from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.write import segments
 from tallystick.write.segments import Damage, Frame
 
-_CURSOR: Final = "cursor"
-_REFUSED: Final = "refused.jsonl"
+CURSOR: Final = "cursor"
+REFUSED: Final = "refused.jsonl"
+REPAIRED: Final = "repaired"
+DAMAGED: Final = "damaged"
+"""Names in the folder of a queue; the last two with numbers, while a repair is under way, and after it."""
 
 _log: Final = logging.getLogger("tallystick.write")
 
@@ -44,7 +47,7 @@ class Journal:
             finish_repair(folder)
             self.cursor: int = _read_cursor(folder)
             """Everything below is sealed or refused."""
-            self.refusals: dict[int, str] = _read_refused(folder / _REFUSED)
+            self.refusals: dict[int, str] = _read_refused(folder / REFUSED)
             """Why events were refused when their turn came, by sequence number."""
             scanned = self._scanned()
             self.end: int = max(scanned.end, self.cursor)
@@ -126,12 +129,12 @@ class Journal:
         """The frames at the cursor are sealed, but for those that were refused. A crash within does them again."""
         if refused:
             lines = [json.dumps({"sequence": n, "why": why}, ensure_ascii=False) for n, why in refused.items()]
-            with (self._folder / _REFUSED).open("ab") as file:
+            with (self._folder / REFUSED).open("ab") as file:
                 file.write("".join(f"{line}\n" for line in lines).encode())
                 sync(file)
         cursor = self.cursor + len(frames)
         ended = [path for (_, path), (end, _) in pairwise(segments.segments(self._folder)) if end <= cursor]
-        replace(self._folder / _CURSOR, f"{cursor}\n".encode())
+        replace(self._folder / CURSOR, f"{cursor}\n".encode())
         if ended:  # an older cursor is good, too, as long as what it points to is there
             sync_folder(self._folder)
         with self._writing:
@@ -184,8 +187,6 @@ class Journal:
 LOST: Final = b""
 """The body of a frame in the place of one that was lost to damage."""
 
-_REPAIRED: Final = "repaired"
-
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -224,7 +225,7 @@ def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
                 frame = good.get(sequence) or Frame(sequence, sequence, now, LOST)
                 _write_all(file, segments.render(frame))
             sync(file)
-        scratch.rename(folder / f"{_REPAIRED}-{cursor}-{now}")
+        scratch.rename(folder / f"{REPAIRED}-{cursor}-{now}")
         sync_folder(folder)  # from here on the repair is done, or will be
         finish_repair(folder)
         return scanned.damage
@@ -232,9 +233,9 @@ def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
 
 def finish_repair(folder: Path) -> None:
     """Put what was repaired in its place, if a crash kept that from being done."""
-    for path in folder.glob(f"{_REPAIRED}-*-*"):
+    for path in folder.glob(f"{REPAIRED}-*-*"):
         _, cursor, now = path.name.split("-")
-        aside = folder / f"damaged-{now}"
+        aside = folder / f"{DAMAGED}-{now}"
         aside.mkdir(exist_ok=True)
         for _, old in segments.segments(folder):
             old.rename(aside / old.name)
@@ -264,12 +265,12 @@ def _lock(folder: Path) -> IO[bytes]:
 
 def _read_cursor(folder: Path) -> int:
     try:
-        text = (folder / _CURSOR).read_bytes()
+        text = (folder / CURSOR).read_bytes()
     except FileNotFoundError:
         found = segments.segments(folder)
         return found[0][0] if found else 0
     if not text.endswith(b"\n") or not text[:-1].isdigit():
-        raise TamperError(f"{folder / _CURSOR} is damaged: delete it, and what waits is gone through again")
+        raise TamperError(f"{folder / CURSOR} is damaged: delete it, and what waits is gone through again")
     return int(text)
 
 

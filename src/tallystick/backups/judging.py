@@ -1,0 +1,252 @@
+"""Judging a backup: whether it is what was made, and whether the ledgers in it hold.
+
+Hashes tell what was damaged. Only a verification tells what somebody made to look like a backup, so each ledger is
+verified wholly, and held against the checkpoint in the manifest and those that others hold. For what no ledger proves,
+queues and cursors, the signature of the manifest speaks, by the evidence key that the verified ledger names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tallystick.backups.found import Found, read_seal, strange
+from tallystick.backups.layout import MANIFEST_FILE, SEAL_FILE
+from tallystick.backups.manifest import BackupManifest, KeptFile, KeptLedger
+from tallystick.backups.parcel import told
+from tallystick.backups.standing import Standing, can_seal
+from tallystick.clock import Clock
+from tallystick.config import Location
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.sshsig import BACKUP_NAMESPACE, open_signature
+from tallystick.durable import sync
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.evidence.findings import MEANING, Finding, Kind, Report
+from tallystick.evidence.verify import verify_store
+from tallystick.keystore import Keystore
+
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFinding:
+    """One failed check of a backup."""
+
+    place: str
+    """A file of the backup, or a ledger and the position in it."""
+    kind: Kind
+    seen: str
+
+    @property
+    def meaning(self) -> str:
+        """What a finding of this kind means, in words."""
+        return MEANING[self.kind]
+
+    def to_json(self) -> dict[str, str]:
+        """As it is printed for machines."""
+        return {"place": self.place, "kind": str(self.kind), "seen": self.seen, "meaning": self.meaning}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedLedger:
+    """One ledger of a backup, verified."""
+
+    kept: KeptLedger
+    signatures: int
+    """Records whose signature was checked and holds; 0 without the keys."""
+    can_seal: bool | None
+    """Whether the keys that were given are those with which it can go on; None without keys."""
+    held: bytes | None
+    """The newest of the checkpoints that others hold that it was held against."""
+    findings: tuple[BackupFinding, ...]
+
+    @property
+    def lost(self) -> int | None:
+        """How many records more it had later, as a checkpoint that others hold tells; None when none was given."""
+        return None if self.held is None else max(0, Checkpoint.of_note(self.held).size - self.kept.size)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is printed for machines."""
+        return {
+            "folder": self.kept.folder,
+            "ledger": self.kept.name,
+            "origin": self.kept.origin,
+            "size": self.kept.size,
+            "holds": not self.findings,
+            "signatures": self.signatures,
+            "can_seal": self.can_seal,
+            "lost": self.lost,
+        }
+
+
+def judge_files(
+    found: Found, manifest: BackupManifest, *, into: Path | None, count: Callable[[int], None]
+) -> Iterator[BackupFinding]:
+    """Hold the files against the manifest, and copy them into a folder if one is given. `count` is told of bytes."""
+    for problem in strange(found, manifest):
+        place, _, seen = problem.partition(": ")
+        yield BackupFinding(place, Kind.BACKUP, seen)
+    for file in manifest.files:
+        try:
+            _take(found, file, into=into, count=count)
+        except RejectedError as error:
+            yield BackupFinding(file.name, Kind.BACKUP, error.problem)
+
+
+def judge_seal(found: Found, manifest: BackupManifest, data: bytes) -> Iterator[BackupFinding]:
+    """Whether the manifest is signed by the key that it names. Whose key that is, `judge_signer` asks."""
+    if manifest.signer is None:
+        return
+    try:
+        if open_signature(read_seal(found), data, namespace=BACKUP_NAMESPACE) != manifest.signer:
+            yield BackupFinding(SEAL_FILE, Kind.SEAL, "it is by another key than the manifest names")
+    except (RejectedError, TamperError) as error:
+        yield BackupFinding(SEAL_FILE, Kind.SEAL, str(error))
+
+
+def judge_signer(folder: Path, manifest: BackupManifest) -> Iterator[BackupFinding]:
+    """Whether the manifest was signed by the evidence key of the ledger that vouches; asked once that was verified."""
+    kept = manifest.vouching
+    if manifest.signer is not None and Standing.of(folder / kept.folder, name=kept.folder).evidence != manifest.signer:
+        seen = f"it was signed by another key than the evidence key of {kept.place}"
+        yield BackupFinding(MANIFEST_FILE, Kind.SEAL, seen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What ledgers are held against."""
+
+    keys: Path | None
+    """The folder of the keys, arranged as the backup is."""
+    held: Sequence[bytes]
+    """Checkpoints of any of them that others hold."""
+    processes: int | None
+    clock: Clock
+    accept_loss: bool
+    """Whether a ledger may be shorter than what others hold of it."""
+
+    def held_of(self, origin: str) -> list[bytes]:
+        """Those of one ledger, the largest last."""
+        mine = [(Checkpoint.of_note(note), note) for note in self.held]
+        return [note for at, note in sorted(mine, key=lambda pair: pair[0].size) if at.origin == origin]
+
+    def check(self, manifest: BackupManifest) -> None:
+        """Raises `RejectedError` for a checkpoint that is of none of these ledgers, `NotFoundError` without keys."""
+        origins = {ledger.origin for ledger in manifest.ledgers}
+        for note in self.held:
+            try:
+                origin = Checkpoint.of_note(note).origin
+            except RejectedError as error:
+                raise RejectedError(f"it is no checkpoint: {error}", place="since") from error
+            if origin not in origins:
+                cure = f"it has {', '.join(sorted(origins)[:5])}"
+                raise RejectedError(f"the backup has no ledger {origin}", place="since", cure=cure)
+        if self.keys is not None and self.keystore(manifest.vouching) is None:
+            raise NotFoundError(f"there are no keys of {manifest.vouching.place} in {self.keys}")
+
+    def keystore(self, kept: KeptLedger) -> Keystore | None:
+        """The keys of one ledger, where they are at hand."""
+        if self.keys is None:
+            return None
+        keystore = Keystore(self.keys / kept.folder)
+        return keystore if keystore.exists() else None
+
+
+def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callable[[int, int], None]) -> JudgedLedger:
+    """Verify one ledger wholly. `count` is told of records."""
+    place, held, keystore = folder / kept.folder, terms.held_of(kept.origin), terms.keystore(kept)
+    signatures, seals = 0, None
+    found: dict[BackupFinding, None] = {}
+    try:
+        for since in (*held,) or (None,):
+            report = _verify(place, since, keystore, terms, count)
+            signatures = report.signatures
+            for one in report.findings:
+                if one.kind is not Kind.ROLLBACK or not terms.accept_loss:
+                    found[BackupFinding(_place(kept, one), one.kind, one.seen)] = None
+        for mismatch in () if found else _hold(place, kept):
+            found[mismatch] = None
+        seals = can_seal(place, keystore) if keystore is not None else None
+    except (TamperError, StoreError, NotFoundError) as error:  # so damaged that it cannot even be read
+        found[BackupFinding(kept.place, Kind.UNREADABLE, str(error))] = None
+    newest = held[-1] if held else None
+    return JudgedLedger(kept=kept, signatures=signatures, can_seal=seals, held=newest, findings=(*found,))
+
+
+def _verify(
+    place: Path, since: bytes | None, keystore: Keystore | None, terms: Terms, count: Callable[[int, int], None]
+) -> Report:
+    location = Location(place, still=True)
+    store = location.open_store()
+    try:
+        return verify_store(
+            store,
+            location=location,
+            keystore=keystore,
+            since=since,
+            processes=terms.processes,
+            progress=count,
+            clock=terms.clock,
+        )
+    finally:
+        store.close()
+
+
+def _place(kept: KeptLedger, finding: Finding) -> str:
+    return kept.place if finding.position is None else f"{kept.place}, {finding.place}"
+
+
+def _hold(folder: Path, kept: KeptLedger) -> Iterator[BackupFinding]:
+    """Whether a ledger that holds is the one that the manifest names, at the very commit."""
+    standing = Standing.of(folder, name=kept.folder).kept
+    if standing.id != kept.id or (standing.name, standing.origin) != (kept.name, kept.origin):
+        yield BackupFinding(kept.place, Kind.FORK, "it is another ledger than the manifest names")
+    elif standing.checkpoint != kept.checkpoint:
+        seen = f"it has {standing.size} records, and not the checkpoint of {kept.size} that the manifest names"
+        yield BackupFinding(kept.place, Kind.ROLLBACK if standing.size < kept.size else Kind.FORK, seen)
+
+
+def _take(found: Found, file: KeptFile, *, into: Path | None, count: Callable[[int], None]) -> None:
+    """Read one file, and write it if so asked. Raises `RejectedError` when it is not what the manifest says."""
+    size = found.size(file.name)
+    if size != file.size:
+        raise RejectedError(f"it has {size} bytes, and the manifest says {file.size}")
+    hasher, left = sha256(), size
+    with found.open(file.name) as source, _copy(into, file.name) as copy:
+        while left and (data := source.read(min(left, _CHUNK_BYTES))):
+            hasher.update(data)
+            if copy is not None:
+                _write(copy, data, place=file.name)
+            left -= len(data)
+            count(len(data))
+    if left or hasher.digest() != file.sha256:
+        raise RejectedError("its bytes are not those of which the manifest has the SHA-256")
+
+
+@contextmanager
+def _copy(into: Path | None, name: str) -> Iterator[IO[bytes] | None]:
+    """A new file that only its owner reads, on the disk when it is left; None where nothing is to be written."""
+    if into is None:
+        yield None
+        return
+    path = into / name
+    with told(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.fdopen(descriptor, "wb", buffering=0)  # what cannot be written is told by the write, not by the end
+    with file:
+        yield file
+        with told(path):
+            sync(file)
+
+
+def _write(copy: IO[bytes], data: bytes, *, place: str) -> None:
+    with told(Path(place)):
+        view = memoryview(data)
+        while view:
+            view = view[copy.write(view) :]

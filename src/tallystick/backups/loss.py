@@ -1,0 +1,67 @@
+"""What is recorded when a backup is restored of which others know that there was more.
+
+What a ledger seals from here on contradicts the checkpoints that were given out after the backup was made: history
+forks, and that cannot be undone. It can be said, in the ledger, so that whoever finds the fork finds the reason, too.
+
+MAC keys of epochs that were closed after the backup may have been disclosed (SPEC 5.3), and an epoch of the same number
+has the same key. So the ledger first passes as many epochs as can have been closed, and then records the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tallystick.backups.judging import JudgedLedger, Terms
+from tallystick.core.custody import OwnEvent
+from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored
+from tallystick.errors import RejectedError
+from tallystick.opening import open_ledger
+
+EPOCHS_UNKNOWN: Final = 100
+"""Epochs that are passed where nobody knows how much was lost: more exports than a ledger sees between two backups."""
+
+EPOCHS_MAX: Final = 1_000
+"""Epochs that are passed at most; each takes two records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a restore is wanted that loses records, and who wants it."""
+
+    reason: str
+    actor: Mapping[str, str] | None
+
+
+def epochs_to_pass(lost: int | None) -> int:
+    """How many epochs can have been closed by so many records: a close, and then one opening and one close for each."""
+    return EPOCHS_UNKNOWN if lost is None else min(EPOCHS_MAX, (lost + 1) // 2)
+
+
+def record_loss(
+    folder: Path, loss: Loss, ledgers: Iterable[JudgedLedger], terms: Terms, *, created: str, digest: bytes
+) -> None:
+    """Record in every ledger that it was restored. Raises `RejectedError` when the keys of one are not the right ones.
+
+    `created` and `digest` are of the backup's manifest. A crash within leaves what has no name yet.
+    """
+    ledgers = [*ledgers]
+    for judged in ledgers:
+        if not judged.can_seal:
+            cure = "name the folder that holds the keys of the time of the backup"
+            raise RejectedError(f"the keys of {judged.kept.place} are not here, or not those in force", cure=cure)
+    for judged in ledgers:
+        assert terms.keys is not None, "with no keys nothing can be sealed"
+        restored = LedgerRestored(
+            size=judged.kept.size,
+            created=created,
+            backup_sha256=digest,
+            held_checkpoint=judged.held if judged.lost else None,
+            reason=loss.reason,
+        )
+        keys = terms.keys / judged.kept.folder
+        with open_ledger(folder / judged.kept.folder, create=False, keys=keys, clock=terms.clock) as ledger:
+            event = OwnEvent(LEDGER_RESTORED, restored.payload(), loss.actor)
+            ledger.record_restore(event, epochs=epochs_to_pass(judged.lost))

@@ -1,0 +1,189 @@
+"""Making a backup of ledgers that are in use, each at one commit.
+
+What reaches less far is copied first: what a service remembers, then of each ledger its queue, its readers' cursors and
+its cosigned checkpoint, and then the log itself. So the log has all that any of them knows of, and an event that was
+accepted before is in the queue, or in the log, or in both, where its id makes the second harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from tallystick.backups.layout import VERIFIED_FILE, Extent, keys_folder
+from tallystick.backups.manifest import BackupManifest, KeptLedger
+from tallystick.backups.parcel import Parcel, told
+from tallystick.backups.source import BackupSource, LedgerSource
+from tallystick.backups.standing import Standing
+from tallystick.clock import Clock, wall_clock
+from tallystick.config import LEDGER_FILE, Location
+from tallystick.core import timestamp
+from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
+from tallystick.errors import BusyError, RejectedError
+from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
+from tallystick.read.index import Progress
+from tallystick.write.queue import FOLDER as QUEUE_FOLDER
+from tallystick.write.queue_copy import copy_queue
+
+_ATTEMPTS_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackedUp:
+    """A backup that was made."""
+
+    path: Path
+    extent: Extent
+    created: str
+    ledgers: tuple[KeptLedger, ...]
+    files: int
+    bytes: int
+    keys: bool
+    """Whether the ledgers' keys are in it."""
+    signed: bool
+    manifest_sha256: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is printed for machines."""
+        return {
+            "path": str(self.path),
+            "extent": self.extent,
+            "created": self.created,
+            "ledgers": [ledger.document() for ledger in self.ledgers],
+            "files": self.files,
+            "bytes": self.bytes,
+            "keys": self.keys,
+            "signed": self.signed,
+            "manifest_sha256": self.manifest_sha256,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def backup(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    keys: str | os.PathLike[str] | None = None,
+    with_keys: bool = False,
+    signed: bool = True,
+    progress: Progress | None = None,
+    clock: Clock = wall_clock,
+) -> BackedUp:
+    """Copy a ledger, or all of a deployment, while they are in use, into a folder or a `.tar` that is not there.
+
+    Each ledger is copied as it is at one commit, with all that was accepted before the call: events that wait in its
+    queue, the cursors of its readers, its cosigned checkpoint. `keys` is the folder of the keys, by default where they
+    are looked for anyway; the backup is signed with the evidence key, unless `signed` is false, and has the keys
+    themselves only `with_keys`. `progress` is told of bytes. The backup has its name when all of it is on the disk.
+
+    Raises `NotFoundError` where there is nothing to copy, `ConflictError` when the target is there, `RejectedError`
+    when the keys are wanted and not there, `TamperError` for a ledger so damaged that it does not say who it is.
+    """
+    began, created = time.monotonic(), timestamp.render(clock())
+    found = BackupSource.of(source, keys=keys)
+    if not found.vouching.keystore.exists() and (signed or with_keys):
+        cure = "name their folder, or make a backup that is not signed and has none"
+        raise RejectedError("the keys are not here", place=str(found.vouching.keystore.folder), cure=cure)
+    count = _Count(progress, sum(ledger.bytes for ledger in found.ledgers))
+    with Parcel(Path(target)) as parcel:
+        if found.extent == "deployment":
+            _copy_verified(found.root, parcel)
+        ledgers = [_copy_ledger(ledger, parcel, with_keys=with_keys, count=count.add) for ledger in found.ledgers]
+        key = ledgers[-1].evidence_key(found.vouching.keystore) if signed else None
+        manifest = BackupManifest(
+            created=created,
+            extent=found.extent,
+            keys=with_keys,
+            signer=None if key is None else key.public_key().public_bytes_raw(),
+            ledgers=tuple(sorted((standing.kept for standing in ledgers), key=lambda ledger: ledger.folder)),
+            files=tuple(sorted(parcel.files, key=lambda file: file.name)),
+        )
+        data = manifest.render()
+        # A crash up to here, or within the next call but for its last step, leaves a hidden folder.
+        parcel.hand_over(data, None if key is None else sign_file(data, key, namespace=BACKUP_NAMESPACE))
+    return BackedUp(
+        path=parcel.target,
+        extent=manifest.extent,
+        created=created,
+        ledgers=manifest.ledgers,
+        files=len(manifest.files),
+        bytes=manifest.total_bytes,
+        keys=with_keys,
+        signed=signed,
+        manifest_sha256=sha256(data).hexdigest(),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _copy_verified(root: Path, parcel: Parcel) -> None:
+    """What a service remembers of its verifications. It is replaced whole, so whatever is read is whole."""
+    with told(parcel.target):
+        try:
+            data = (root / VERIFIED_FILE).read_bytes()
+        except FileNotFoundError:
+            return
+    parcel.write(VERIFIED_FILE, data)
+
+
+def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count: Callable[[int], None]) -> Standing:
+    """One ledger; how its copy stands. The order is what makes it whole: see above."""
+    location, folder = source.location, parcel.folder(source.folder)
+    assert location.folder is not None, "only ledgers in folders are found"
+    copy_queue(location.folder / QUEUE_FOLDER, folder / QUEUE_FOLDER)
+    location.copy_cursors(folder)
+    kept = read_kept(location.folder)
+    if kept is not None:
+        with told(parcel.target):
+            (folder / KEPT_FILE).write_bytes(kept)
+    secrets = _copy_with_keys(source, folder, count) if with_keys else {}
+    if not with_keys:
+        _copy_log(location, folder, count)
+    standing = Standing.of(folder, name=source.folder)
+    parcel.take(source.folder)
+    for name, secret in secrets.items():
+        parcel.write(f"{keys_folder(source.folder)}/{name}", secret)
+    return standing
+
+
+def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], None]) -> dict[str, bytes]:
+    """Copy the log; the keys, among which are those in force in it: none were rotated while it was copied."""
+    if not source.keystore.exists():
+        raise RejectedError(
+            "the keys are not here", place=str(source.keystore.folder), cure="make a backup without keys"
+        )
+    for _ in range(_ATTEMPTS_MAX):
+        before = source.keystore.files()
+        _copy_log(source.location, folder, count)
+        if source.keystore.files() == before:
+            return before
+        (folder / LEDGER_FILE).unlink()
+    raise BusyError(f"the keys in {source.keystore.folder} were rotated again and again: repeat a moment later")
+
+
+def _copy_log(location: Location, folder: Path, count: Callable[[int], None]) -> None:
+    store = location.open_store(readonly=True)
+    try:
+        store.copy(folder, progress=count)
+    finally:
+        store.close()
+
+
+class _Count:
+    """Bytes that are done, told as they come."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress: Final = progress
+        self._total = total
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._total = max(self._total, self._done)  # what is written meanwhile makes it more
+        if self._progress:
+            self._progress(self._done, self._total)
