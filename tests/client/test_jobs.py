@@ -31,7 +31,8 @@ def test_a_verification_gives_the_report_of_the_service(client: Client) -> None:
     assert report.checkpoint == client.checkpoint()
     part = client.verify(first=1, end=2)
     assert part.holds
-    assert part.first <= 1 < 2 <= part.end
+    assert part.first <= 1
+    assert part.end >= 2
     assert part.since is None
     with pytest.raises(RejectedError):
         client.verify(since=b"no checkpoint")
