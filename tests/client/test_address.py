@@ -94,11 +94,12 @@ def test_a_service_may_be_behind_a_path() -> None:
 
 
 def test_a_proxy_of_the_environment_is_not_told_the_key(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(http(200, b"{}")) as proxy, Client(it.url, it.keys["acme/Admin"]) as client:
+    with answering(http(200, b"{}")) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
 
-        assert client.whoami()["tenant"] == "acme"
+        with Client(it.url, it.keys["acme/Admin"]) as client:
+            assert client.whoami()["tenant"] == "acme"
         assert proxy.requests == []
 
 
@@ -175,6 +176,19 @@ def test_a_server_of_an_authority_of_ones_own_is_known_by_its_file(tls: tuple[st
     context = ssl.create_default_context(cafile=os.fspath(authority))
     with Client(url, key, tls=context) as client:
         assert client.get(sealed.position).hash == sealed.hash
+
+
+def test_what_is_closed_takes_nothing_from_what_is_opened_next(tls: tuple[str, str, Path, Path]) -> None:
+    """A reader in another thread must not go on with a socket's number that is another connection's by then."""
+    url, key, authority, _ = tls
+    for number in range(15):
+        client = Client(url, key, ca_file=authority)
+        subscription = client.subscribe(entity_id="nobody")
+        assert subscription.take(0.05 * (number % 2)) is None
+        client.close()
+        subscription.close()
+        with Client(url, key, ca_file=authority) as following:
+            assert following.whoami()["role"] == "Admin"
 
 
 def test_a_server_that_is_not_the_right_one_is_not_told_the_key(tls: tuple[str, str, Path, Path]) -> None:
