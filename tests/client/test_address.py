@@ -11,19 +11,24 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tallystick.client.address import Address
 from tallystick.client.appending import UnfinishedError
+from tallystick.client.calls import Calls, Request
 from tallystick.client.client import Client
+from tallystick.clock import wall_clock
 from tallystick.deployment import Deployment
-from tallystick.errors import RejectedError
+from tallystick.errors import RejectedError, StoreError
 from tallystick.serve.server import Listening, Server
 from tallystick.serve.service import Service
 from tests.client.wire import answering, http, listening, read_request
@@ -94,11 +99,12 @@ def test_a_service_may_be_behind_a_path() -> None:
 
 
 def test_a_proxy_of_the_environment_is_not_told_the_key(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(http(200, b"{}")) as proxy, Client(it.url, it.keys["acme/Admin"]) as client:
+    with answering(http(200, b"{}")) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
 
-        assert client.whoami()["tenant"] == "acme"
+        with Client(it.url, it.keys["acme/Admin"]) as client:
+            assert client.whoami()["tenant"] == "acme"
         assert proxy.requests == []
 
 
@@ -175,6 +181,26 @@ def test_a_server_of_an_authority_of_ones_own_is_known_by_its_file(tls: tuple[st
     context = ssl.create_default_context(cafile=os.fspath(authority))
     with Client(url, key, tls=context) as client:
         assert client.get(sealed.position).hash == sealed.hash
+
+
+def test_a_connection_that_is_read_is_closed_by_its_reader(tls: tuple[str, str, Path, Path]) -> None:
+    """Else its number is another connection's before the reader notices, who then takes what is not his."""
+    url, key, authority, _ = tls
+    calls = Calls(Address.of(url, key, ca_file=authority), seconds=10, clock=wall_clock)
+    request = Request(path="/api/v1/events/stream", accept="text/event-stream")
+    with calls.opened(request, seconds=10) as opened:
+        connection = opened._response.extensions["network_stream"].get_extra_info("socket")
+        chunks = opened.chunks()
+        assert next(chunks)
+
+        calls.close()
+
+        assert connection.fileno() != -1
+        with suppress(httpx2.TransportError):
+            assert [*chunks] == []  # it was hung up: nothing is waited for
+    assert connection.fileno() == -1
+    with pytest.raises(StoreError, match="closed"):
+        calls.call(Request(path="/api/v1/whoami"))
 
 
 def test_a_server_that_is_not_the_right_one_is_not_told_the_key(tls: tuple[str, str, Path, Path]) -> None:

@@ -202,6 +202,25 @@ def test_a_retry_after_for_which_there_is_no_time_is_not_waited_for() -> None:
         assert (len(server.requests), time.monotonic() - began < 10) == (1, True)
 
 
+def test_a_batch_of_which_some_found_no_room_is_sent_again() -> None:
+    busy = {"index": 1, "status": 503, "family": "busy", "detail": "full"}
+    wrong = {"index": 2, "status": 400, "family": "rejected", "detail": "wrong", "place": "/payload", "cure": "mend it"}
+    receipt = orjson.loads(RECEIPT)
+    first = orjson.dumps({"sealed": 1, "refused": 2, "events": [receipt, busy, wrong]})
+    second = orjson.dumps({"sealed": 2, "refused": 1, "events": [receipt | {"replayed": True}, receipt, wrong]})
+    with answering(http(207, first), http(207, second)) as server, Client(server.url, KEY) as client:
+        outcomes = client.append_many([EVENT, {**EVENT, "id": "mine"}, EVENT], atomic=False)
+
+        assert len({request.partition(b"\r\n\r\n")[2] for request in server.requests}) == 1
+        assert len(server.requests) == 2
+    assert [getattr(one, "position", None) for one in outcomes] == [7, 7, None]
+    assert str(outcomes[2]) == "/payload: wrong; mend it"
+    with answering(http(207, first)) as server, Client(server.url, KEY, seconds=0.5) as client:
+        with pytest.raises(UnfinishedError, match="full") as unfinished:
+            client.append_many([EVENT] * 3, atomic=False)
+        assert len(unfinished.value.left) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("0", 0), ("120", 120), (" 5 ", 5), ("-1", None), ("1.5", None), ("soon", None), ("9" * 30, None), ("", None)],

@@ -39,5 +39,5 @@ def sometimes_away(it: Running) -> Iterator[Away]:
         if request is not None:
             connection.sendall(ask((host, int(port)), request))
 
-    with listening(handle) as url, Client(url, it.keys["acme/Admin"], seconds=0.2) as client:
+    with listening(handle) as url, Client(url, it.keys["acme/Admin"], seconds=2) as client:
         yield Away(client, there, asked)

@@ -125,12 +125,19 @@ def test_what_there_is_no_room_for_is_counted_and_told_where_it_is_missing(it: R
 
 def test_the_bound_is_also_one_of_bytes(it: Running) -> None:
     with sometimes_away(it) as away:
-        sender = Sender(away.client, name="test", bytes_max=10_000)
+        sender = Sender(away.client, name="bytes", bytes_max=10_500)
 
-        taken = [sender.put({**event("bytes", n), "payload": {"x": "y" * 3_000}}) for n in range(5)]
+        taken = [
+            sender.put({**event("bytes", n), "labels": ["x" * 90], "context": {"x": "y" * 3_000}}) for n in range(4)
+        ]
+        taken += [sender.put(event("bytes", 4)), sender.put(event("bytes", 5))]
 
-        assert taken == [True] * 3 + [False] * 2
-        sender.close(0.01)
+        assert taken == [True] * 3 + [False, True, True]
+        away.there.set()
+        assert sender.close(30)
+        first = away.client.query(entity_id="bytes", newest_first=False).records[0].position
+        told = [record.payload for record in away.client.records(first=first)]
+        assert told == [{"n": 0}, {"n": 1}, {"n": 2}, {"count": 1}, {"n": 4}, {"n": 5}]
 
 
 def test_one_that_is_refused_holds_up_no_other(ledger: Ledger) -> None:

@@ -42,6 +42,24 @@ def test_an_event_is_durable_when_it_is_answered(it: Running) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
+def test_a_refusal_names_the_family_of_the_error(it: Running) -> None:
+    it.call("POST", EVENTS_PATH, json={**EVENT, "id": "family"})
+    refusals = [
+        it.call("POST", EVENTS_PATH, json={}),
+        it.call("POST", EVENTS_PATH, json={**EVENT, "id": "family", "payload": {"x": 1}}),
+        it.call("POST", EVENTS_PATH, None, json=EVENT),
+        it.call("POST", EVENTS_PATH, "acme/ReadOnly", json=EVENT),
+        it.call("GET", "/api/v1/events/no-such-event"),
+    ]
+    assert [(one.status_code, one.json()["family"]) for one in refusals] == [
+        (400, "rejected"),
+        (409, "conflict"),
+        (401, "denied"),
+        (403, "denied"),
+        (404, "not-found"),
+    ]
+
+
 def test_the_same_key_is_the_same_event(it: Running) -> None:
     headers = {"Idempotency-Key": "once-1"}
     first = it.call("POST", EVENTS_PATH, json=EVENT, headers=headers)

@@ -8,11 +8,12 @@ they are read, and redirects are not followed. After a fork the child has connec
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
@@ -34,6 +35,7 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 TEXT: Final = "text/plain"
 _CONNECT_SECONDS: Final = 10.0
+_CLOSED: Final = "the client is closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +65,6 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class _Home(NamedTuple):
-    """What belongs to one process."""
-
-    pid: int
-    http: httpx2.Client
-    ids: IdMaker
-    deadline: Deadline
-
-
 class Opened:
     """An answer whose body has not been read yet."""
 
@@ -84,14 +77,71 @@ class Opened:
         yield from self._response.iter_raw()
 
     def hang_up(self) -> None:
-        """Have whoever waits for more, in whatever thread, wait no longer."""
+        """Have whoever waits for more, in whatever thread, wait no longer.
+
+        Nothing is closed here: the number of a socket that is closed may be another one's before its reader notices.
+        """
         stream = self._response.extensions.get("network_stream")
-        socket = None if stream is None else stream.get_extra_info("socket")
-        if socket is not None:
-            try:
-                socket.shutdown(2)
-            except OSError:
-                return  # it is closed already
+        connection = None if stream is None else stream.get_extra_info("socket")
+        if connection is not None:
+            with suppress(OSError):  # it is over already
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own would forget that it is TLS
+
+
+class _Home:
+    """What belongs to one process: connections, which the last one who uses them closes, and event ids."""
+
+    def __init__(self, http: httpx2.Client, deadline: Deadline) -> None:
+        self.pid: Final = os.getpid()
+        self.http: Final = http
+        self.deadline: Final = deadline
+        self.ids: Final = IdMaker()
+        self._lock: Final = threading.Lock()
+        self._opened: Final[set[Opened]] = set()
+        self._users = 0
+        self._is_over = False
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While connections are in use."""
+        with self._lock:
+            if self._is_over:
+                raise StoreError(_CLOSED)
+            self._users += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def open(self, opened: Opened) -> Iterator[Opened]:
+        """While an answer is read."""
+        with self._lock:
+            self._opened.add(opened)
+            if self._is_over:
+                opened.hang_up()
+        try:
+            yield opened
+        finally:
+            with self._lock:
+                self._opened.discard(opened)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            is_last = self._is_over and not self._users
+        if is_last:
+            self.http.close()
+
+    def close(self) -> None:
+        """Let go of connections as soon as nobody uses them, and have who reads wait no longer."""
+        with self._lock:
+            self._is_over = True
+            for opened in self._opened:
+                opened.hang_up()
+            is_unused = not self._users
+        if is_unused:
+            self.http.close()
 
 
 class Calls:
@@ -148,23 +198,21 @@ class Calls:
         """
         import httpx2
 
-        _, http, _, deadline = self._at_home()
+        home = self._at_home()
         connect = min(seconds, _CONNECT_SECONDS)
         timeouts = httpx2.Timeout(seconds, connect=connect, pool=connect)
         headers = dict(request.headers) | {"Accept": f"{request.accept}, {MEDIA_TYPE}"}
         if request.body is not None:
             headers["Content-Type"] = request.content_type
-        built = http.build_request(
+        built = home.http.build_request(
             request.method, self._url(request), content=request.body, headers=headers, timeout=timeouts
         )
-        deadline.at = time.monotonic() + seconds if whole else None
+        home.deadline.at = time.monotonic() + seconds if whole else None
         try:
-            response = http.send(built, stream=True)
-            try:
+            with home.used(), closing(home.http.send(built, stream=True)) as response:
                 self._check(request, response)
-                yield Opened(response)
-            finally:
-                response.close()
+                with home.open(Opened(response)) as opened:
+                    yield opened
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
             _check_certificate(error)
             raise FailedError(Failure(f"no connection: {_told(error)}", reached=False)) from error
@@ -172,7 +220,7 @@ class Calls:
             unknown = request.changes
             raise FailedError(Failure(_told(error), reached=True, unknown=unknown)) from error
         finally:
-            deadline.at = None
+            home.deadline.at = None
 
     def rest(self, seconds: float) -> None:
         """Wait, unless the client is closed by then, which is a `StoreError`."""
@@ -182,7 +230,7 @@ class Calls:
     def close(self) -> None:
         """Let go of connections. Who waits for another try waits no longer."""
         self._closed.set()
-        self._home.http.close()
+        self._home.close()
 
     # ------------------------------------------------------------------------------------------------ one try
 
@@ -240,7 +288,7 @@ class Calls:
 
     def _at_home(self) -> _Home:
         if self._closed.is_set():
-            raise StoreError("the client is closed")
+            raise StoreError(_CLOSED)
         if self._home.pid != os.getpid():
             with self._moving:
                 if self._home.pid != os.getpid():
@@ -267,7 +315,7 @@ class Calls:
             http.build_request("GET", address.url)
         except (httpx2.InvalidURL, ValueError, ImportError) as error:
             raise RejectedError("the URL or the proxy cannot be used", place="url", cure="check them") from error
-        return _Home(os.getpid(), http, IdMaker(), deadline)
+        return _Home(http, deadline)
 
 
 def checked_seconds(seconds: object) -> float:
