@@ -33,6 +33,7 @@ class Appending(ABC):
     _acceptor: Acceptor
     _queue_acceptor: Acceptor
     _sealer: Sealer | None
+    _queue: Queue | None
 
     @abstractmethod
     def _open_sealer(self) -> Sealer:
@@ -101,11 +102,16 @@ class Appending(ABC):
                 outcomes[place] = error
         return still
 
-    def publish_each(self, submissions: Sequence[Submission]) -> list[list[Ticket] | RejectedError]:
+    def publish_each(
+        self, submissions: Sequence[Submission], *, patient: bool = True
+    ) -> list[list[Ticket] | RejectedError]:
         """Take in what many bring, as `publish_many` does, with one wait for the disk: tickets, or a refusal, of each.
 
-        Raises `BusyError` when they do not all fit, and `StoreError`.
+        Raises `BusyError` when they do not all fit, also where the queue is not open yet and nobody is `patient`, and
+        `StoreError`.
         """
+        if self._queue is None and not patient:
+            raise BusyError("the queue is not open yet")
         queue = self._queue_by_rules()
         taken, refused = _accept_each(submissions, self._queue_acceptor)
         drafts = [draft for batch in taken.values() for draft in batch]

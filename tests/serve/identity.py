@@ -43,8 +43,9 @@ Answer = tuple[int, dict[str, str], bytes]
 class IdentityProvider:
     """Its keys, what it publishes of them, and how often it was asked for what."""
 
-    def __init__(self, url: str = "") -> None:
+    def __init__(self, url: str = "", *, clock: Callable[[], float] = time.time) -> None:
         self.url = url
+        self._clock = clock
         self.keys: dict[str, Key] = {name: new_key(name) for name in KINDS}
         self.published: list[dict[str, Any]] = [public(key) for key in self.keys.values()]
         self.asked: Counter[str] = Counter()
@@ -57,7 +58,7 @@ class IdentityProvider:
 
     def claims(self, **given: Any) -> dict[str, Any]:
         """The claims of a good token; one that is given as None is left out."""
-        now = int(time.time())
+        now = int(self._clock())
         usual = {
             "iss": self.url,
             "aud": AUDIENCE,

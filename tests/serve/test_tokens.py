@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -22,9 +21,9 @@ from tallystick.serve.oidc import ALGORITHMS, ALGORITHMS_USUAL, OidcSettings
 from tallystick.serve.tokens import LEEWAY_SECONDS, TokenRefusedError, judge
 from tests.serve.identity import AUDIENCE, IdentityProvider, b64, new_key, public
 
-PROVIDER: Final = IdentityProvider("https://id.example.com/realms/one")
+NOW: Final = 1_790_000_000
+PROVIDER: Final = IdentityProvider("https://id.example.com/realms/one", clock=lambda: NOW)
 STRANGER: Final = new_key("rsa", "rsa")
-NOW: Final = int(time.time())
 FIRST: Final = '{"iss":"https://elsewhere.example",'
 
 
@@ -33,7 +32,7 @@ def keys_of(*published: dict[str, Any], algorithms: tuple[str, ...] = ALGORITHMS
 
 
 def judged(text: str, keys: IssuerKeys | None = None, *, now: float | None = None, **given: Any) -> Any:
-    moment = int((time.time() if now is None else now) * timestamp.SECOND)
+    moment = int((NOW if now is None else now) * timestamp.SECOND)
     settings = PROVIDER.settings(**given)
     return judge(text, keys or keys_of(algorithms=settings.algorithms), settings, now=moment)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -117,12 +117,26 @@ class Follower:
             self._hashes = {}
         self._hashes.update(hashes)
         parts = (*self._unwritten, self._tail)
-        suspects = self.file.hashes_among([*hashes.values()])
+        suspects = self.file.hashes_among([*hashes.values()]) if hashes else set()
         for rows in parts:
             suspects.update(hashed for hashed in hashes.values() if hashed in rows.brought)
-        asked = (event_id for event_id in event_ids if event_id not in hashes or hashes[event_id] in suspects)
+        asked = [event_id for event_id, hashed in hashes.items() if hashed in suspects]
+        asked += self._made_among(event_id for event_id in event_ids if event_id not in hashes)
         found = {event_id: self.find(event_id) for event_id in asked}
         return {event_id: position for event_id, position in found.items() if position is not None}
+
+    def _made_among(self, event_ids: Iterable[str]) -> Iterator[str]:
+        """Of made ids those that may be there: all of a prefix, or none, as what was made together came together."""
+        counters: dict[str, dict[int, str]] = {}
+        for event_id in event_ids:
+            made = split_made(event_id)
+            assert made is not None, "they are made ones"
+            counters.setdefault(made[0], {})[made[1]] = event_id
+        for prefix, ids in counters.items():
+            first, last = min(ids), max(ids)
+            parts = (*self._unwritten, self._tail)
+            if self.file.has_made(prefix, first, last) or any(one.has_made(prefix, first, last) for one in parts):
+                yield from ids.values()
 
     def learn(
         self,

@@ -60,6 +60,10 @@ class Rows:
         else:
             runs.append([counter, position, count])
 
+    def has_made(self, prefix: str, first: int, last: int) -> bool:
+        """Whether any made id of a prefix is there whose counter is one of these, `last` included."""
+        return any(begin <= last and first < begin + count for begin, _, count in self.made.get(prefix, ()))
+
     def find(self, event_id: str) -> list[int]:
         """The positions at which the id may stand: certain for made ids, candidates for brought ones."""
         made = split_made(event_id)
@@ -198,6 +202,9 @@ class IndexFile(Protocol):
 
     def find(self, event_id: str) -> list[int]:
         """As `Rows.find`, over the saved rows."""
+
+    def has_made(self, prefix: str, first: int, last: int) -> bool:
+        """As `Rows.has_made`, over the saved rows."""
 
     def hashes_among(self, hashes: Sequence[int]) -> set[int]:
         """Which of these `hash_id`s the saved rows have."""

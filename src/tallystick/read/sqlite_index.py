@@ -124,6 +124,13 @@ class SqliteIndexFile:
         )
         return [position + made[1] - first for first, position, count in runs if made[1] < first + count]
 
+    def has_made(self, prefix: str, first: int, last: int) -> bool:
+        runs = self.query(
+            "SELECT counter + count FROM made WHERE prefix = ? AND counter <= ? ORDER BY counter DESC LIMIT 1",
+            (prefix, last),
+        )
+        return any(first < end for (end,) in runs)  # runs do not overlap: an earlier one ends earlier
+
     def hashes_among(self, hashes: Sequence[int]) -> set[int]:
         rows = self.query(
             "SELECT DISTINCT hash FROM brought WHERE hash IN (SELECT value FROM json_each(?))", (_json([*hashes]),)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from tallystick.errors import BusyError, StoreError, TallystickError
@@ -25,6 +26,9 @@ from tallystick.write.request import Submission
 AT_HAND_EVENTS: Final = 256
 AT_HAND_SECONDS: Final = 0.02
 """What is sealed in the loop: about five milliseconds' work. A ledger that took longer than that is left to threads."""
+
+GATHER_TURNS: Final = 8
+"""For how many turns of the loop a lane waits at most while each brings more."""
 
 _THREAD_TURNS: Final = 200
 """For how many turns, before the loop tries again."""
@@ -78,13 +82,21 @@ class Lanes:
         lane.events += len(submission.events)
         if not lane.at_work:
             lane.at_work = True
-            # Not at once: whoever else is ready in this turn of the loop comes along.
-            asyncio.get_running_loop().call_soon(self._begin, ledger, way, lane)
+            asyncio.get_running_loop().call_soon(self._gather, ledger, way, lane)
         outcome = await answer  # a caller who leaves takes nothing back
         if isinstance(outcome, TallystickError):
             raise outcome
         done: Sequence[Any] = outcome
         return done
+
+    def _gather(self, ledger: str, way: Way, lane: _Lane, *, turns: int = GATHER_TURNS, before: int = 0) -> None:
+        """Begin once a turn of the loop brings nobody new: each commit costs as much as a dozen of events."""
+        now = len(lane.waiting)
+        if turns and now > before:
+            later = partial(self._gather, ledger, way, lane, turns=turns - 1, before=now)
+            asyncio.get_running_loop().call_soon(later)
+        else:
+            self._begin(ledger, way, lane)
 
     def _begin(self, ledger: str, way: Way, lane: _Lane) -> None:
         """Have done what waits, up to a bound: here and now if that is quick, else by a thread."""
@@ -106,25 +118,25 @@ class Lanes:
                 if not one.answer.done():
                     one.answer.set_result(outcome)
             if lane.waiting:
-                loop.call_soon(self._begin, ledger, way, lane)
+                loop.call_soon(self._gather, ledger, way, lane)
             else:
                 lane.at_work = False
                 self._lanes.pop((ledger, way), None)
 
-        outcomes = self._at_hand(ledger, submissions) if way == "append" and count <= AT_HAND_EVENTS else None
+        outcomes = self._at_hand(ledger, way, submissions) if count <= AT_HAND_EVENTS else None
         if outcomes is None:
             self._executor.submit(work)
         else:
             finish(outcomes)
 
-    def _at_hand(self, ledger: str, submissions: Sequence[Submission]) -> Sequence[Any] | None:
-        """Seal without a thread; None when it would have to wait, or did so lately."""
+    def _at_hand(self, ledger: str, way: Way, submissions: Sequence[Submission]) -> Sequence[Any] | None:
+        """Do it without a thread; None when it would have to wait, or did so lately."""
         turns = self._slow.get(ledger, 0)
         if turns:
             self._slow[ledger] = turns - 1
             return None
         began = time.perf_counter()
-        outcomes = self._outcomes(ledger, "append", submissions, patient=False)
+        outcomes = self._outcomes(ledger, way, submissions, patient=False)
         if time.perf_counter() - began > AT_HAND_SECONDS:
             if len(self._slow) >= _PACES_MAX:
                 self._slow.clear()
@@ -139,7 +151,7 @@ class Lanes:
             with self._lease(ledger, at_once=not patient) as opened:
                 if way == "append":
                     return opened.append_each(submissions, patient=patient)
-                return opened.publish_each(submissions)
+                return opened.publish_each(submissions, patient=patient)
         except TallystickError as error:
             return [error] * len(submissions)
         except Exception as error:  # noqa: BLE001 - a mistake of ours, and its traceback goes with it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -15,6 +16,42 @@ HEAD_BYTES_MAX: Final = 65_536
 
 HEAD_SECONDS: Final = 15.0
 """How long a head may take: a connection on which nothing comes is not kept for it."""
+
+
+class Joined:
+    """A transport for one answer, of which the head waits for the first piece of the body: one call of the system less.
+
+    All else passes through.
+    """
+
+    __slots__ = ("_head", "_is_open", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport: Final = transport
+        self._head = b""
+        self._is_open = True
+
+    def write(self, data: bytes) -> None:
+        if not self._is_open or data.startswith(b"HTTP/1.1 100 "):
+            self._transport.write(data)
+        elif not self._head:
+            self._head = data
+        else:
+            self._is_open = False
+            self._transport.write(self._head + data)
+
+    def flush(self) -> None:
+        """The head waits for nothing more."""
+        if self._is_open:
+            self._is_open = False
+            self._transport.write(self._head)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -56,7 +93,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_waiting()
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:  # else it is a WebSocket
+            joined = Joined(self.transport)
+            self.cycle.transport = joined  # type: ignore[assignment]  # it is all that is used of one
+            self.cycle.on_response = partial(self._answered, joined)
+
+    def _answered(self, joined: Joined) -> None:
+        joined.flush()  # an answer without a body
+        self.on_response_complete()
 
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0

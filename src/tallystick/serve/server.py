@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -27,6 +28,9 @@ from tallystick.serve.settings import Settings
 
 _MESSAGE_BYTES_MAX: Final = 4_096
 """What a reader of a stream may say at once, to which nobody listens."""
+
+_COLLECTING: Final = (20_000, 20, 50)
+"""How many objects are made before cycles are looked for: of the usual 700 a loaded service makes as many in 10 ms."""
 
 _IDLE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 30
@@ -82,6 +86,14 @@ class Server(uvicorn.Server):
         self._service: Final = service
         self._private: Final = private
         self._listens: Final = listens
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer until it is told to stop."""
+        # What is there now stays, so the collector need not look at it again; and what requests leave goes by itself.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECTING)
+        super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -8,7 +8,7 @@ nothing: whoever planned may drop the plan and plan again. Committing it is `tal
 from __future__ import annotations
 
 from binascii import hexlify
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -105,6 +105,7 @@ class Planner:
         self._numbers: list[int] = []  # the entity versions of the drafts
         self._versions: dict[str, int] = {}
         self._brought: dict[str, int] = {}
+        self._sealed_before: Mapping[str, int] = {}
         self._asked: list[tuple[Request, Sequence[Place]]] = []
         self._opening: _Opening | None = None
         self._key_named_at: dict[str, int] = {}
@@ -121,19 +122,23 @@ class Planner:
         full = state.tree.size - state.epoch_at >= policy.epoch_records_max
         return full or age >= policy.epoch_seconds_max * timestamp.SECOND
 
+    def look_up(self, requests: Sequence[Request]) -> None:
+        """Ask once for the ids that any of these brought, before they are added one by one."""
+        ids = [draft.brought_id for one in requests for draft in one.drafts if draft.made == BROUGHT]
+        self._sealed_before = self._known.find_all(ids) if ids else {}
+
     def add(self, request: Request) -> None:
-        """Take a request. Raises `ConflictError`, and then nothing of it is in the plan."""
+        """Take a request that was looked up. Raises `ConflictError`, and then nothing of it is in the plan."""
         if not request.conditional:
             start = len(self._drafts)
             self._asked.append((request, range(start, start + len(request.drafts))))
             self._append(request.drafts)
             return
-        ids = [draft.brought_id for draft in request.drafts if draft.made == BROUGHT]
         resolution = Resolution(
             self._drafts,
             brought=self._brought,
             version=self._version,
-            known_at=self._known.find_all(ids) if ids else {},
+            known_at=self._sealed_before,
             read=self._read,
         )
         for draft in request.drafts:

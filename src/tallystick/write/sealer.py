@@ -246,6 +246,7 @@ class Sealer:
         """Add what can be added; give the others with what is against them."""
         refused: list[tuple[Request, TallystickError]] = []
         generation = None if self._rules is None else self._rules.generation
+        planner.look_up(requests)
         for request in requests:
             if request.generation is not None and request.generation != generation:
                 refused.append((request, RulesChangedError("schemas changed while the events were on their way")))
