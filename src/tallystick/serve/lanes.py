@@ -90,9 +90,12 @@ class Lanes:
         return done
 
     def _gather(self, ledger: str, way: Way, lane: _Lane, *, turns: int = GATHER_TURNS, before: int = 0) -> None:
-        """Begin once a turn of the loop brings nobody new: each commit costs as much as a dozen of events."""
+        """Begin once a turn of the loop brings nobody new: each commit costs as much as a dozen events.
+
+        What is too much to be done here begins at once, so that a thread is at work while more arrives.
+        """
         now = len(lane.waiting)
-        if turns and now > before:
+        if turns and now > before and lane.events <= AT_HAND_EVENTS:
             later = partial(self._gather, ledger, way, lane, turns=turns - 1, before=now)
             asyncio.get_running_loop().call_soon(later)
         else:
