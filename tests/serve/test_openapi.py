@@ -70,3 +70,15 @@ def test_an_error_is_a_problem_with_a_cure(it: Running) -> None:
         assert said["detail"]
         if status == 400:
             assert said["cure"] or ": " in said["detail"], said
+
+
+def test_the_page_for_people_has_every_route_and_needs_nothing_from_elsewhere(it: Running) -> None:
+    answer = it.call("GET", "/docs", None)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    for path, operations in it.call("GET", "/openapi.json", None).json()["paths"].items():
+        assert f"<code>{path}</code>" in answer.text
+        for method in operations:
+            assert f'<b class="{method}">' in answer.text
+    assert "<script" not in answer.text
+    assert "://" not in answer.text

@@ -6,17 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.body import LeftError, read_body
+from tallystick.serve.described import POLICY, page
 from tallystick.serve.diagnostics import logged
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
@@ -124,6 +127,7 @@ def conventional(service: Service) -> FastAPI:
         summary="An event-sourced, tamper-evident audit log",
         version="1",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         exception_handlers={
             TallystickError: _tell,
@@ -135,8 +139,13 @@ def conventional(service: Service) -> FastAPI:
     api.state.service = service
     for part in _ROUTES:
         api.include_router(part.router)
+    api.add_api_route("/docs", partial(_docs, api), methods=["GET"], include_in_schema=False)
     api.openapi = lambda: document(api, [part.router for part in _ROUTES])  # type: ignore[method-assign]  # as FastAPI has it done
     return api
+
+
+def _docs(api: FastAPI) -> HTMLResponse:
+    return HTMLResponse(page(api.openapi()), headers=POLICY)
 
 
 async def _tidy(service: Service) -> None:
@@ -164,7 +173,7 @@ async def _tell_validation(request: Request, error: Exception) -> Response:
     where = ".".join(str(part) for part in first["loc"])
     said = problem_of(400, "Mend the request, then send it again", first["msg"])
     request.app.state.service.metrics.refused.labels("400").inc()
-    return _problem_response(said | {"place": where, "cure": f"see {request.app.docs_url}"})
+    return _problem_response(said | {"place": where, "cure": "see /docs"})
 
 
 async def _tell_http(_: Request, error: Exception) -> Response:
