@@ -185,9 +185,13 @@ class Ledger(Appending, Asking, Governing, Proving):
         since: bytes | None = None,
         trust: VerifierKey | None = None,
         processes: int | None = None,
+        apart: bool = False,
         progress: Progress | None = None,
     ) -> Report:
-        """Check every record at [first, end), and the tree over all. See `tallystick.verify`."""
+        """Check every record at [first, end), and the tree over all. See `tallystick.verify`.
+
+        `apart` has another process scan them, even if it is only one, so that this one goes on with its work.
+        """
         return verify_store(
             self._store,
             location=self._location,
@@ -197,6 +201,7 @@ class Ledger(Appending, Asking, Governing, Proving):
             since=since,
             trust=trust,
             processes=processes,
+            apart=apart,
             progress=progress,
             clock=self._clock,
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tallystick.deployment import Deployment
+from tallystick.evidence.verification import plan
 from tallystick.serve import watch as watching
 from tallystick.serve.settings import Settings
 from tallystick.serve.watch import Watch
@@ -89,7 +90,7 @@ def test_a_ledger_that_was_put_back_is_found_by_the_checkpoint_that_was_kept(tmp
     with Deployment(tmp_path / "data") as deployment:
         fill(deployment, 5)
         with deployment.ledger("default") as ledger:
-            seen = Watch(deployment, every_seconds=0).take("tenant/default", [ledger.verify()])
+            seen = Watch(deployment, every_seconds=0).take("tenant/default", ledger.verify())
         assert seen.holds
     shutil.rmtree(tmp_path / "data/tenants/default")
     shutil.copytree(earlier, tmp_path / "data/tenants/default")
@@ -112,30 +113,40 @@ def test_the_alarm_is_called_off_when_all_holds_again(tmp_path: Path) -> None:
     with Deployment(tmp_path) as deployment:
         watch = Watch(deployment, every_seconds=0)
         with deployment.ledger("default") as ledger:
-            assert not watch.take("tenant/default", [ledger.verify()]).holds
+            assert not watch.take("tenant/default", ledger.verify()).holds
     shutil.rmtree(tmp_path / "tenants/default")
     shutil.move(tmp_path / "good", tmp_path / "tenants/default")
     with Deployment(tmp_path) as deployment:
         watch = Watch(deployment, every_seconds=0)
         with deployment.ledger("default") as ledger:
-            assert watch.take("tenant/default", [ledger.verify()]).holds
+            assert watch.take("tenant/default", ledger.verify()).holds
         assert alarms(deployment) == ["verification.failed", "verification.held"]
 
 
-def test_a_long_ledger_is_verified_in_pieces_and_a_stop_does_not_wait(
+def test_a_long_ledger_is_verified_by_another_process_again_and_again_and_a_stop_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "SLICE_RECORDS", 4)
+    monkeypatch.setattr(plan, "RANGE_RECORDS", 256)
     with Deployment(tmp_path) as deployment:
         deployment.begin()
-        fill(deployment, 30)
+        with deployment.ledger("default") as ledger:
+            ledger.append_many([{"event_type": "door.opened", "entity_id": "d", "actor": "jane"}] * 3_000)
         watch = Watch(deployment, every_seconds=HOUR)
         watch.begin()
         until(lambda: watch.of("tenant/default"))
-        watch.close()
+        first = watch.of("tenant/default")
+        assert first is not None
+        with deployment.ledger("default") as ledger:
+            ledger.append_many([{"event_type": "door.opened", "entity_id": "d", "actor": "jane"}] * 3_000)
+        until(lambda: watch.of("tenant/default").size > first.size)  # type: ignore[union-attr]
         seen = watch.of("tenant/default")
         assert seen is not None
-        assert (seen.holds, seen.size) == (True, 32)
+        assert (first.holds, seen.holds) == (True, True)
+
+        monkeypatch.setattr(watching, "_REST", 1e9)  # from now on it would rest for ever
+        began = time.monotonic()
+        watch.close()
+        assert time.monotonic() - began < 10
 
 
 def test_what_was_kept_of_verifications_may_be_lost(tmp_path: Path) -> None:

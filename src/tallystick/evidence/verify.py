@@ -93,13 +93,17 @@ def verify_store(
     since: bytes | None = None,
     trust: VerifierKey | None = None,
     processes: int | None = None,
+    apart: bool = False,
     progress: Progress | None = None,
     clock: Clock = wall_clock,
 ) -> Report:
-    """As `verify`, for a store that is open. Other processes help only with the `location` to open it at."""
+    """As `verify`, for a store that is open. Other processes help only with the `location` to open it at.
+
+    With `apart` the records are scanned in another process even if that is only one, so that this one goes on.
+    """
     for _ in range(_ATTEMPTS):
         below = prunes_below(store)
-        plan = Plan.of(store, location=location, first=first, end=end, processes=processes)
+        plan = Plan.of(store, location=location, first=first, end=end, processes=processes, apart=apart)
         if since is not None and not plan.covers(Checkpoint.of_note(since).size):
             raise RejectedError(
                 "a kept checkpoint is held against all records from the first to its last",
@@ -196,7 +200,7 @@ class _Verification:
         self._findings.append(Finding(kind, position, seen))
 
     def _scans(self, plan: Plan, terms: Terms) -> Iterator[Scan]:
-        if plan.processes > 1 and plan.location:
+        if plan.is_apart and plan.location:
             return scan_in_processes(plan.location, plan.tasks, terms, processes=plan.processes)
         return (scan(self._store, task, terms) for task in plan.tasks)
 

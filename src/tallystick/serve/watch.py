@@ -1,4 +1,4 @@
-"""Watching over the ledgers of a deployment: each is verified anew every so often, piece by piece, beside the service.
+"""Watching over the ledgers of a deployment: each is verified anew every so often, slowly, beside the service.
 
 A ledger is held against the checkpoint of its last verification, which is kept outside of it, in `verified.json`: so
 one that was put back to an earlier state is found, too. A finding is an event of the system ledger, a line of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,12 +27,10 @@ from tallystick.evidence.findings import Report
 from tallystick.ledger import Ledger
 
 FILE_NAME: Final = "verified.json"
-SLICE_RECORDS: Final = 250_000
-"""Records checked at once: about a second, and then others have their turn."""
-
 _REST: Final = 3.0
 """How much longer it rests than it worked: three quarters of a core are for others."""
 
+_PAUSE_SECONDS_MAX: Final = 5.0
 _LOOK_SECONDS: Final = 5.0
 _TOLD_MAX: Final = 20
 """Findings of one ledger that its event names; a verification lists them all."""
@@ -58,6 +57,10 @@ class Seen:
     def to_json(self) -> dict[str, Any]:
         """As it is told of."""
         return {"at": self.at, "size": self.size, "holds": self.holds, "count": self.count, "findings": self.findings}
+
+
+class _StoppedError(Exception):
+    """The watch ends."""
 
 
 class Watch:
@@ -113,11 +116,10 @@ class Watch:
         oldest = min((timestamp.parse(seen.at) for seen in self.all.values()), default=None)
         return 0.0 if oldest is None else max(0, self._deployment.clock() - oldest) / timestamp.SECOND
 
-    def take(self, ledger: str, reports: list[Report]) -> Seen:
+    def take(self, ledger: str, report: Report) -> Seen:
         """Remember what a whole verification found; what is new is an event of the system ledger."""
-        found = [finding.to_json() for report in reports for finding in report.findings]
-        last = reports[-1]
-        return self._keep(ledger, found, size=last.size, checkpoint=last.checkpoint.decode("utf-8", "replace"))
+        found = [finding.to_json() for finding in report.findings]
+        return self._keep(ledger, found, size=report.size, checkpoint=report.checkpoint.decode("utf-8", "replace"))
 
     def _watch(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS if self._every_seconds > _LOOK_SECONDS else self._every_seconds):
@@ -151,27 +153,29 @@ class Watch:
     def _verify(self, name: str) -> None:
         try:
             with self._deployment.lease(name) as ledger:
-                reports = self._reports(ledger, since=self.of(name))
-            if reports:
-                self.take(name, reports)
+                report = self._report(ledger, since=self.of(name))
+            self.take(name, report)
+        except _StoppedError:
+            return
         except TamperError as error:  # so damaged that it cannot even be opened
             finding = {"kind": "unreadable", "position": None, "end": None, "seen": str(error), "meaning": ""}
             self._keep(name, [finding], size=0, checkpoint="")
         except TallystickError as error:
             _log.warning("%s could not be verified: %s", name, error)
 
-    def _reports(self, ledger: Ledger, *, since: Seen | None) -> list[Report]:
-        """A report for every piece; none when it was stopped in between."""
+    def _report(self, ledger: Ledger, *, since: Seen | None) -> Report:
+        """Verify all of it, with rests. Raises `_StoppedError` when the watch ends in between."""
         held = since.checkpoint.encode() if since is not None and since.checkpoint else None
-        reports: list[Report] = []
-        first, size = 0, ledger.size
-        while first < size or not reports:
-            end = min(first + SLICE_RECORDS, size)
-            reports.append(ledger.verify(first=first, end=end, since=held, processes=1))
-            held, first = None, end
-            if first < size and self._stop.wait(reports[-1].seconds * _REST):
-                return []
-        return reports
+        worked_at = time.monotonic()
+
+        def rest(_: int, __: int | None) -> None:
+            nonlocal worked_at
+            worked = time.monotonic() - worked_at
+            if self._stop.wait(min(worked * _REST, _PAUSE_SECONDS_MAX)):
+                raise _StoppedError
+            worked_at = time.monotonic()
+
+        return ledger.verify(since=held, processes=1, apart=True, progress=rest)
 
     def _keep(self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str) -> Seen:
         with self._lock, self._alone():

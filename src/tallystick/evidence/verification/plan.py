@@ -26,9 +26,20 @@ class Plan:
     """Published positions past the last record there is."""
     location: Location | None
     processes: int
+    is_apart: bool
+    """Whether other processes scan, and this one only collects what they find."""
 
     @classmethod
-    def of(cls, store: Store, *, location: Location | None, first: int, end: int | None, processes: int | None) -> Plan:
+    def of(
+        cls,
+        store: Store,
+        *,
+        location: Location | None,
+        first: int,
+        end: int | None,
+        processes: int | None,
+        apart: bool = False,
+    ) -> Plan:
         try:
             head = store.head()
         except StoreError as error:
@@ -48,7 +59,9 @@ class Plan:
         tasks = [Task(at, min(at + RANGE_RECORDS, end)) for at in range(first, end, RANGE_RECORDS)]
         # A process takes longer to start than one range takes to scan.
         useful = min(processes or os.cpu_count() or 1, len(tasks))
-        return cls(head, tasks, range(size, head.size), location, useful if location and location.folder else 1)
+        can_be = location is not None and location.folder is not None
+        is_apart = can_be and (useful > 1 or (apart and len(tasks) > 1))
+        return cls(head, tasks, range(size, head.size), location, useful if can_be else 1, is_apart)
 
     def covers(self, size: int) -> bool:
         """Whether the first `size` records are scanned, as far as they are there."""

@@ -24,9 +24,6 @@ from tallystick.serve.routes.answers import NOT_KEPT
 
 router: Final = APIRouter(prefix="/api/v1")
 
-_PROCESSES: Final = 1
-"""Of a verification: beside it the service goes on."""
-
 Checkpoint = Annotated[str, Field(max_length=NOTE_BYTES_MAX)]
 Terms = Annotated[list[Annotated[str, Field(max_length=QUERY_TERM_CHARACTERS_MAX)]], Field(max_length=QUERY_TERMS_MAX)]
 When = Annotated[str, Field(max_length=64)]
@@ -78,11 +75,12 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
                 first=new.first,
                 end=new.end,
                 since=None if new.since is None else new.since.encode(),
-                processes=_PROCESSES,
+                processes=1,  # beside it the service goes on
+                apart=True,
                 progress=job.progress,
             )
         if (new.first, new.end) == (0, None):
-            service.watch.take(caller.ledger, [report])
+            service.watch.take(caller.ledger, report)
         return report.to_json()
 
     return JSONResponse(*accepted(service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)))
