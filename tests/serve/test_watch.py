@@ -163,3 +163,5 @@ def test_a_full_disk_makes_the_service_not_ready(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
         assert answer.json()["checks"]["disk"]["ok"] is False
         assert it.call("GET", "/health/live", None).status_code == 200
+        assert it.call("POST", "/api/v1/exports", json={}).status_code == 503, "nothing large is begun"
+        assert it.call("POST", "/api/v1/events", json={"event_type": "a.b", "entity_id": "c"}).status_code == 201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
-from tallystick.errors import DeniedError, TallystickError
+from tallystick.errors import BusyError, DeniedError, TallystickError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
 from tallystick.serve.authentication import Authentication
@@ -27,6 +28,7 @@ from tallystick.serve.streams import Streams
 from tallystick.serve.watch import Watch
 from tallystick.write.request import Submission
 
+_MEGABYTE: Final = 2**20
 _WORKERS: Final = 8
 _BEARER: Final = "bearer "
 _log: Final = logging.getLogger("tallystick.serve")
@@ -139,6 +141,18 @@ class Service:
     def is_in_force(self, caller: Caller) -> bool:
         """Whether the key or token with which somebody came still counts."""
         return self.deployment.is_in_force(caller.principal)
+
+    @property
+    def free_megabytes(self) -> int:
+        """What is left of the disk on which everything is kept. Raises `OSError`."""
+        return shutil.disk_usage(self.deployment.folder).free // _MEGABYTE
+
+    def check_room(self) -> None:
+        """Raises `BusyError` when the disk has less left than it should: what may be large is not begun then."""
+        if self.free_megabytes < self.settings.disk_free_megabytes:
+            raise BusyError(
+                "the disk is nearly full, and nothing large is begun: tell the operators, and try again later"
+            )
 
     def writes(self, tenant: str) -> bool:
         """Whether this is the process that writes the ledger of a tenant."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -26,8 +25,6 @@ _BEHIND_MAX: Final = 1_000_000
 
 _LARGEST: Final = ("tallystick_index_behind", "tallystick_verify_findings", "tallystick_verify_age_seconds")
 """Gauges that each process has of the same thing, or of which the worst counts."""
-
-_MEGABYTE: Final = 2**20
 
 
 @router.get("/health/live")
@@ -103,10 +100,10 @@ def _system(service: Service) -> dict[str, Any]:
 
 def _disk(service: Service) -> dict[str, Any]:
     try:
-        free = shutil.disk_usage(service.deployment.folder).free
+        free = service.free_megabytes
     except OSError as error:
         return {"ok": False, "why": error.strerror or str(error)}
-    return {"ok": free >= service.settings.disk_free_megabytes * _MEGABYTE, "free_megabytes": free // _MEGABYTE}
+    return {"ok": free >= service.settings.disk_free_megabytes, "free_megabytes": free}
 
 
 def _ledgers(service: Service) -> dict[str, dict[str, Any]]:

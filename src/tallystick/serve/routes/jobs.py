@@ -93,6 +93,7 @@ def export(call: Exporting, new: NewExport) -> Response:
         raise RejectedError("terms and queries are both given", place="terms", cure="give one of them")
     queries = [parse_terms(terms) for terms in ([new.terms] if new.terms else new.queries)]
     service, caller = call.service, call.caller
+    service.check_room()
 
     def work(job: Job) -> dict[str, Any]:
         with service.ledger_of(caller) as ledger:
