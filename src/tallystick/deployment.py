@@ -27,7 +27,7 @@ from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.event import Event
-from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
+from tallystick.errors import BusyError, ConflictError, DeniedError, RejectedError, TallystickError
 from tallystick.govern.access import (
     NO_KEY,
     Key,
@@ -67,6 +67,7 @@ UNKNOWN: Final = "this key or token is not known, is over, or is not for where y
 """What whoever cannot be authenticated is told, whatever is wrong."""
 
 _RESUME_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.5
 _SYSTEM: Final = "system"
 _log: Final = logging.getLogger("tallystick.deployment")
 _ITSELF: Final = {"id": "tallystick", "type": "system"}
@@ -154,11 +155,17 @@ class Deployment:
         return self._fresh().plan_of(tenant)
 
     def define_plan(self, plan: Plan, *, actor: dict[str, str]) -> None:
-        """Define a plan, or define it anew for all who have it. Raises `RejectedError`."""
+        """Define a plan, or define it anew for all who have it, their records' retention included.
+
+        Raises `RejectedError`.
+        """
         with self._changing:
             directory = self._fresh()
             if directory.plans.get(plan.name) != plan:
                 self._order([plan_defined(directory, plan, actor)])
+            having = [tenant for tenant in directory.tenants.values() if tenant.plan == plan.name]
+        for tenant in having if plan.retention is not None else ():
+            self._shorten(tenant, plan, actor)
 
     def give_plan(self, tenant: str, plan: str | None, *, actor: dict[str, str]) -> Tenant:
         """Give a tenant a plan; with None it has none any more. Raises `NotFoundError`.
@@ -286,19 +293,23 @@ class Deployment:
         """How the ledgers stand that are open just now."""
         return [self.system.pulse(), *self._ledgers.pulses()]
 
-    def resume_queues(self, is_ours: Callable[[str], bool] = lambda _: True) -> None:
+    def resume_queues(
+        self, is_ours: Callable[[str], bool] = lambda _: True, *, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         """Have what an earlier process left in queues sealed now, and not only when somebody next uses them.
 
-        Of tenants, by name, that are this process's; where there are several, each has some.
+        Of tenants, by name, that are this process's; where there are several, each has some. Ends early once `stopped`.
         """
         for tenant in self.tenants():
+            if stopped():
+                return
             if not is_ours(tenant.name):
                 continue
             queue = self.folder / "tenants" / tenant.name / QUEUE_FOLDER
             try:
                 if queue.exists() and any(queue.iterdir()):
                     with self.lease(tenant.ledger) as ledger:
-                        ledger.queue.drain(seconds=_RESUME_SECONDS)
+                        _drain(ledger, stopped)
             except TallystickError as error:
                 _log.warning("the queue of %s cannot go on: %s", tenant.name, error)
 
@@ -384,3 +395,16 @@ def _secret() -> tuple[str, str, bytes]:
 def _within(days: int | None, most: int | None) -> bool:
     """Whether a period is no longer than another; None is for ever."""
     return most is None or (days is not None and days <= most)
+
+
+def _drain(ledger: Ledger, stopped: Callable[[], bool]) -> None:
+    """Wait until the queue of a ledger is empty, for so long at most. Raises as its `drain` does."""
+    until = time.monotonic() + _RESUME_SECONDS
+    while True:
+        try:
+            ledger.queue.drain(seconds=_LOOK_SECONDS)
+        except BusyError:
+            if stopped() or time.monotonic() > until:
+                raise
+        else:
+            return

@@ -6,6 +6,7 @@ and to note down.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -14,6 +15,8 @@ from typing import Final
 
 from tallystick.errors import BusyError
 from tallystick.ledger import Ledger, Pulse
+
+_log: Final = logging.getLogger("tallystick.deployment")
 
 
 class Ledgers:
@@ -60,13 +63,14 @@ class Ledgers:
                 return found.ledger
             # Whoever opened it could not, and was told why; we try by ourselves.
 
-    def give_back(self, name: str) -> None:
+    def give_back(self, name: str, *, was_used: bool = True) -> None:
         """It is not used any more by whoever took it."""
         with self._turn:
             found = self._known.get(name)
             if found is not None:  # else all were closed meanwhile
                 found.users -= 1
-                found.used_at = time.monotonic()
+                if was_used:
+                    found.used_at = time.monotonic()
 
     def pulses(self) -> list[Pulse]:
         """How those stand that are open."""
@@ -78,7 +82,7 @@ class Ledgers:
             return [ledger.pulse() for _, ledger in opened]
         finally:
             for name, _ in opened:
-                self.give_back(name)
+                self.give_back(name, was_used=False)
 
     def tidy(self) -> None:
         """Close what nobody has used for a while."""
@@ -125,8 +129,11 @@ class Ledgers:
         return name, ledger
 
     def _close(self, name: str, ledger: Ledger) -> None:
+        """Close it. What went wrong is told in the diagnostics: whoever needs the room can do nothing about it."""
         try:
             ledger.close()
+        except Exception:  # noqa: BLE001 - it is told, and nobody can do anything about it
+            _log.exception("%s was not closed as it should", name)
         finally:
             with self._turn:
                 self._closing.pop(name).set()

@@ -18,10 +18,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection as Connection
 from websockets.sync.client import connect
 
+from tallystick.read.subscription import Subscription
 from tallystick.serve import streams
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.streaming import MESSAGE_BYTES, STREAM_PATH
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, running
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 
@@ -354,3 +355,79 @@ def test_a_slow_socket_is_let_go_with_its_cursor(it: Running, monkeypatch: pytes
     got = [one["position"] for one in told[:-1]]
     assert got == sent[: len(got)]
     assert told[-1]["bye"]["cursor"] == got[-1] + 1
+
+
+# ------------------------------------------------------------------------------------------ joining, failing, ending
+
+
+def test_many_who_join_while_others_write_miss_nothing_and_get_nothing_twice(it: Running) -> None:
+    """Each begins where the last record was that it may have seen, while a writer goes on as fast as it can."""
+    stop = threading.Event()
+    sent: list[int] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            sent.extend(send(it, 50, "j-1"))
+
+    writer = threading.Thread(target=write)
+    first = send(it, 1, "j-1")[0]
+    writer.start()
+    seen: list[list[int]] = []
+
+    def read() -> None:
+        with reading(it, f"?entity_id=j-1&first={first}") as stream:
+            seen.append([int(next(stream)[2] or 0) for _ in range(4_000)])
+
+    try:
+        readers = [threading.Thread(target=read) for _ in range(12)]
+        for reader in readers:
+            reader.start()
+            time.sleep(0.05)
+        for reader in readers:
+            reader.join(60)
+    finally:
+        stop.set()
+        writer.join()
+
+    expected = [first, *sent][:4_000]
+    assert len(seen) == 12
+    for positions in seen:
+        assert positions == expected
+
+
+def test_a_stream_that_fails_lets_all_go_and_the_next_reader_gets_a_new_one(
+    it: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Subscription.take
+    failing = threading.Event()
+
+    def failed(subscription: Subscription, wait: float = 0.0) -> Any:
+        if failing.is_set() and threading.current_thread().name.startswith("tallystick-stream"):
+            failing.clear()
+            raise ValueError("a mistake of ours")
+        return take(subscription, wait)
+
+    monkeypatch.setattr(Subscription, "take", failed)
+    with reading(it, "?entity_id=f-1") as stream:
+        (position,) = send(it, 1, "f-1")
+        assert next(stream)[2] == position
+        failing.set()
+        send(it, 1, "f-1")
+        event, said, _ = next(stream)
+        assert (event, said["why"]) == ("bye", "failed")
+    with reading(it, f"?entity_id=f-1&first={said['cursor']}") as stream:
+        send(it, 1, "f-1")
+        assert [next(stream)[0] for _ in range(2)] == ["record", "record"]
+
+
+def test_a_stop_does_not_wait_for_who_reads_what_was_before(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "JOIN_RECORDS", -1)  # so that it never joins
+    with running(tmp_path) as it:
+        send(it, 50, "p-1")
+        stream = reading(it, "?entity_id=p-1&first=0")
+        events_of_it = stream.__enter__()
+        assert next(events_of_it)[0] == "record"
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    told = [*events_of_it]
+    assert (told[-1][0], told[-1][1]["why"]) == ("bye", "closing")

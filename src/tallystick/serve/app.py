@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -110,8 +111,10 @@ def conventional(service: Service) -> FastAPI:
         if service.authentication.issuer is not None:
             going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
         service.watch.begin()
-        resuming = asyncio.create_task(asyncio.to_thread(service.deployment.resume_queues, service.writes))
+        stopping = threading.Event()
+        resuming = asyncio.create_task(_resume(service, stopping))
         yield
+        stopping.set()
         await resuming
         service.streams.close()
         for task in going:
@@ -148,11 +151,21 @@ def _docs(api: FastAPI) -> HTMLResponse:
     return HTMLResponse(page(api.openapi()), headers=POLICY)
 
 
+async def _resume(service: Service, stopping: threading.Event) -> None:
+    try:
+        await asyncio.to_thread(service.deployment.resume_queues, service.writes, stopped=stopping.is_set)
+    except Exception:  # noqa: BLE001 - they go on when somebody next uses them
+        _log.exception("what an earlier process left in queues could not be looked for")
+
+
 async def _tidy(service: Service) -> None:
     while True:
         await asyncio.sleep(_TIDY_SECONDS)
-        await asyncio.to_thread(service.deployment.tidy)
-        await asyncio.to_thread(service.jobs.tidy)
+        for tidy in (service.deployment.tidy, service.jobs.tidy):
+            try:
+                await asyncio.to_thread(tidy)
+            except Exception:  # noqa: BLE001 - it is tried again
+                _log.exception("tidying up failed")
 
 
 # ------------------------------------------------------------------------------------------------ errors

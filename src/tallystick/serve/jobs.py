@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,7 @@ Work: TypeAlias = Callable[["Job"], dict[str, Any]]
 """Does it, and gives its result; what it writes, it writes to the job's `file`."""
 
 _WORKERS: Final = 2
+_LOOK_SECONDS: Final = 0.01
 _ID_BYTES: Final = 12
 _TOLD: Final = "job.json"
 _MICROSECONDS: Final = 1_000_000
@@ -57,6 +60,8 @@ class Job:
         self.ended_at: str | None = None
         self.result: dict[str, Any] | None = None
         self.problem: dict[str, Any] | None = None
+        self.was_live = False
+        """Whether it was not over when it was kept."""
         self.is_deleted = False
         self.unwanted = ""
         """Why it is not wanted any more."""
@@ -92,6 +97,7 @@ class Job:
         for name in ("state", "done", "of", "ended_at", "result", "problem"):
             setattr(job, name, said[name])
         if not job.is_over:
+            job.was_live = True
             job.fail(StoreError("the service ended before it was done: ask for it again"), at=said["created_at"])
         return job
 
@@ -109,6 +115,10 @@ class Jobs:
         self._lock: Final = threading.Lock()
         self._live: Final[dict[str, Job]] = {}
         """By id; what is over is read from its folder."""
+        self._waiting: Final[dict[str, deque[tuple[Job, Work]]]] = {}
+        """By tenant; in the order in which tenants have their turn."""
+        self._busy: Final[set[str]] = set()
+        """Tenants of which a job runs: one at a time, so that nobody's hold up those of all others."""
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-job")
         self._closing = False
 
@@ -132,7 +142,8 @@ class Jobs:
             except OSError as error:
                 raise StoreError(f"a job could not be written: {error.strerror or error}") from error
             self._live[job.id] = job
-            self._executor.submit(self._run, job, work)
+            self._waiting.setdefault(tenant, deque()).append((job, work))
+            self._go_on()
         return job
 
     def get(self, tenant: str, job_id: str) -> Job:
@@ -165,7 +176,8 @@ class Jobs:
         before = timestamp.render(self._clock() - KEPT_SECONDS * _MICROSECONDS)
         for tenant in self._names(self._folder):
             for job in self._kept(tenant.name):
-                if job.id not in self._live and (job.ended_at or job.created_at) < before:
+                is_live = job.id in self._live or job.was_live  # perhaps another process works at it
+                if not is_live and (job.ended_at or job.created_at) < before:
                     shutil.rmtree(job.folder, ignore_errors=True)
 
     def close(self) -> None:
@@ -174,7 +186,22 @@ class Jobs:
             self._closing = True
             for job in self._live.values():
                 job.unwanted = job.unwanted or "the service was stopped before it was done: ask for it again"
+        while self._live:  # each of them ends as soon as it looks
+            time.sleep(_LOOK_SECONDS)
         self._executor.shutdown(wait=True)
+
+    def _go_on(self) -> None:
+        """Have the next ones run, as far as there are threads. With the lock held."""
+        for tenant in [*self._waiting]:
+            if len(self._busy) >= _WORKERS:
+                return
+            if tenant not in self._busy:
+                waiting = self._waiting.pop(tenant)
+                job, work = waiting.popleft()
+                if waiting:
+                    self._waiting[tenant] = waiting  # behind all others
+                self._busy.add(tenant)
+                self._executor.submit(self._run, job, work)
 
     def _run(self, job: Job, work: Work) -> None:
         try:
@@ -208,6 +235,8 @@ class Jobs:
                 _log.error("the job %s could not be kept: %s", job.id, error)
             finally:
                 del self._live[job.id]
+                self._busy.discard(job.tenant)
+                self._go_on()
 
     @staticmethod
     def _keep(job: Job) -> None:
@@ -226,6 +255,6 @@ class Jobs:
     @staticmethod
     def _names(folder: Path) -> Iterator[Path]:
         try:
-            yield from sorted(folder.iterdir())
+            yield from sorted(entry for entry in folder.iterdir() if entry.is_dir())
         except FileNotFoundError:
             return

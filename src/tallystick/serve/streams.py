@@ -8,13 +8,14 @@ place to go on from, and holds up neither the writers nor the others. How record
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, Protocol, TypeAlias
 
 from tallystick.core.record import Record
 from tallystick.errors import BusyError, TallystickError
@@ -25,6 +26,9 @@ from tallystick.read.query import Query
 from tallystick.read.shapes import record_json
 
 BATCH_RECORDS: Final = 500
+JOIN_RECORDS: Final = 5_000
+"""A reader who is no further behind is given what comes from now on, and reads the rest beside it."""
+
 BEAT_SECONDS: Final = 15.0
 """How often a reader on whom nothing falls hears that the line stands."""
 
@@ -36,6 +40,8 @@ _SECONDS_PER_READER: Final = 0.0001
 """A thousand readers are written to ten times a second: more often would leave no time for anything else."""
 
 _TAKE_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.005
+_log: Final = logging.getLogger("tallystick.serve")
 
 Lease: TypeAlias = Callable[[str], AbstractContextManager[Ledger]]
 
@@ -61,11 +67,6 @@ class Form(Protocol):
 Asked: TypeAlias = tuple[Query, Scope, Form]
 
 
-class _Frame(NamedTuple):
-    position: int
-    data: bytes
-
-
 class Reader:
     """One who reads on. `frames` gives what is to be written; it is of the event loop."""
 
@@ -81,12 +82,10 @@ class Reader:
         self._task: Final = task
         self._late: asyncio.TimerHandle | None = None
 
-    def give(self, frames: Sequence[_Frame], joined: bytes, end: int) -> None:
-        """Have more to read. More than a reader may leave unread lets it go."""
+    def give(self, joined: bytes, end: int) -> None:
+        """Have more to read, up to a position. More than a reader may leave unread lets it go."""
         if self.ended:
             return
-        if frames and frames[0].position < self.cursor:  # it had some of them before it came into the channel
-            joined = b"".join(frame.data for frame in frames if frame.position >= self.cursor)
         if self.bytes + len(joined) > STREAM_WAITING_BYTES_MAX:
             self.end("slow")
             return
@@ -139,7 +138,7 @@ class Streams:
     @property
     def readers(self) -> int:
         """How many there are."""
-        return sum(tail.readers for tail in self._tails.values())
+        return sum(tail.expected for tail in self._tails.values())
 
     async def read(self, ledger: str, asked: Asked, cursor: int | None) -> AsyncGenerator[bytes, None]:
         """The frames of the records from a position on, by default from the next one, for as long as they are read.
@@ -151,7 +150,7 @@ class Streams:
         if self._stopped or self.readers >= STREAM_READERS_MAX:
             raise BusyError("there are as many readers as the service takes: wait a moment, then try again")
         tail = self._tails.get(ledger)
-        if tail is None:
+        if tail is None or tail.ended:
             tail = self._tails[ledger] = _Tail(ledger, self._lease, asyncio.get_running_loop())
             self._threads.add(tail.thread)
         tail.expected += 1
@@ -159,19 +158,23 @@ class Streams:
         try:
             await tail.started
             past = _Past(ledger, self._lease, asked, tail.position if cursor is None else cursor)
-            frames = await asyncio.to_thread(past.more)  # which may refuse the position
+            if past.cursor > tail.position:
+                await asyncio.to_thread(past.check)
             yield asked[2].greeting
-            while frames:
-                yield b"".join(frame.data for frame in frames)
-                frames = await asyncio.to_thread(past.more)
+            while tail.position - past.cursor > JOIN_RECORDS and not tail.ended:
+                yield await asyncio.to_thread(past.more, tail.position)
+            while tail.position < past.cursor and not tail.ended:  # it has seen more, in another process
+                await asyncio.sleep(_LOOK_SECONDS)
+            if tail.ended:
+                yield asked[2].farewell(tail.ended, past.cursor)
+                return
+            # From here on it is given what comes; what came between the two places, and nothing else, it reads first.
             task = asyncio.current_task()
             assert task is not None, "it is awaited"
-            reader = tail.join(asked, Reader(past.cursor, task, asked[2]))
-            while reader.cursor < tail.position:  # what came between the last look and the joining
-                frames = await asyncio.to_thread(past.more)
-                reader.cursor = max(reader.cursor, past.cursor)
-                if frames:
-                    yield b"".join(frame.data for frame in frames)
+            joined_at = tail.position
+            reader = tail.join(asked, Reader(joined_at, task, asked[2]))
+            while past.cursor < joined_at:
+                yield await asyncio.to_thread(past.more, joined_at)
             async for piece in reader.frames():
                 yield piece
         finally:
@@ -205,20 +208,24 @@ class _Past:
         self._query, self._scope, self._form = asked
         self.cursor = cursor
 
-    def more(self) -> list[_Frame]:
-        """The next frames; none when it has come up to the present."""
+    def check(self) -> None:
+        """Raises `RejectedError` for a position that is not there yet."""
+        with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor):
+            pass
+
+    def more(self, end: int) -> bytes:
+        """The next frames of records below a position; the cursor is there when there are no more. Some, not all."""
+        pieces: list[bytes] = []
         with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor) as subscription:
-            while records := _some(subscription.take):
-                seen = [
-                    _Frame(record.position, self._form.frame(record.position, record_json(record)))
-                    for record in records
-                    if self._scope.takes(record.event_type, record.entity_id)
-                ]
-                self.cursor = subscription.cursor
-                if seen:
-                    return seen
-            self.cursor = subscription.cursor
-        return []
+            while len(pieces) < BATCH_RECORDS:
+                record = subscription.take(0)
+                if record is None or record.position >= end:
+                    self.cursor = end
+                    break
+                self.cursor = record.position + 1
+                if self._scope.takes(record.event_type, record.entity_id):
+                    pieces.append(self._form.frame(record.position, record_json(record)))
+        return b"".join(pieces)
 
 
 class _Tail:
@@ -229,6 +236,9 @@ class _Tail:
         self.position = 0
         """Up to where it has given everything."""
         self.expected = 0
+        """Those who read on, and those who read what was before."""
+        self.ended = ""
+        """Why it follows no more."""
         self._name: Final = name
         self._lease: Final = lease
         self._loop: Final = loop
@@ -237,14 +247,11 @@ class _Tail:
         self.thread: Final = threading.Thread(target=self._follow, name=f"tallystick-stream-{name}", daemon=True)
         self.thread.start()
 
-    @property
-    def readers(self) -> int:
-        """How many read on."""
-        return self.expected
-
     def join(self, asked: Asked, reader: Reader) -> Reader:
-        """From now on the reader is given what comes."""
+        """From now on the reader is given what comes; of one that has ended nothing does, and the reader is let go."""
         self._channels.setdefault(asked, set()).add(reader)
+        if self.ended:
+            reader.end(self.ended)
         return reader
 
     def leave(self, asked: Asked, reader: Reader) -> None:
@@ -255,7 +262,8 @@ class _Tail:
             del self._channels[asked]
 
     def end(self, why: str) -> None:
-        """Let all go."""
+        """Let all go, also those who are about to join."""
+        self.ended = why
         for readers in self._channels.values():
             for reader in readers:
                 reader.end(why)
@@ -274,8 +282,10 @@ class _Tail:
                         told = [(record, record_json(record)) for record in records]
                         self._loop.call_soon_threadsafe(self._give, told, records[-1].position + 1)
                         time.sleep(min(self.expected * _SECONDS_PER_READER, 0.25))
-        except (TallystickError, RuntimeError) as error:  # the loop may be gone
-            if not self._loop.is_closed():
+        except Exception as error:  # noqa: BLE001 - whatever it was, they are let go, and come again
+            if not isinstance(error, TallystickError):
+                _log.exception("the stream of %s failed", self._name)
+            with suppress(RuntimeError):  # the loop may be gone
                 self._loop.call_soon_threadsafe(self._fail, error)
 
     def _begin(self, position: int) -> None:
@@ -291,14 +301,13 @@ class _Tail:
     def _give(self, told: Sequence[tuple[Record, bytes]], end: int) -> None:
         self.position = end
         for (query, scope, form), readers in self._channels.items():
-            fitting = [
-                _Frame(record.position, form.frame(record.position, data))
+            joined = b"".join(
+                form.frame(record.position, data)
                 for record, data in told
                 if query.takes(record) and scope.takes(record.event_type, record.entity_id)
-            ]
-            joined = b"".join(frame.data for frame in fitting)
+            )
             for reader in readers:
-                reader.give(fitting, joined, end)
+                reader.give(joined, end)
 
 
 def _some(take: Callable[[float], Record | None], *, wait: float = 0.0) -> list[Record]:

@@ -80,6 +80,7 @@ class Watch:
         self._lock: Final = threading.Lock()
         self._read_at = -1
         self._seen: dict[str, Seen] = {}
+        self._begun_at: Final = deployment.clock()
         self._stop: Final = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -99,6 +100,11 @@ class Watch:
         """The last verification of a ledger, if there was one."""
         return self.all.get(ledger)
 
+    def kept(self, ledger: str) -> bytes | None:
+        """The checkpoint that the next verification holds a ledger against."""
+        seen = self.of(ledger)
+        return seen.checkpoint.encode() if seen is not None and seen.checkpoint else None
+
     @property
     def all(self) -> dict[str, Seen]:
         """The last of every ledger that was ever verified, by whichever process."""
@@ -112,9 +118,12 @@ class Watch:
 
     @property
     def oldest_seconds(self) -> float:
-        """How long ago the ledger was verified that waits the longest; 0 when none ever was."""
-        oldest = min((timestamp.parse(seen.at) for seen in self.all.values()), default=None)
-        return 0.0 if oldest is None else max(0, self._deployment.clock() - oldest) / timestamp.SECOND
+        """How long the ledger has waited that waits the longest; one that never was verified, since the start."""
+        seen, now = self.all, self._deployment.clock()
+        moments = [timestamp.parse(one.at) for one in seen.values()]
+        if any(name not in seen for name in self._names()):
+            moments.append(self._begun_at)
+        return max(0, now - min(moments, default=now)) / timestamp.SECOND
 
     def take(self, ledger: str, report: Report) -> Seen:
         """Remember what a whole verification found; what is new is an event of the system ledger."""
@@ -122,12 +131,15 @@ class Watch:
         return self._keep(ledger, found, size=report.size, checkpoint=report.checkpoint.decode("utf-8", "replace"))
 
     def _watch(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS if self._every_seconds > _LOOK_SECONDS else self._every_seconds):
-            for name in [*self._names()]:
-                if self._stop.is_set():
-                    return
-                if self._is_due(name):
-                    self._verify(name)
+        while not self._stop.wait(min(_LOOK_SECONDS, self._every_seconds)):
+            try:
+                for name in [*self._names()]:
+                    if self._is_due(name):
+                        self._verify(name)
+            except _StoppedError:
+                return
+            except Exception:  # noqa: BLE001 - whatever it was, a full disk or a mistake of ours: the watch goes on
+                _log.exception("the watch was interrupted, and begins again")
 
     def _names(self) -> Iterator[str]:
         """The ledgers that there are, the system's first."""
@@ -153,19 +165,16 @@ class Watch:
     def _verify(self, name: str) -> None:
         try:
             with self._deployment.lease(name) as ledger:
-                report = self._report(ledger, since=self.of(name))
+                report = self._report(ledger, since=self.kept(name))
             self.take(name, report)
-        except _StoppedError:
-            return
         except TamperError as error:  # so damaged that it cannot even be opened
             finding = {"kind": "unreadable", "position": None, "end": None, "seen": str(error), "meaning": ""}
             self._keep(name, [finding], size=0, checkpoint="")
         except TallystickError as error:
             _log.warning("%s could not be verified: %s", name, error)
 
-    def _report(self, ledger: Ledger, *, since: Seen | None) -> Report:
+    def _report(self, ledger: Ledger, *, since: bytes | None) -> Report:
         """Verify all of it, with rests. Raises `_StoppedError` when the watch ends in between."""
-        held = since.checkpoint.encode() if since is not None and since.checkpoint else None
         worked_at = time.monotonic()
 
         def rest(_: int, __: int | None) -> None:
@@ -175,7 +184,7 @@ class Watch:
                 raise _StoppedError
             worked_at = time.monotonic()
 
-        return ledger.verify(since=held, processes=1, apart=True, progress=rest)
+        return ledger.verify(since=since, processes=1, apart=True, progress=rest)
 
     def _keep(self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str) -> Seen:
         with self._lock, self._alone():

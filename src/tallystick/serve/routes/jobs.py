@@ -68,22 +68,27 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
     This is the service's own word: an auditor verifies an export with a verifier that is not ours.
     """
     service, caller = call.service, call.caller
+    is_ours = new == NewVerification()
+    """Only what is held against our own checkpoint, and nothing that the caller chose, is remembered."""
 
     def work(job: Job) -> dict[str, Any]:
+        since = service.watch.kept(caller.ledger) if is_ours else None if new.since is None else new.since.encode()
         with service.ledger_of(caller) as ledger:
             report = ledger.verify(
                 first=new.first,
                 end=new.end,
-                since=None if new.since is None else new.since.encode(),
+                since=since,
                 processes=1,  # beside it the service goes on
                 apart=True,
                 progress=job.progress,
             )
-        if (new.first, new.end) == (0, None):
+        if is_ours:
             service.watch.take(caller.ledger, report)
         return report.to_json()
 
-    return JSONResponse(*accepted(service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)))
+    job = service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)
+    service.record(caller, "verification_ordered", {"job": job.id})
+    return JSONResponse(*accepted(job))
 
 
 @router.post("/exports", status_code=202)
@@ -138,6 +143,8 @@ def job_progress(call: ReadingAll, job_id: str) -> Response:
 @router.delete("/jobs/{job_id}", status_code=204)
 def delete_job(call: Exporting, job_id: str) -> None:
     """Remove a job and what it made; one that is under way ends."""
+    if call.service.jobs.get(call.caller.tenant, job_id).kind == "prune":
+        call.service.permit(call.caller, "Erase")
     call.service.jobs.delete(call.caller.tenant, job_id)
     call.service.record(call.caller, "job_deleted", {"job": job_id[:64]})
 
