@@ -98,6 +98,7 @@ def test_a_variable_that_nothing_reads_is_told_of(tmp_path: Path) -> None:
     done = check(DEPLOY / "tallystick.toml", TALLYSTICK_DATA=str(tmp_path), TALLYSTICK_PROT="1")
     assert (done.returncode, json.loads(done.stdout)["unknown_variables"]) == (0, ["TALLYSTICK_PROT"])
     assert check(DEPLOY / "tallystick.toml", TALLYSTICK_PORT="x").returncode == 2
+    assert check(DEPLOY / "tallystick.toml", TALLYSTICK_RECORD_READS="maybe").returncode == 2
 
 
 def test_the_unit_starts_what_there_is() -> None:

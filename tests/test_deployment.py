@@ -17,6 +17,7 @@ from tallystick.clock import wall_clock
 from tallystick.deployment import FRESH_SECONDS, Deployment
 from tallystick.errors import BusyError, ConflictError, DeniedError, NotFoundError, RejectedError
 from tallystick.govern.access import ROLES, Scope
+from tallystick.ledger import Ledger
 
 JANE = {"id": "jane"}
 
@@ -284,3 +285,35 @@ def test_how_long_a_wrong_key_takes_tells_nothing(tmp_path: Path) -> None:
 
     medians = {name: statistics.median(values) for name, values in took.items()}
     assert max(medians.values()) < 1.15 * min(medians.values()), medians
+
+
+def test_a_ledger_that_cannot_be_closed_holds_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Deployment(tmp_path, open_max=2, idle_seconds=0) as deployment:
+        deployment.begin()
+        for name in ("one", "two", "three"):
+            deployment.create_tenant(name, actor=JANE)
+        close = Ledger.close
+
+        def failing(ledger: Ledger) -> None:
+            close(ledger)
+            if ledger.name == "tenant/one":
+                raise OSError("disk I/O error")
+
+        monkeypatch.setattr(Ledger, "close", failing)
+        for name in ("one", "two", "three", "one", "two"):
+            with deployment.ledger(name) as ledger:
+                assert ledger.size >= 2
+        deployment.tidy()
+        assert deployment.open_ledgers == 0
+
+
+def test_looking_at_ledgers_does_not_keep_them_open(tmp_path: Path) -> None:
+    with Deployment(tmp_path, idle_seconds=0.2) as deployment:
+        deployment.begin()
+        with deployment.ledger("default"):
+            pass
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            deployment.pulses()
+        deployment.tidy()
+        assert deployment.open_ledgers == 0

@@ -25,9 +25,8 @@ from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
-from tallystick.core.custody import RetentionPolicy
 from tallystick.core.event import Event
-from tallystick.errors import BusyError, ConflictError, DeniedError, RejectedError, TallystickError
+from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
 from tallystick.govern.access import (
     NO_KEY,
     Key,
@@ -51,7 +50,7 @@ from tallystick.govern.directory import (
 )
 from tallystick.govern.plans import Plan
 from tallystick.ids import random_bytes
-from tallystick.leases import Ledgers
+from tallystick.leases import Ledgers, drain
 from tallystick.ledger import Ledger, Pulse
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
@@ -66,8 +65,6 @@ IDLE_SECONDS: Final = 300.0
 UNKNOWN: Final = "this key or token is not known, is over, or is not for where you are"
 """What whoever cannot be authenticated is told, whatever is wrong."""
 
-_RESUME_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.5
 _SYSTEM: Final = "system"
 _log: Final = logging.getLogger("tallystick.deployment")
 _ITSELF: Final = {"id": "tallystick", "type": "system"}
@@ -95,6 +92,7 @@ class Deployment:
         self._keys: Final = Path(keys) if keys is not None else self.folder / "keys"
         self._name: Final = name
         self.clock: Final = clock
+        self.open_max: Final = open_max
         self._changing: Final = threading.Lock()
         self._following: Final = threading.Lock()
         self._directory: Final = Directory()
@@ -121,6 +119,16 @@ class Deployment:
                 self._order([tenant, key_created(key, _ITSELF)])
             except ConflictError:
                 return None
+        return text
+
+    def operators_key(self) -> str:
+        """Make another operators' key, of the tenant `default`, for whoever may write the folder; its text."""
+        first = self.begin()
+        if first is not None:
+            return first
+        _, text = self.create_key(
+            DEFAULT_TENANT, role="Admin", name="made on the machine", actor=_ITSELF, operator=True
+        )
         return text
 
     def tenants(self) -> list[Tenant]:
@@ -209,6 +217,9 @@ class Deployment:
             if operator and check_role(role) != "Admin":
                 cure = "make it an Admin, or no operator's"
                 raise RejectedError("an operators' key is of the role Admin", place="operator", cure=cure)
+            if operator and scope is not None and not scope.is_whole:
+                cure = "make it without event_types and entity_prefixes, or no operator's"
+                raise RejectedError("an operators' key is for all there is", place="operator", cure=cure)
             key, text = self._new_key(
                 tenant, role=role, name=name, scope=scope or Scope(), expires_at=expires_at, operator=operator
             )
@@ -309,7 +320,7 @@ class Deployment:
             try:
                 if queue.exists() and any(queue.iterdir()):
                     with self.lease(tenant.ledger) as ledger:
-                        _drain(ledger, stopped)
+                        drain(ledger, stopped)
             except TallystickError as error:
                 _log.warning("the queue of %s cannot go on: %s", tenant.name, error)
 
@@ -364,15 +375,10 @@ class Deployment:
         self._asked_at = asked_at
 
     def _shorten(self, tenant: Tenant, plan: Plan, actor: dict[str, str]) -> None:
-        """Have a tenant's records kept no longer than the plan says; labels that ask for longer go."""
-        most = plan.retention_days
+        """Have a tenant's records kept no longer than the plan says."""
         with self.lease(tenant.ledger) as ledger:
             policy, _ = ledger.retention.policy()
-            days = None if policy is None else policy.period_days
-            labels = (
-                {} if policy is None else {name: kept for name, kept in policy.labels.items() if _within(kept, most)}
-            )
-            wanted = RetentionPolicy(days if _within(days, most) else most, labels)
+            wanted = plan.shortened(policy)
             if policy != wanted:
                 ledger.retention.set(wanted, actor=actor, reason=f"the plan {plan.name}")
 
@@ -390,21 +396,3 @@ def _secret() -> tuple[str, str, bytes]:
     key_id = random_bytes(8).hex()
     text = key_text(key_id, random_bytes(_SECRET_BYTES))
     return key_id, text, sha256(text.encode()).digest()
-
-
-def _within(days: int | None, most: int | None) -> bool:
-    """Whether a period is no longer than another; None is for ever."""
-    return most is None or (days is not None and days <= most)
-
-
-def _drain(ledger: Ledger, stopped: Callable[[], bool]) -> None:
-    """Wait until the queue of a ledger is empty, for so long at most. Raises as its `drain` does."""
-    until = time.monotonic() + _RESUME_SECONDS
-    while True:
-        try:
-            ledger.queue.drain(seconds=_LOOK_SECONDS)
-        except BusyError:
-            if stopped() or time.monotonic() > until:
-                raise
-        else:
-            return

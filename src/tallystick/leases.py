@@ -16,6 +16,8 @@ from typing import Final
 from tallystick.errors import BusyError
 from tallystick.ledger import Ledger, Pulse
 
+_DRAIN_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.5
 _log: Final = logging.getLogger("tallystick.deployment")
 
 
@@ -151,3 +153,16 @@ class _Open:
     @property
     def is_free(self) -> bool:
         return not self.users and self.ledger is not None
+
+
+def drain(ledger: Ledger, stopped: Callable[[], bool]) -> None:
+    """Wait until the queue of a ledger is empty, for so long at most. Raises as its `drain` does."""
+    until = time.monotonic() + _DRAIN_SECONDS
+    while True:
+        try:
+            ledger.queue.drain(seconds=_LOOK_SECONDS)
+        except BusyError:
+            if stopped() or time.monotonic() > until:
+                raise
+        else:
+            return

@@ -243,3 +243,9 @@ BACKUP_FILES_MAX: Final = 1_000_000
 
 BACKUP_FILE_BYTES_MAX: Final = 2**44
 """One file of a backup: sixteen terabytes, past which a ledger rests somewhere else than in one file."""
+
+HISTORY_TURNS_MAX: Final = 10_000
+"""Turns of one history over HTTP: all of them are in one answer."""
+
+BODIES_BYTES_MAX: Final = 268_435_456
+"""Bodies that one process receives at the same time, of all callers together: eight of the largest batches."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,3 +135,33 @@ def test_wrong_use_is_one_clear_error(tmp_path: Path, options: list[str], proble
     assert done.returncode == 2, done.stderr
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_first_key_is_not_lost_when_it_cannot_listen(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "tallystick", "serve", "--data", str(tmp_path / "data"), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 2
+        assert "cannot listen" in done.stderr
+    with serving(tmp_path / "data") as (_, said):
+        assert said["first_key"]
+
+
+def test_whoever_has_the_folder_makes_another_operators_key(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tallystick", "operator-key", "--data", str(tmp_path / "data"), "--json"]
+
+    def made() -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        key: str = json.loads(done.stdout)["key"]
+        return key
+
+    first = made()
+    with serving(tmp_path / "data") as (_, said):
+        assert said["first_key"] is None
+        second = made()
+        for key in (first, second):
+            headers = {"Authorization": f"Bearer {key}"}
+            told = httpx2.get(f"{said['address']}/api/v1/whoami", headers=headers, timeout=20).json()
+            assert (told["role"], told["operator"]) == ("Admin", True)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "data").rglob("*"))

@@ -299,3 +299,24 @@ def test_keys_are_made_rotated_and_revoked_and_each_act_is_in_both_books(it: Run
     book = b"".join(record.line for record in it.deployment.system.read())
     assert all(text.encode() not in book for text in (made["key"], turned["key"]))
     assert json.loads([*it.deployment.system.read()][-1].line)["event_type"] == "key.revoked"
+
+
+def test_what_an_operator_does_to_a_tenant_is_in_the_trail_of_that_tenant(it: Running) -> None:
+    new = {"name": "made for them", "role": "Admin", "tenant": "acme"}
+    made = it.call("POST", "/api/v1/keys", "operator", json=new).json()
+    it.call("DELETE", f"/api/v1/keys/{made['id']}", "operator")
+    trail = it.call("GET", "/api/v1/access?limit=2", "acme/Auditor").json()["records"]
+    assert [one["event_type"] for one in trail] == ["access.key_revoked", "access.key_created"]
+    assert {one["payload"]["key"] for one in trail} == {made["id"]}
+    assert all(one["entity_id"].startswith("key:") and one["actor"]["name"] == "the first key" for one in trail)
+
+
+def test_a_bound_key_makes_none_that_is_bound_less(it: Running) -> None:
+    new = {"name": "b", "role": "Admin", "networks": ["127.0.0.0/8"], "expires_at": "2999-01-01T00:00:00Z"}
+    bound = it.call("POST", "/api/v1/keys", json=new).json()["key"]
+    made = it.call("POST", "/api/v1/keys", bound, json={"name": "free", "role": "Admin"}).json()
+    assert (made["scope"]["networks"], made["expires_at"][:4]) == (["127.0.0.0/8"], "2999")
+    wider = it.call("POST", "/api/v1/keys", bound, json={"name": "w", "role": "Admin", "networks": ["0.0.0.0/0"]})
+    assert (wider.status_code, wider.json()["place"]) == (400, "networks")
+    scoped = {"name": "o", "role": "Admin", "operator": True, "event_types": ["a.*"]}
+    assert it.call("POST", "/api/v1/keys", "operator", json=scoped).json()["place"] == "operator"

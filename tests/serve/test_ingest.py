@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import zstandard
 from tallystick.limits import BATCH_EVENTS_MAX, BODY_BYTES_MAX, INPUT_BYTES_MAX
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.protocol import HEAD_BYTES_MAX
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, running
 
 EVENT: Final = {"event_type": "doc.read", "entity_id": "doc-1"}
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
@@ -311,3 +312,54 @@ def test_nothing_secret_is_in_what_the_service_leaves(it: Running) -> None:
         if path.is_file() and os.access(path, os.R_OK):
             data = path.read_bytes()
             assert not any(secret in data for secret in secrets), path
+
+
+def lines_to(it: Running, *lines: str) -> socket.socket:
+    host, port = it.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    return connection
+
+
+def test_trailers_without_end_are_cut_off(it: Running) -> None:
+    with lines_to(it, f"POST {EVENTS_PATH} HTTP/1.1", "Host: x", "Transfer-Encoding: chunked") as connection:
+        assert b" 401 " in connection.recv(4_096)
+        connection.sendall(b"0\r\n")
+        sent = 0
+        with suppress(OSError):  # reset, or a broken pipe: as it happens
+            while sent < 50_000_000:
+                sent += connection.send(b"x-n: v\r\n" * 1_000)
+    assert sent < 20_000_000
+    assert it.call("GET", "/health/live", None).status_code == 200
+
+
+@pytest.mark.parametrize("request_line", [f"POST {EVENTS_PATH} HTTP/1.1", "GET /health/live HTTP/1.1"])
+def test_a_connection_does_not_wait_for_a_body_that_nobody_wants(it: Running, request_line: str) -> None:
+    with lines_to(it, request_line, "Host: x", "Content-Length: 10") as connection:
+        assert connection.recv(4_096).startswith(b"HTTP/1.1 ")
+        connection.sendall(b"x")
+        began = time.monotonic()
+        while connection.recv(4_096):
+            pass
+        assert time.monotonic() - began < 10
+
+
+def test_an_offer_of_another_protocol_is_ignored(it: Running) -> None:
+    body = json.dumps(EVENT)
+    lines = [f"POST {EVENTS_PATH} HTTP/1.1", "Host: x", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"]
+    lines += ["HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA", f"Authorization: Bearer {it.keys['acme/Admin']}"]
+    with lines_to(it, *lines, f"Content-Length: {len(body)}") as connection:
+        connection.sendall(body.encode())
+        assert connection.recv(4_096).startswith(b"HTTP/1.1 201 ")
+
+
+def test_a_ledger_without_its_keys_says_so_to_operators_only(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as it:
+        it.call("POST", EVENTS_PATH, json=EVENT)
+        keys = it.keys
+    (tmp_path / "data/keys/tenants").rename(tmp_path / "elsewhere")
+    with running(tmp_path / "data") as it:
+        it.keys = keys
+        answer = it.call("POST", EVENTS_PATH, json=EVENT)
+        assert answer.status_code == 503
+        assert str(tmp_path) not in answer.text

@@ -13,6 +13,7 @@ from tallystick.clock import wall_clock
 from tallystick.deployment import Deployment
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.govern.plans import Plan, month_of
+from tallystick.serve import quotas as quotas_at_work
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.problems import OverQuotaError
 from tallystick.serve.quotas import Quotas
@@ -72,6 +73,47 @@ def test_what_came_to_nothing_is_not_counted(tmp_path: Path) -> None:
         assert it.call("GET", "/api/v1/usage").json()["events"]["used"] == 2
         assert it.call("POST", BATCH_PATH, json=[EVENT, EVENT]).status_code == 201
         assert it.call("POST", EVENTS_PATH, json=EVENT).status_code == 429
+
+
+def test_a_repeat_of_what_is_queued_is_not_counted_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas_at_work, "DOUBT_SECONDS", 0.0)
+    with running(tmp_path) as it:
+        give(it, "acme", events_per_month=10)
+        headers = {"Idempotency-Key": "only-one"}
+        for _ in range(14):
+            answer = it.call("POST", f"{EVENTS_PATH}?ack=queued", json=EVENT, headers=headers)
+            assert answer.status_code == 202, answer.text
+            with it.deployment.ledger("acme") as ledger:
+                ledger.queue.drain(seconds=20)
+        assert it.call("GET", "/api/v1/usage").json()["events"]["used"] == 1
+
+
+def test_a_batch_with_one_bad_event_passes_a_rate_once(tmp_path: Path) -> None:
+    with running(tmp_path) as it:
+        give(it, "acme", events_per_second=10)
+        answer = it.call("POST", BATCH_PATH, json=[*[EVENT] * 100, {"nonsense": 1}])
+        assert (answer.status_code, answer.json()["sealed"]) == (207, 100)
+
+
+def test_a_plan_that_is_defined_anew_shortens_what_its_tenants_keep(it: Running) -> None:
+    give(it, "other", retention="365d")
+    assert it.call("GET", "/api/v1/retention", "other/Admin").json()["policy"]["period_days"] == 365
+    assert it.call("PUT", "/api/v1/plans/plan-of-other", "operator", json={"retention": "30d"}).status_code == 200
+    assert it.call("GET", "/api/v1/retention", "other/Admin").json()["policy"]["period_days"] == 30
+    trail = it.call("GET", "/api/v1/access?event_type=access.plan_given", "other/Auditor").json()["records"]
+    assert trail[0]["payload"]["plan"] == "plan-of-other", "what operators do to a tenant is in its own trail"
+
+
+def test_a_repeat_of_what_is_sealed_needs_no_room(tmp_path: Path) -> None:
+    with running(tmp_path) as it:
+        give(it, "acme", events_per_month=3)
+        events = [{**EVENT, "id": f"id-{number}"} for number in range(3)]
+        assert it.call("POST", BATCH_PATH, json=events).status_code == 201
+        for _ in range(2):
+            assert it.call("POST", EVENTS_PATH, json=events[2]).status_code == 200
+            assert it.call("POST", BATCH_PATH, json=events).json()["events"][0]["replayed"] is True
+            assert it.call("POST", EVENTS_PATH, json={**EVENT, "id": "new"}).status_code == 429
+            assert it.call("POST", BATCH_PATH, json=[*events, {**EVENT, "id": "new"}]).status_code == 429
 
 
 def test_a_plan_shortens_how_long_records_are_kept_and_no_tenant_lengthens_it(it: Running) -> None:

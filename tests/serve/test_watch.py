@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tallystick import durable
 from tallystick.deployment import Deployment
 from tallystick.evidence.verification import plan
 from tallystick.serve import watch as watching
@@ -165,3 +166,44 @@ def test_a_full_disk_makes_the_service_not_ready(tmp_path: Path) -> None:
         assert it.call("GET", "/health/live", None).status_code == 200
         assert it.call("POST", "/api/v1/exports", json={}).status_code == 503, "nothing large is begun"
         assert it.call("POST", "/api/v1/events", json={"event_type": "a.b", "entity_id": "c"}).status_code == 201
+
+
+def test_a_rollback_stays_found_when_somebody_orders_a_verification(tmp_path: Path) -> None:
+    with Deployment(tmp_path / "data") as deployment:
+        deployment.begin()
+        fill(deployment, 5)
+    shutil.copytree(tmp_path / "data/tenants/default", tmp_path / "earlier")
+    with Deployment(tmp_path / "data") as deployment:
+        fill(deployment, 5)
+        with deployment.ledger("default") as ledger:
+            Watch(deployment, every_seconds=0).take("tenant/default", ledger.verify())
+        _, key = deployment.create_key("default", role="ReadOnly", name="r", actor={"id": "t"})
+    shutil.rmtree(tmp_path / "data/tenants/default")
+    shutil.copytree(tmp_path / "earlier", tmp_path / "data/tenants/default")
+
+    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
+        ordered = it.call("POST", "/api/v1/verify", key, json={})
+        until(lambda: it.call("GET", ordered.headers["Location"], key).json()["state"] == "done")
+        assert it.service.watch.findings
+        assert alarms(it.deployment) == ["verification.failed"]
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = durable.replace
+    full = [OSError(28, "No space left on device")] * 2
+
+    def failing(*given: Any, **how: Any) -> None:
+        if full:
+            raise full.pop()
+        replace(*given, **how)
+
+    monkeypatch.setattr(durable, "replace", failing)
+    with Deployment(tmp_path) as deployment:
+        deployment.begin()
+        watch = Watch(deployment, every_seconds=HOUR / 10)
+        assert watch.oldest_seconds >= 0
+        watch.begin()
+        until(lambda: watch.of("system"))
+        watch.close()

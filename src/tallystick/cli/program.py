@@ -53,6 +53,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "backup": ("tallystick.cli.backup", "backup"),
     "restore": ("tallystick.cli.backup", "restore"),
     "serve": ("tallystick.cli.serve", "serve"),
+    "operator-key": ("tallystick.cli.serve", "operator_key"),
     "config": ("tallystick.cli.serve", "config"),
 }
 """Command → the module and the name in it, in the order of a ledger's life."""

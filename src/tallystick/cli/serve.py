@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,15 +66,13 @@ def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: 
         from tallystick.serve.server import ledgers_within, raise_handles, serve
 
     diagnostics.begin(form=chosen.log_format, level=chosen.log_level)
+    os.umask(0o077)  # what it keeps is for nobody else on the machine
     most = ledgers_within(raise_handles())
 
     def begin() -> Deployment:
         return Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, open_max=most)
 
-    with begin() as opened:
-        first_key = opened.begin()
-
-    def ready(address: str) -> None:
+    def ready(address: str, first_key: str | None) -> None:
         if settings.json:
             screen.say_json({"address": address, "data": chosen.data, "first_key": first_key})
             return
@@ -83,6 +82,32 @@ def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: 
             screen.say(f"  {first_key}")
 
     serve(chosen, begin=begin, ready=ready)
+
+
+@click.command("operator-key")
+@click.option("--data", default="./tallystick-data", show_default=True, metavar="DIR", help="As of `serve`.")
+@click.option("--keys", metavar="DIR", help="As of `serve`.")
+@click.option("--deployment", metavar="NAME", help="As of `serve`; for a folder that is new.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, also for errors.")
+@click.pass_obj
+def operator_key(settings: Settings, /, *, data: str, keys: str | None, deployment: str | None, as_json: bool) -> None:
+    """Make another operators' key of a deployment, and print it, this once.
+
+    For whoever may write the folder: before the first start, so that the key is in no journal, or when the last one
+    was lost. It is recorded as made on the machine. The service may be running.
+
+    JSON: key.
+    """
+    settings.json = settings.json or as_json
+    from tallystick.deployment import Deployment
+
+    os.umask(0o077)
+    with Deployment(data, name=deployment, keys=keys) as opened:
+        text = opened.operators_key()
+    if settings.json:
+        screen.say_json({"key": text})
+    else:
+        screen.say(text)
 
 
 @click.group("config")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
@@ -175,6 +175,23 @@ class Key(Principal):
     def __post_init__(self) -> None:
         object.__setattr__(self, "entity", f"key:{self.id}")
         object.__setattr__(self, "actor", {"id": self.entity, "name": self.name, "type": "api_key"})
+
+    def bound(self, scope: Scope, expires_at: str | None) -> tuple[Scope, str | None]:
+        """The scope and the end of a key that is made with this one: within its networks, and no later.
+
+        Raises `RejectedError` for a network that is not within its own.
+        """
+        mine = self.scope.networks
+        for network in scope.networks if mine else ():
+            if not any(network.version == own.version and network.subnet_of(own) for own in mine):  # type: ignore[arg-type]
+                cure = f"use {', '.join(map(str, mine))}, or a part of it"
+                raise RejectedError(f"{network} is not where this key may be", place="networks", cure=cure)
+        if mine and not scope.networks:
+            scope = replace(scope, networks=mine)
+        if self.expires_at is not None:
+            later = expires_at is None or Moment.of(expires_at, place="expires_at").text > self.expires_at
+            expires_at = self.expires_at if later else expires_at
+        return scope, expires_at
 
     def holds(self, text: str, *, clock: Clock) -> bool:
         """Whether a text is this key, and the key is in force."""

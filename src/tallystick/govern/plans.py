@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tallystick.core import timestamp
-from tallystick.core.custody import parse_period
+from tallystick.core.custody import RetentionPolicy, parse_period
 from tallystick.errors import RejectedError
 from tallystick.limits import PLAN_EVENTS_MAX, PLAN_NAME_CHARACTERS_MAX, PLAN_RATE_MAX
 
@@ -52,6 +52,13 @@ class Plan:
             cure = f"give at most {self.retention}, or have the operators give this tenant another plan"
             raise RejectedError(f"the plan {self.name} keeps records for {self.retention}", place=place, cure=cure)
 
+    def shortened(self, policy: RetentionPolicy | None) -> RetentionPolicy:
+        """A policy that keeps nothing longer than the plan says; labels that ask for more go."""
+        most = self.retention_days
+        days = None if policy is None else policy.period_days
+        labels = {} if policy is None else {name: kept for name, kept in policy.labels.items() if _within(kept, most)}
+        return RetentionPolicy(days if _within(days, most) else most, labels)
+
     def to_json(self) -> dict[str, Any]:
         """As an event has it, and as it is told of."""
         return {
@@ -68,6 +75,11 @@ def month_of(moment: int) -> tuple[int, int]:
     first = datetime(now.year, now.month, 1, tzinfo=UTC)
     end = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
     return int(first.timestamp()) * timestamp.SECOND, int(end.timestamp()) * timestamp.SECOND
+
+
+def _within(days: int | None, most: int | None) -> bool:
+    """Whether a period is no longer than another; None is for ever."""
+    return most is None or (days is not None and days <= most)
 
 
 def _check(value: int | None, place: str, most: int) -> None:

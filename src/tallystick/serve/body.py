@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import zstandard
 
-from tallystick.errors import RejectedError
-from tallystick.limits import BATCH_EVENTS_MAX
+from tallystick.errors import BusyError, RejectedError
+from tallystick.limits import BATCH_EVENTS_MAX, BODIES_BYTES_MAX
 from tallystick.serve.problems import AnsweredError
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -56,17 +56,33 @@ async def read_body(receive: Receive, encoding: str, *, most: int) -> bytes:
 
 
 async def _receive_all(receive: Receive, most: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise LeftError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise _too_large(most)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise LeftError
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            _arriving.bytes += len(parts[-1])
+            if size > most:
+                raise _too_large(most)
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            if _arriving.bytes > BODIES_BYTES_MAX:
+                raise BusyError("too much arrives at once: wait a moment, then send the same again")
+    finally:
+        _arriving.bytes -= size
+
+
+class _Arriving:
+    """How much of bodies that are not whole yet is in memory; of the event loop of this process."""
+
+    bytes = 0
+
+
+_arriving: Final = _Arriving()
 
 
 def split(data: bytes, content_type: str) -> list[bytes]:

@@ -66,7 +66,9 @@ class Needs:
         service: Service = request.app.state.service
         caller = service.caller_of(request.scope)
         service.permit(caller, self.permission, whole=self.whole)
-        if self.permission in ("Read", "Metrics", "Export") and service.settings.record_reads:
+        if request.method != "GET":
+            service.check_trail(caller)
+        elif service.settings.record_reads:
             service.record(caller, "read", {"query": request.url.query[:2_048]})
         return Call(service, caller)
 

@@ -132,8 +132,7 @@ class Jobs:
         with self._lock:
             if self._closing or sum(job.tenant == tenant for job in self._live.values()) >= JOBS_WAITING_MAX:
                 raise BusyError(f"{JOBS_WAITING_MAX} jobs wait or run already: wait until one is over")
-            if sum(1 for _ in self._folders(tenant)) >= JOBS_KEPT_MAX:
-                raise ConflictError(f"{JOBS_KEPT_MAX} jobs are kept already: delete one that is over")
+            self._make_room(tenant)
             folder = self._folder / tenant / random_bytes(_ID_BYTES).hex()
             job = Job(folder, tenant=tenant, kind=kind, asked=asked, created_at=timestamp.render(self._clock()))
             try:
@@ -189,6 +188,17 @@ class Jobs:
         while self._live:  # each of them ends as soon as it looks
             time.sleep(_LOOK_SECONDS)
         self._executor.shutdown(wait=True)
+
+    def _make_room(self, tenant: str) -> None:
+        """Of jobs that made nothing the oldest go when there are too many; bundles stay. `ConflictError`."""
+        kept = [job for job in self._kept(tenant) if job.id not in self._live]
+        while len(kept) >= JOBS_KEPT_MAX:
+            plain = [job for job in kept if not job.file.exists()]
+            if not plain:
+                raise ConflictError(f"{JOBS_KEPT_MAX} bundles are kept already: delete one of these jobs")
+            oldest = min(plain, key=lambda job: job.created_at)
+            shutil.rmtree(oldest.folder, ignore_errors=True)
+            kept.remove(oldest)
 
     def _go_on(self) -> None:
         """Have the next ones run, as far as there are threads. With the lock held."""

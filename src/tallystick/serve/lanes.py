@@ -9,6 +9,7 @@ time. Where it would wait, for another writer or for a ledger that is not open, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from tallystick.errors import BusyError, StoreError, TallystickError
+from tallystick.errors import BusyError, NotFoundError, StoreError, TallystickError
 from tallystick.ledger import Ledger
 from tallystick.limits import BATCH_EVENTS_MAX, WAITING_EVENTS_MAX
 from tallystick.write.request import Submission
@@ -34,6 +35,7 @@ _THREAD_TURNS: Final = 200
 """For how many turns, before the loop tries again."""
 
 _PACES_MAX: Final = 10_000
+_log: Final = logging.getLogger("tallystick.serve")
 
 Way: TypeAlias = Literal["append", "publish"]
 
@@ -127,10 +129,13 @@ class Lanes:
                 self._lanes.pop((ledger, way), None)
 
         outcomes = self._at_hand(ledger, way, submissions) if count <= AT_HAND_EVENTS else None
-        if outcomes is None:
-            self._executor.submit(work)
-        else:
+        if outcomes is not None:
             finish(outcomes)
+            return
+        try:
+            self._executor.submit(work)
+        except RuntimeError:  # it was shut down
+            finish([BusyError("the service stops: send the same again")] * len(taken))
 
     def _at_hand(self, ledger: str, way: Way, submissions: Sequence[Submission]) -> Sequence[Any] | None:
         """Do it without a thread; None when it would have to wait, or did so lately."""
@@ -155,6 +160,9 @@ class Lanes:
                 if way == "append":
                     return opened.append_each(submissions, patient=patient)
                 return opened.publish_each(submissions, patient=patient)
+        except NotFoundError as error:  # the keys of the ledger, which a caller knows nothing of
+            _log.error("%s cannot be written: %s", ledger, error)
+            return [StoreError("the ledger cannot be written: the operators have to look")] * len(submissions)
         except TallystickError as error:
             return [error] * len(submissions)
         except Exception as error:  # noqa: BLE001 - a mistake of ours, and its traceback goes with it

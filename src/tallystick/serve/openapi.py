@@ -18,7 +18,7 @@ from tallystick.serve.streaming import STREAM_PATH
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
-    "required": ["type", "title", "status", "detail"],
+    "required": ["type", "title", "status", "detail", "cure"],
     "properties": {
         "type": {"type": "string"},
         "title": {"type": "string"},

@@ -40,6 +40,7 @@ _NOT_HANDED_ON: Final = frozenset(
         _FOR,
     )
 )
+_OF_THE_LINE: Final = (b"connection", b"date", b"server", b"transfer-encoding")
 _CONNECT_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 90.0
 _CONNECTIONS: Final = 512
@@ -113,9 +114,7 @@ class Peers:
             )
             found = await self._client(owner).send(request, stream=True)
             try:
-                kept = [
-                    pair for pair in found.headers.raw if pair[0].lower() not in (b"connection", b"transfer-encoding")
-                ]
+                kept = [pair for pair in found.headers.raw if pair[0].lower() not in _OF_THE_LINE]
                 await send({"type": "http.response.start", "status": found.status_code, "headers": kept})
                 begun = True
                 async for chunk in _chunks(found):

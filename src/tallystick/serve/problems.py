@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
@@ -22,6 +23,7 @@ from tallystick.serve.caller import Caller
 
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_PATH: Final = re.compile(r"(?:/[\w.+~-]+)+/([\w.+~-]+)")
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
 
@@ -35,6 +37,23 @@ STATUSES: Final[Mapping[type[TallystickError], tuple[int, str]]] = {
     TamperError: (500, "The evidence does not hold: stop, and raise the alarm"),
 }
 """Family of errors → status and title."""
+
+
+CURES: Final[Mapping[int, str]] = {
+    400: "see /docs",
+    401: "send a key or token that is in force, as Authorization: Bearer ...",
+    403: "use a key of a role that may do it, or ask an Admin",
+    404: "check the address, and what is asked for",
+    405: "see /docs for the methods of each route",
+    408: "send the whole request without pauses",
+    409: "read again, then decide",
+    413: "send less at once",
+    415: "see /docs for the types that are taken",
+    429: "send the same again when it says",
+    500: "tell the operators",
+    503: "send the same again, with the same ids, after Retry-After",
+}
+"""What to do about an answer, where nothing closer is known."""
 
 
 class UnknownCallerError(DeniedError):
@@ -80,9 +99,12 @@ def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str]
         status, title = 429, "The plan has no room for it"
     else:
         status, title = next(told for kind, told in STATUSES.items() if isinstance(error, kind))
-    said = problem_of(status, title, str(error)) | {"family": family_of(error)}
+    text = str(error)
+    if isinstance(error, StoreError | TamperError | BusyError):
+        text = _PATH.sub(r"\1", text)  # where things lie on the machine is nobody's business
+    said = problem_of(status, title, text) | {"family": family_of(error)}
     if isinstance(error, RejectedError):
-        said |= {"detail": error.problem, "place": error.place, "cure": error.cure}
+        said |= {"detail": error.problem, "place": error.place, "cure": error.cure or said["cure"]}
     if isinstance(error, PermissionDeniedError):
         said["permission"] = error.permission
     headers = {"Content-Type": MEDIA_TYPE}
@@ -106,4 +128,5 @@ async def answer(send: Send, status: int, headers: Mapping[str, str], body: byte
 
 def problem_of(status: int, title: str, detail: str) -> dict[str, Any]:
     """The members that every problem has. Types have no page of their own, so the status says what it is."""
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    cure = CURES.get(status, "see /docs")
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "cure": cure}

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 from typing import Any, Final
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tallystick.serve.problems import MEDIA_TYPE, problem_of
+from tallystick.errors import BusyError
+from tallystick.serve.problems import MEDIA_TYPE, answer, problem, problem_of
 
 HEAD_BYTES_MAX: Final = 65_536
 """Request line and headers: a query of `limits.QUERY_BYTES_MAX`, and as much again for what proxies add."""
 
+LINGER_SECONDS: Final = 2.0
+"""How long a connection stays on which an answer was given before the request had ended."""
+
+_H2C: Final = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
+"""An offer of HTTP/2, which is to be ignored (RFC 9110, 7.8); the parser would take what follows for something else."""
+
+CONNECTIONS_MAX: Final = 4_096
+"""Connections of one process at once, those of streams among them."""
+
 HEAD_SECONDS: Final = 15.0
 """How long a head may take: a connection on which nothing comes is not kept for it."""
+
+
+async def _full(_: Any, __: Any, send: Any) -> None:
+    """The application of a connection for which there is no room."""
+    busy = BusyError(f"there are {CONNECTIONS_MAX:,} connections, and no more are answered: wait a moment, then repeat")
+    status, headers, body = problem(busy)
+    await answer(send, status, {**headers, "Connection": "close"}, body)
 
 
 class Joined:
@@ -76,6 +94,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head and self._late is None:
             self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
         ended = self._ended
+        if self._in_head and b"h2c" in data:
+            data = _H2C.sub(b"\r\nx-not-upgraded: h2c", data)
         super().data_received(data)
         if self._in_head and self._ended == ended:  # all of it is of a head
             self._head_bytes += len(data)
@@ -94,15 +114,31 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_waiting()
         before = self.cycle
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.app = _full
         super().on_headers_complete()
         if self.cycle is not before:  # else it is a WebSocket
             joined = Joined(self.transport)
             self.cycle.transport = joined  # type: ignore[assignment]  # it is all that is used of one
-            self.cycle.on_response = partial(self._answered, joined)
+            self.cycle.on_response = partial(self._answered, self.cycle, joined)
 
-    def _answered(self, joined: Joined) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._head_bytes += len(name) + len(value)  # a trailer: nobody reads it
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self.transport.close()
+
+    def _answered(self, cycle: RequestResponseCycle, joined: Joined) -> None:
         joined.flush()  # an answer without a body
         self.on_response_complete()
+        if cycle.more_body:  # nobody wants the rest of it: there is a while for who sends it to see the answer
+            self.loop.call_later(LINGER_SECONDS, self._end, self._ended)
+
+    def _end(self, ended: int) -> None:
+        if self._ended == ended:  # the rest did not come
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0

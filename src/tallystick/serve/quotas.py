@@ -26,19 +26,26 @@ BURST_SECONDS: Final = 10
 """How many seconds' worth of a rate may come at once."""
 
 RECOUNT_SECONDS: Final = 300.0
+DOUBT_SECONDS: Final = 10.0
+"""How old a count may be by which somebody is turned away."""
 
 
 @dataclass(slots=True)
 class _Use:
-    """What one tenant has used. `used` is of the month [first, end)."""
+    """What one tenant has used of the month [first, end): what was counted, and what was taken since."""
 
     first: int
     end: int
-    used: int
+    counted: int
+    taken: int
     counted_at: float
     left: float
     """Events that may come at once; below zero when a batch took more than there was."""
     left_at: float
+
+    @property
+    def used(self) -> int:
+        return self.counted + self.taken
 
 
 class Quotas:
@@ -55,6 +62,9 @@ class Quotas:
         if plan.events_per_month is None and plan.events_per_second is None:
             return
         use = await self._use(tenant, plan)
+        most = plan.events_per_month
+        if most is not None and use.used + count > most and self._steady() - use.counted_at > DOUBT_SECONDS:
+            await self._recount(tenant, use)  # perhaps it took what had been there before
         if plan.events_per_month is not None and use.used + count > plan.events_per_month:
             left = max(0, plan.events_per_month - use.used)
             raise self._over(f"{left:,} of {plan.events_per_month:,} events are left this month", "month", use.end)
@@ -65,13 +75,21 @@ class Quotas:
                 at = now + int(wait * timestamp.SECOND) + 1
                 raise self._over(f"more than {plan.events_per_second:,} events came in a second", "second", at)
             use.left -= count
-        use.used += count
+        use.taken += count
+
+    def owe(self, tenant: str, count: int) -> None:
+        """So many count although there is no room for them: they will be given back, as they were there before."""
+        use = self._uses.get(tenant)
+        if use is not None:
+            use.taken += count
+            use.left -= count
 
     def give_back(self, tenant: str, count: int) -> None:
         """So many of them came to nothing: they were refused, or had been there before."""
         use = self._uses.get(tenant)
         if use is not None:
-            use.used = max(0, use.used - count)
+            use.taken -= count
+            use.left += count
 
     @property
     def used(self) -> dict[str, int]:
@@ -82,21 +100,26 @@ class Quotas:
         use, now = self._uses.get(tenant), self._deployment.clock()
         if use is None or not use.first <= now < use.end:
             first, end = month_of(now)
-            used = await asyncio.to_thread(self._count, tenant, first)
+            counted = await asyncio.to_thread(self._count, tenant, first)
             steady = self._steady()
             left = float((plan.events_per_second or 0) * BURST_SECONDS)
             known = self._uses.get(tenant)  # somebody else may have been here meanwhile
             if known is None or known.first != first:
-                use = self._uses[tenant] = _Use(first, end, used, steady, left, steady)
+                use = self._uses[tenant] = _Use(first, end, counted, 0, steady, left, steady)
             else:
                 use = known
         elif self._steady() - use.counted_at > RECOUNT_SECONDS:
-            use.counted_at = self._steady()
-            use.used = max(use.used, await asyncio.to_thread(self._count, tenant, use.first))
+            await self._recount(tenant, use)
         self._uses.move_to_end(tenant)
         while len(self._uses) > QUOTA_TENANTS_MAX:
             self._uses.popitem(last=False)
         return use
+
+    async def _recount(self, tenant: str, use: _Use) -> None:
+        """Count anew. What is taken meanwhile counts as well; what is being sealed just then may count twice or not."""
+        use.counted_at, before = self._steady(), use.taken
+        counted = await asyncio.to_thread(self._count, tenant, use.first)
+        use.counted, use.taken = counted, use.taken - before
 
     def _wait(self, use: _Use, rate: int) -> float:
         """Seconds until more may come."""

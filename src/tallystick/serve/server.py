@@ -37,7 +37,6 @@ _GRACE_SECONDS: Final = 30
 _HANDLES_WANTED: Final = 16_384
 _HANDLES_USUAL: Final = 512
 _HANDLES_A_LEDGER: Final = 12
-_CONNECTIONS_MAX: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +146,12 @@ def serve(
     settings: Settings,
     *,
     begin: Callable[[], Deployment],
-    ready: Callable[[str], None] = lambda _: None,
+    ready: Callable[[str, str | None], None] = lambda _, __: None,
 ) -> None:
     """Answer until the process is told to stop; what is under way is answered first, and the deployment closed.
 
-    `begin` opens the deployment, in each of several processes. `ready` is told the address once they listen. Raises
-    `RejectedError` if they cannot.
+    `begin` opens the deployment, in each of several processes. `ready` is told the address once they listen, and in a
+    new deployment the operators' first key, which is made only then. Raises `RejectedError` if they cannot listen.
     """
     at = Listening.of(settings)
     _check_tls(at)
@@ -166,7 +165,7 @@ def serve(
         if settings.workers == 1:
             with begin() as deployment:
                 server = Server(Service(deployment, settings), at)
-                ready(address)
+                ready(address, deployment.begin())
                 server.run(sockets=[listening])
             return
         from tallystick.serve.workers import serve_in_many  # noqa: PLC0415 - not every system has forks
@@ -175,7 +174,9 @@ def serve(
             with begin() as deployment:
                 Server(Service(deployment, settings, peers), at, private=private, listens=listens).run([listening])
 
-        serve_in_many(run, settings.workers, ready=lambda: ready(address))
+        with begin() as deployment:  # and closed before there is another process
+            first_key = deployment.begin()
+        serve_in_many(run, settings.workers, ready=lambda: ready(address, first_key))
 
 
 def check_listening(at: Listening, data: Path) -> None:
@@ -213,7 +214,6 @@ def _config(service: Service, at: Listening) -> uvicorn.Config:
         forwarded_allow_ips=at.proxies or None,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_CONNECTIONS_MAX,
         ssl_certfile=at.certificate,
         ssl_keyfile=at.private_key,
     )

@@ -92,7 +92,7 @@ class Service:
         self.authentication: Final = Authentication(deployment, self.settings.oidc)
         self._executor: Final = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tallystick-lane")
         self.lanes: Final = Lanes(deployment.lease, self._executor)
-        self.streams: Final = Streams(deployment.lease)
+        self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
         self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
         self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
@@ -164,10 +164,19 @@ class Service:
         with self.deployment.lease(caller.ledger) as ledger:
             yield ledger
 
-    def record(self, caller: Caller, what: str, said: dict[str, Any]) -> None:
-        """Put an act into the tenant's access trail. It is durable on return."""
-        with self.deployment.lease(f"access/{caller.tenant}") as trail:
-            trail.append(self.trace(caller, what, said))
+    def record(self, caller: Caller, what: str, said: dict[str, Any], *, on: str | None = None) -> None:
+        """Put an act into the access trail of the caller's tenant, and if it was `on` another, into that one's, too.
+
+        It is durable on return.
+        """
+        for tenant in dict.fromkeys((caller.tenant, on or caller.tenant)):
+            with self.deployment.lease(f"access/{tenant}") as trail:
+                trail.append(self.trace(caller, what, said))
+
+    def check_trail(self, caller: Caller) -> None:
+        """Have the caller's access trail open before something is done that goes into it. Raises as opening does."""
+        with self.deployment.lease(f"access/{caller.tenant}"):
+            pass
 
     @staticmethod
     def trace(caller: Caller, what: str, said: dict[str, Any]) -> Event:

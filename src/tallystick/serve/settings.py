@@ -83,7 +83,7 @@ class Option:
         """A value as a file, the environment or the command line has it. Raises `RejectedError`."""
         try:
             found = _READERS[self.kind](value)
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise RejectedError(f"{str(value)[:60]!r} is no {_NAMES[self.kind]}", place=place) from None
         if self.choices and found not in self.choices:
             raise RejectedError(f"{str(found)[:60]!r} is not known", place=place, cure=f"use {', '.join(self.choices)}")

@@ -129,8 +129,9 @@ class Reader:
 class Streams:
     """All readers of a service. To be used from its event loop only."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, *, ledgers_max: int) -> None:
         self._lease: Final = lease
+        self._ledgers_max: Final = ledgers_max
         self._tails: Final[dict[str, _Tail]] = {}
         self._threads: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
         self._stopped = False
@@ -150,6 +151,8 @@ class Streams:
         if self._stopped or self.readers >= STREAM_READERS_MAX:
             raise BusyError("there are as many readers as the service takes: wait a moment, then try again")
         tail = self._tails.get(ledger)
+        if tail is None and len(self._tails) >= self._ledgers_max:
+            raise BusyError(f"the streams of {self._ledgers_max} tenants are read, and no more are: try again later")
         if tail is None or tail.ended:
             tail = self._tails[ledger] = _Tail(ledger, self._lease, asyncio.get_running_loop())
             self._threads.add(tail.thread)

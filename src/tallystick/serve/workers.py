@@ -28,6 +28,7 @@ _QUICK_MAX: Final = 5
 """So many ends in a row of processes that lived no longer mean that it will not get better."""
 
 _FAILED: Final = 3
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _log: Final = logging.getLogger("tallystick.workers")
 
 Run = Callable[[Peers, socket.socket, Callable[[], None]], None]
@@ -67,7 +68,7 @@ class _Crew:
         self._stopping = False
 
     def work(self, ready: Callable[[], None]) -> None:
-        before = {which: signal.signal(which, self._stop) for which in (signal.SIGTERM, signal.SIGINT)}
+        before = {which: signal.signal(which, self._stop) for which in _SIGNALS}
         try:
             for index in range(len(self._paths)):
                 self._begin(index)
@@ -86,9 +87,11 @@ class _Crew:
     def _begin(self, index: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # else one of them could be the other's
         process = os.fork()
         if process:
             self._living[process] = (index, time.monotonic())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             if self._stopping:  # it was told to while this one was begun
                 self._stop()
             return
@@ -98,8 +101,9 @@ class _Crew:
         """The life of one of the processes."""
         code = _FAILED
         try:
-            for which in (signal.SIGTERM, signal.SIGINT):
+            for which in _SIGNALS:
                 signal.signal(which, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._life[1])
             threading.Thread(target=self._end_with_the_first, daemon=True).start()
             self._run(Peers(index, self._paths), self._private[index], self._tell)

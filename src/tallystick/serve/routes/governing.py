@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from tallystick.errors import NotFoundError
 from tallystick.govern.access import ROLES, Key, Scope
@@ -49,8 +49,8 @@ class NewPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    events_per_month: int | None = None
-    events_per_second: int | None = None
+    events_per_month: StrictInt | None = None
+    events_per_second: StrictInt | None = None
     retention: Text | None = None
 
 
@@ -82,6 +82,9 @@ def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
     if new.operator and not call.caller.principal.operator:
         raise _denied(call, "ManageTenants", "only an operators' key makes another one")
     scope = Scope.of(event_types=new.event_types, entity_prefixes=new.entity_prefixes, networks=new.networks)
+    maker = call.caller.principal
+    if isinstance(maker, Key):
+        scope, new.expires_at = maker.bound(scope, new.expires_at)
     key, text = call.service.deployment.create_key(
         _tenant(call, new.tenant),
         role=new.role,
@@ -91,7 +94,7 @@ def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
         expires_at=new.expires_at,
         operator=new.operator,
     )
-    call.service.record(call.caller, "key_created", {"key": key.id, "tenant": key.tenant})
+    call.service.record(call.caller, "key_created", {"key": key.id, "tenant": key.tenant}, on=key.tenant)
     return {**key.to_json(), "key": text}
 
 
@@ -100,7 +103,9 @@ def rotate_key(call: Administering, key_id: str) -> dict[str, Any]:
     """Make a key that may do the same; the old one ends at once."""
     old = _own_key(call, key_id)
     key, text = call.service.deployment.rotate_key(old.id, actor=call.caller.principal.actor)
-    call.service.record(call.caller, "key_rotated", {"key": old.id, "new_key": key.id, "tenant": key.tenant})
+    call.service.record(
+        call.caller, "key_rotated", {"key": old.id, "new_key": key.id, "tenant": key.tenant}, on=key.tenant
+    )
     return {**key.to_json(), "key": text}
 
 
@@ -109,7 +114,7 @@ def revoke_key(call: Administering, key_id: str) -> None:
     """End a key at once."""
     key = _own_key(call, key_id)
     call.service.deployment.revoke_key(key.id, actor=call.caller.principal.actor)
-    call.service.record(call.caller, "key_revoked", {"key": key.id, "tenant": key.tenant})
+    call.service.record(call.caller, "key_revoked", {"key": key.id, "tenant": key.tenant}, on=key.tenant)
 
 
 @router.get("/tenants")
@@ -154,7 +159,7 @@ def tenant_usage(call: ManagingTenants, name: str) -> dict[str, Any]:
 def give_plan(call: ManagingTenants, name: str, given: GivenPlan) -> dict[str, Any]:
     """Give a tenant a plan. One with a retention has its records kept no longer than that."""
     tenant = call.service.deployment.give_plan(name, given.plan, actor=call.caller.principal.actor)
-    call.service.record(call.caller, "plan_given", {"tenant": tenant.name, "plan": tenant.plan})
+    call.service.record(call.caller, "plan_given", {"tenant": tenant.name, "plan": tenant.plan}, on=tenant.name)
     return tenant.to_json()
 
 
@@ -178,7 +183,7 @@ def _suspend(call: Call, name: str, *, suspended: bool) -> dict[str, Any]:
         raise _denied(call, "ManageTenants", "nobody suspends the tenant of their own key")
     tenant = call.service.deployment.suspend_tenant(name, actor=call.caller.principal.actor, suspended=suspended)
     what = "tenant_suspended" if suspended else "tenant_resumed"
-    call.service.record(call.caller, what, {"tenant": tenant.name})
+    call.service.record(call.caller, what, {"tenant": tenant.name}, on=tenant.name)
     return tenant.to_json()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -19,6 +20,8 @@ from tallystick.serve.peers import PRIVATE
 from tallystick.serve.service import Service
 
 router: Final = APIRouter(tags=["health"])
+
+_log: Final = logging.getLogger("tallystick.serve")
 
 _BEHIND_MAX: Final = 1_000_000
 """Records that an index may be behind: reads wait for it, about ten seconds then."""
@@ -94,7 +97,8 @@ def _system(service: Service) -> dict[str, Any]:
     try:
         service.deployment.tenants()
     except TallystickError as error:
-        return {"ok": False, "why": str(error)}
+        _log.error("the system ledger cannot be read: %s", error)
+        return {"ok": False, "why": "the system ledger cannot be read: see the diagnostics"}
     return {"ok": True}
 
 
@@ -111,7 +115,8 @@ def _ledgers(service: Service) -> dict[str, dict[str, Any]]:
     try:
         pulses = service.deployment.pulses()
     except TallystickError as error:
-        return {"queue": {"ok": False, "why": str(error)}}
+        _log.error("the ledgers that are open cannot be asked: %s", error)
+        return {"queue": {"ok": False, "why": "the ledgers cannot be asked: see the diagnostics"}}
     queues = [pulse.queue for pulse in pulses if pulse.queue is not None]
     stuck = sum(queue.problem is not None for queue in queues)
     behind = max((pulse.index_behind for pulse in pulses), default=0)

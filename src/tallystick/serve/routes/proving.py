@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Response
@@ -62,7 +63,8 @@ def tile(call: ReadingAll, path: str) -> Response:
         hashes = ledger.size >> 8 * asked.level
         if asked.index * 256 + asked.width > hashes:
             raise NotFoundError(f"the tree has no tile {asked.render()} yet")
-        return _Octets(ledger.tile(asked.level, asked.index, asked.width), headers=FOR_EVER)
+        hashes_of_it = ledger.tile(asked.level, asked.index, asked.width)
+    return _Octets(hashes_of_it, headers={**FOR_EVER, "ETag": f'"{sha256(hashes_of_it).hexdigest()}"'})
 
 
 @router.get("/proofs/{position}", response_class=PlainTextResponse)

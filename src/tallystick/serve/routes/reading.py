@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from tallystick.errors import NotFoundError, RejectedError
+from tallystick.limits import HISTORY_TURNS_MAX
 from tallystick.read.as_of import AsOf
 from tallystick.read.shapes import (
     difference_json,
@@ -123,7 +125,11 @@ def entity_history(
     """What changed an entity, or one member of its state, event by event."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
-        turns = [*ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))]
+        found = ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))
+        turns = [*islice(found, HISTORY_TURNS_MAX + 1)]
+    if len(turns) > HISTORY_TURNS_MAX:
+        cure = "ask for one member, or up to an earlier as_of; or read its events page by page"
+        raise RejectedError(f"more than {HISTORY_TURNS_MAX:,} turns", place="entity_id", cure=cure)
     told = {"entity_id": entity_id, "turns": [turn_json(turn) for turn in turns]}
     if whole:
         return Response(whole_json(told, (turn.record for turn in turns)), media_type=JSON, headers=NOT_KEPT)
