@@ -14,6 +14,7 @@ from tallystick.deployment import Deployment
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.govern.plans import Plan, month_of
 from tallystick.serve import quotas as quotas_at_work
+from tallystick.serve.denials import BURST, Denials
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.problems import OverQuotaError
 from tallystick.serve.quotas import Quotas
@@ -250,3 +251,13 @@ def test_plans_come_back_from_the_log_alone(tmp_path: Path) -> None:
         assert deployment.system.size == size, "the same again is nothing new"
     with pytest.raises(RejectedError):
         Plan(name="UPPER")
+
+
+def test_denials_are_recorded_one_by_one_up_to_a_rate_and_then_counted() -> None:
+    clocks = Clocks()
+    denials = Denials(steady=lambda: clocks.steady)
+    assert [denials.take("a") for _ in range(int(BURST))] == [0] * int(BURST)
+    assert [denials.take("a") for _ in range(7)] == [None] * 7
+    assert denials.take("b") == 0, "of another caller"
+    clocks.steady += 1
+    assert [denials.take("a") for _ in range(2)] == [7, None]

@@ -18,6 +18,7 @@ from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
 from tallystick.serve.authentication import Authentication
 from tallystick.serve.caller import Caller
+from tallystick.serve.denials import Denials
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.peers import Peers
@@ -94,6 +95,7 @@ class Service:
         self.lanes: Final = Lanes(deployment.lease, self._executor)
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
+        self._denials: Final = Denials()
         self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
         self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
 
@@ -191,7 +193,11 @@ class Service:
     async def denied(self, error: PermissionDeniedError) -> None:
         """Count a denial and put it into the trail. That it could not be put there is told in the diagnostics."""
         self.metrics.denied.labels(error.permission).inc()
-        event = self.trace(error.caller, "denied", {"permission": error.permission})
+        skipped = self._denials.take(f"{error.caller.tenant} {error.caller.principal.entity}")
+        if skipped is None:
+            return
+        said = {"permission": error.permission, **({"not_recorded_before": skipped} if skipped else {})}
+        event = self.trace(error.caller, "denied", said)
         try:
             await self.lanes.submit(f"access/{error.caller.tenant}", Submission([event]))
         except TallystickError as problem:
