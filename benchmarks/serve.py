@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,7 @@ def _rows(scratch: Path, seconds: float, rounds: int) -> Iterator[tuple[str, ...
         yield _row("floor: decode one event, discard it", floor, None, "")
     with _serving(scratch / "data") as (address, key):
         path = "/api/v1/events"
+        _register(address, key, json.loads(one))
         durable = _median(rounds, lambda: _load(address, path, key, one, seconds=seconds))
         yield _row("one event a request, durable", durable, floor, "20,000, p99 10 ms")
         queued = _median(rounds, lambda: _load(address, f"{path}?ack=queued", key, one, seconds=seconds))
@@ -76,6 +78,19 @@ def _rows(scratch: Path, seconds: float, rounds: int) -> Iterator[tuple[str, ...
         rate = WRITES_A_SECOND * READERS
         name = f"{READERS:,} readers, {WRITES_A_SECOND:,} events/s: commit to reader"
         yield _row(name, (rate, statistics.median(delays), _quantile(delays, 0.99)), None, "p99 1 s")
+
+
+def _register(address: str, key: str, event: dict[str, Any]) -> None:
+    """Have the events held to a schema when they arrive, as they would be in earnest."""
+    members = {name: {"type": ["string", "number", "boolean", "object", "array", "null"]} for name in event["payload"]}
+    schema = {"type": "object", "required": [*members], "properties": members}
+    request = urllib.request.Request(
+        f"{address}/api/v1/schemas",
+        json.dumps({"name": event["event_type"], "version": 1, "schema": schema}).encode(),
+        {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 201
 
 
 def _row(what: str, found: tuple[float, float, float], floor: tuple[float, float, float] | None, wanted: str) -> Any:

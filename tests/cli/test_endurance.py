@@ -63,8 +63,8 @@ def test_a_million_events_leave_memory_flat_and_handles_few(tmp_path: Path) -> N
         assert found == {"count": EVENTS // 20_000}
         assert max(memory) < MEMORY_MEGABYTES_MAX, memory
         assert max(open_files) < HANDLES_MAX, open_files
-        first_quarter, rest = memory[: len(memory) // 4], memory[len(memory) // 4 :]
-        assert max(rest) < max(first_quarter) + 60, memory
+        first_half, second_half = memory[: len(memory) // 2], memory[len(memory) // 2 :]
+        assert max(second_half) < max(first_half) + 50, memory  # by then its caches are full
 
 
 def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:

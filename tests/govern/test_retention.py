@@ -678,7 +678,7 @@ import tallystick.store.sqlite as sqlite
 import tallystick.store.sqlite_prune as sqlite_prune
 from tests.govern.scene import Scene
 
-def die(*_):
+def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 scene = Scene(sqlite.SqliteStore(Path(sys.argv[1])), now=int(sys.argv[2]))

@@ -29,7 +29,7 @@ from tallystick.serve.settings import Settings
 _MESSAGE_BYTES_MAX: Final = 4_096
 """What a reader of a stream may say at once, to which nobody listens."""
 
-_COLLECTING: Final = (20_000, 20, 50)
+_COLLECTING: Final = (20_000, 10, 10)
 """How many objects are made before cycles are looked for: of the usual 700 a loaded service makes as many in 10 ms."""
 
 _IDLE_SECONDS: Final = 75
