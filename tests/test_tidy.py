@@ -113,6 +113,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "clock",
         "durable",
         "govern.access",
+        "govern.directory",
         "govern.plans",
         "govern.registered",
         "ids",

@@ -47,7 +47,7 @@ class Tenant:
     @property
     def trail(self) -> str:
         """The name of its access trail's."""
-        return f"access/{self.name}"
+        return trail_of(self.name)
 
     def to_json(self) -> dict[str, Any]:
         """As it is told of."""
@@ -58,6 +58,11 @@ class Tenant:
             "suspended": self.suspended,
             "plan": self.plan,
         }
+
+
+def trail_of(tenant: str) -> str:
+    """The name of the access trail of a tenant, by the tenant's name."""
+    return f"access/{tenant}"
 
 
 class Directory:

@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tallystick.errors import StoreError, TallystickError
+from tallystick.errors import TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.body import LeftError, read_body
 from tallystick.serve.described import POLICY, page
@@ -175,9 +175,7 @@ async def _tell(request: Request, error: Exception) -> Response:
     assert isinstance(error, TallystickError), "what it is registered for"
     if isinstance(error, PermissionDeniedError):
         await request.app.state.service.denied(error)
-    status, headers, body = problem(error)
-    if isinstance(error, StoreError) and request.method == "GET":
-        body = orjson.dumps(orjson.loads(body) | {"title": "It cannot be read just now: ask again"})
+    status, headers, body = problem(error, reading=request.method == "GET")
     request.app.state.service.metrics.refused.labels(str(status)).inc()
     return Response(body, status, headers)
 

@@ -7,7 +7,7 @@ the user of the service can reach, and that outlive each of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, Final
 from zlib import crc32
 
@@ -117,7 +117,7 @@ class Peers:
                 kept = [pair for pair in found.headers.raw if pair[0].lower() not in _OF_THE_LINE]
                 await send({"type": "http.response.start", "status": found.status_code, "headers": kept})
                 begun = True
-                async for chunk in _chunks(found):
+                async for chunk in found.aiter_raw(_CHUNK_BYTES):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             finally:
                 await found.aclose()
@@ -139,8 +139,3 @@ class Peers:
             client = httpx2.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
             self._clients[owner] = client
         return client
-
-
-async def _chunks(found: httpx2.Response) -> AsyncIterator[bytes]:
-    async for chunk in found.aiter_raw(_CHUNK_BYTES):
-        yield chunk

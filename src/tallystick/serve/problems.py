@@ -88,8 +88,8 @@ class AnsweredError(Exception):
         super().__init__(detail)
 
 
-def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an error."""
+def problem(error: TallystickError | AnsweredError, *, reading: bool = False) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an error; of one that came while `reading` no outcome is unknown."""
     if isinstance(error, AnsweredError):  # of the body there may be more to come, which nobody reads
         body = orjson.dumps(problem_of(error.status, error.title, error.detail))
         return error.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}, body
@@ -99,6 +99,8 @@ def problem(error: TallystickError | AnsweredError) -> tuple[int, dict[str, str]
         status, title = 429, "The plan has no room for it"
     else:
         status, title = next(told for kind, told in STATUSES.items() if isinstance(error, kind))
+        if reading and isinstance(error, StoreError):
+            title = "It cannot be read just now: ask again"
     text = str(error)
     if isinstance(error, StoreError | TamperError | BusyError):
         text = _PATH.sub(r"\1", text)  # where things lie on the machine is nobody's business

@@ -65,9 +65,9 @@ class Quotas:
         most = plan.events_per_month
         if most is not None and use.used + count > most and self._steady() - use.counted_at > DOUBT_SECONDS:
             await self._recount(tenant, use)  # perhaps it took what had been there before
-        if plan.events_per_month is not None and use.used + count > plan.events_per_month:
-            left = max(0, plan.events_per_month - use.used)
-            raise self._over(f"{left:,} of {plan.events_per_month:,} events are left this month", "month", use.end)
+        if most is not None and use.used + count > most:
+            left = max(0, most - use.used)
+            raise self._over(f"{left:,} of {most:,} events are left this month", "month", use.end)
         if plan.events_per_second is not None:
             wait = self._wait(use, plan.events_per_second)
             if wait > 0:
@@ -79,10 +79,7 @@ class Quotas:
 
     def owe(self, tenant: str, count: int) -> None:
         """So many count although there is no room for them: they will be given back, as they were there before."""
-        use = self._uses.get(tenant)
-        if use is not None:
-            use.taken += count
-            use.left -= count
+        self.give_back(tenant, -count)
 
     def give_back(self, tenant: str, count: int) -> None:
         """So many of them came to nothing: they were refused, or had been there before."""

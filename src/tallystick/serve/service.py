@@ -15,6 +15,7 @@ from tallystick.core.event import Event
 from tallystick.deployment import Deployment
 from tallystick.errors import BusyError, DeniedError, TallystickError
 from tallystick.govern.access import Permission
+from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
 from tallystick.serve.authentication import Authentication
 from tallystick.serve.caller import Caller
@@ -172,12 +173,12 @@ class Service:
         It is durable on return.
         """
         for tenant in dict.fromkeys((caller.tenant, on or caller.tenant)):
-            with self.deployment.lease(f"access/{tenant}") as trail:
+            with self.deployment.lease(trail_of(tenant)) as trail:
                 trail.append(self.trace(caller, what, said))
 
     def check_trail(self, caller: Caller) -> None:
         """Have the caller's access trail open before something is done that goes into it. Raises as opening does."""
-        with self.deployment.lease(f"access/{caller.tenant}"):
+        with self.deployment.lease(trail_of(caller.tenant)):
             pass
 
     @staticmethod
@@ -199,7 +200,7 @@ class Service:
         said = {"permission": error.permission, **({"not_recorded_before": skipped} if skipped else {})}
         event = self.trace(error.caller, "denied", said)
         try:
-            await self.lanes.submit(f"access/{error.caller.tenant}", Submission([event]))
+            await self.lanes.submit(trail_of(error.caller.tenant), Submission([event]))
         except TallystickError as problem:
             _log.error("a denial of %s could not be recorded: %s", error.caller.principal.entity, problem)
 
