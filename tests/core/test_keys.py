@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from tallystick.core.keys import (
     BLIND_INDEX,
     EVENT_MAC,
+    HEAD_MAC,
+    INDEX_MAC,
+    QUEUE_MAC,
     SUBJECT_KEK,
     LedgerKeys,
     commitment,
@@ -76,7 +79,10 @@ def test_ledgers_purposes_and_epochs_never_share_a_key() -> None:
     keys = [
         *(ledger_key(MASTER, name) for name in ("acme", "acm", "acme/x", "ACME")),
         ledger_key(bytes(32), "acme"),
-        *(purpose_key(LEDGER, purpose) for purpose in (EVENT_MAC, SUBJECT_KEK, BLIND_INDEX)),
+        *(
+            purpose_key(LEDGER, purpose)
+            for purpose in (EVENT_MAC, SUBJECT_KEK, BLIND_INDEX, INDEX_MAC, QUEUE_MAC, HEAD_MAC)
+        ),
         *(epoch_key(MAC, epoch) for epoch in (0, 1, 255, 256, 2**63)),
         *(commitment(epoch_key(MAC, epoch)) for epoch in (0, 1)),
     ]
@@ -95,6 +101,9 @@ def test_the_keys_of_a_ledger_are_derived_from_its_name_and_kept_out_of_sight() 
     signing = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(4)]
     keys = LedgerKeys.derive(MASTER, "acme", root=signing[0], checkpoint=signing[1], evidence=signing[2])
 
-    assert keys.event_mac == MAC
-    assert keys.event_mac.hex() not in repr(keys)
-    assert "event_mac" not in repr(keys)
+    derived = {"event_mac": MAC, "index_mac": purpose_key(LEDGER, INDEX_MAC)}
+    derived |= {"queue_mac": purpose_key(LEDGER, QUEUE_MAC), "head_mac": purpose_key(LEDGER, HEAD_MAC)}
+    for name, key in derived.items():
+        assert getattr(keys, name) == key
+        assert key.hex() not in repr(keys)
+        assert name not in repr(keys)

@@ -21,6 +21,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 EVENT_MAC: Final = "event-mac"
 SUBJECT_KEK: Final = "subject-kek"
 BLIND_INDEX: Final = "blind-index"
+INDEX_MAC: Final = "index-mac"
+"""What the sealer relies on in the index."""
+QUEUE_MAC: Final = "queue-mac"
+"""Frames, cursor and acknowledgements of the queue."""
+HEAD_MAC: Final = "head-mac"
+"""The newest head, kept apart from the ledger."""
 
 KEY_BYTES: Final = 32
 
@@ -83,9 +89,15 @@ def rotation_message(statement: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LedgerKeys:
-    """The secrets by which one ledger's writer seals: the event MAC key and the three signing keys."""
+    """The secrets of one ledger's writer: the MAC keys by purpose (SPEC 5.1) and the three signing keys.
+
+    Of the MAC keys only epoch keys, which come from `event_mac`, are ever disclosed.
+    """
 
     event_mac: bytes
+    index_mac: bytes
+    queue_mac: bytes
+    head_mac: bytes
     root: Ed25519PrivateKey
     checkpoint: Ed25519PrivateKey
     evidence: Ed25519PrivateKey
@@ -101,7 +113,9 @@ class LedgerKeys:
         evidence: Ed25519PrivateKey,
     ) -> LedgerKeys:
         """The keys of the named ledger under a deployment's master secret and signing keys."""
-        return cls(purpose_key(ledger_key(master, ledger), EVENT_MAC), root, checkpoint, evidence)
+        secret = ledger_key(master, ledger)
+        event, index, queue, head = (purpose_key(secret, each) for each in (EVENT_MAC, INDEX_MAC, QUEUE_MAC, HEAD_MAC))
+        return cls(event, index, queue, head, root, checkpoint, evidence)
 
 
 def _length_prefixed(data: bytes) -> bytes:
