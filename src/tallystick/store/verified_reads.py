@@ -49,7 +49,7 @@ class VerifiedReads:
 
     def __init__(self, store: Store, tree: Tree) -> None:
         self._store: Final = store
-        self._tree: Final = tree
+        self._tree = tree
         self._tiles: Final[OrderedDict[tuple[int, int], bytes]] = OrderedDict()
         self._lawful_below = 0
         """Below this position, what is absent was found to be exactly what a proven prune says."""
@@ -58,6 +58,10 @@ class VerifiedReads:
     def size(self) -> int:
         """How many records are proven."""
         return self._tree.size
+
+    def advance(self, tree: Tree) -> None:
+        """Go on with a later state of the same tree, as the caller has grown it. What was proven stays so."""
+        self._tree = tree
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         """The records at [first, end), in order; those that were lawfully pruned are left out."""

@@ -20,7 +20,7 @@ from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.ids import IdMaker, spell
 from tallystick.store.contract import Batch, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record
-from tallystick.store.verified_reads import verified_tree
+from tallystick.store.verified_reads import VerifiedReads, verified_tree
 from tallystick.write.known import MadeRun
 from tallystick.write.seal import Planner, State
 
@@ -58,7 +58,9 @@ def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMa
 class _GenesisAlone:
     """`Known` of a ledger that has only its genesis."""
 
-    def catch_up(self, size: int) -> None: ...
+    def catch_up(self, reads: VerifiedReads) -> None: ...
+
+    def check_room(self) -> None: ...
 
     def version(self, entity_id: str) -> int:
         return int(entity_id == SYSTEM_ENTITY)
