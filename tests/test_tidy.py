@@ -92,6 +92,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "leases": ("ledger",),
     "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
+    "evidence.verification.index": ("config", "core", "evidence", *STORED, "write.run_set"),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
@@ -157,6 +158,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "store.sqlite_sealing",
         "read.sqlite_index",
         "read.sqlite_schema",
+        "read.sqlite_check",
         "read.sqlite_cursors",
         "evidence.controls.search",
     ),

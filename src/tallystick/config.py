@@ -17,6 +17,7 @@ from tallystick.store.contract import Store
 from tallystick.write.run_set import RunFile
 
 if TYPE_CHECKING:
+    from tallystick.read.sqlite_check import IndexCheck
     from tallystick.read.sqlite_cursors import SqliteCursors
 
 KEYS_VARIABLE: Final = "TALLYSTICK_KEYS"
@@ -108,6 +109,24 @@ class Location:
         if private:
             return open_private_index(self.folder, store, find=find)
         return SqliteIndexFile(self.folder, store, find=find)
+
+    def check_index(self, store: Store) -> IndexCheck | None:
+        """A comparison of this location's index with its log; None where there is no index in a file."""
+        if self.folder is None:
+            return None
+        from tallystick.read.sqlite_check import IndexCheck
+        from tallystick.read.sqlite_index import FILE_NAME, LAYOUT
+
+        path = self.folder / FILE_NAME
+        return IndexCheck(path, store, layout=LAYOUT) if path.exists() else None
+
+    def open_runs_readonly(self) -> RunFile | None:
+        """The same for who only looks; None where there is no such file."""
+        if self.folder is None:
+            return None
+        from tallystick.store.sqlite_sealing import FILE_NAME, SqliteRunFile
+
+        return SqliteRunFile(self.folder, readonly=True) if (self.folder / FILE_NAME).exists() else None
 
     def open_runs(self) -> RunFile:
         """Where the sealer keeps what it has to know of the past of this location's ledger."""

@@ -6,13 +6,14 @@ How long records are kept, what is counted for good, and what events have to loo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tallystick.asking import one_query
 from tallystick.clock import Clock
 from tallystick.core.custody import OwnEvent
 from tallystick.core.event import Event
+from tallystick.core.record import Record
 from tallystick.govern.registry import Registry
 from tallystick.govern.retention import Retention
 from tallystick.govern.schemas import Schemas
@@ -51,6 +52,15 @@ class Governing(ABC):
     @abstractmethod
     def _forget_pruned(self) -> None:
         """Records were pruned."""
+
+    @property
+    @abstractmethod
+    def has_keys(self) -> bool:
+        """Whether what binds the ledger can be proven."""
+
+    @abstractmethod
+    def _own_records(self) -> Iterable[Record]:
+        """All records of the ledger's own that bind it, proven to be all."""
 
     def downsample(
         self,
@@ -96,12 +106,15 @@ class Governing(ABC):
             clock=self._governed.clock,
             before_prune=reader.seal_removed,
             after_prune=self._forget_pruned,
+            own_records=self._own_records if self.has_keys else None,
         )
 
     @property
     def schemas(self) -> Schemas:
         """What events have to look like, by type and version, and what becomes of those that do not."""
         reader = self._open_reader()
+        if self.has_keys:
+            self._open_sealer()  # which reads what is in force, and proves that it is all
         acceptor = Acceptor(IdMaker(), principal=self._governed.principal, rules=self._governed.registry)
 
         def take(event: Event | Mapping[str, Any] | bytes) -> str:

@@ -8,7 +8,7 @@ questions need, the index, at the first question.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple
 
@@ -34,6 +34,7 @@ from tallystick.proving import Proving
 from tallystick.read.follower import Follower
 from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
+from tallystick.read.own_records import OF_THE_LEDGER, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
@@ -41,18 +42,18 @@ from tallystick.store.reading import checkpoint_key, evidence_key, read_record, 
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue import Queue, QueueStats
+from tallystick.write.seal import Plan
 from tallystick.write.sealer import Sealer
 from tallystick.write.sealing_index import SealingIndex
 
 
 class Pulse(NamedTuple):
-    """How a ledger stands, told without opening anything."""
+    """How a ledger stands: its size, the records that its index has not taken yet (0 while nobody asked for one), and
+    its queue (None while nobody used it)."""
 
     size: int
     index_behind: int
-    """Records that its index has not taken yet; 0 while nobody asked for one."""
     queue: QueueStats | None
-    """None while nobody used it."""
 
 
 class Ledger(Appending, Asking, Governing, Proving):
@@ -80,6 +81,8 @@ class Ledger(Appending, Asking, Governing, Proving):
         self._progress: Final = progress
         self._ids: Final = IdMaker()
         self._registry = Registry(store)
+        self._own: Final = OwnRecords(self._own_candidates)
+        """Used with the sealing turn held."""
         self._governed = Governed(self._registry, clock, principal)
         self._acceptor = Acceptor(self._ids, principal=principal, rules=self._registry)
         self._opening: Final = threading.Lock()
@@ -164,6 +167,14 @@ class Ledger(Appending, Asking, Governing, Proving):
         size = self.size
         return read_records(self._store, max(first, 0), size if end is None else min(end, size))
 
+    def read_proven(self, first: int = 0) -> list[Record]:
+        """The records from position `first` on, each proven to be in the signed tree. For what is going to be obeyed.
+
+        Needs the keys. Raises `TamperError` at a record that is missing, or is not the one that was sealed.
+        """
+        sealer = self._open_sealer()
+        return sealer.prove(lambda reads, _: [Record.parse(one.line) for one in reads.read(first, reads.size)])
+
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id. `NotFoundError` when there is none."""
         if type(key) is not int and type(key) is not str:
@@ -188,6 +199,7 @@ class Ledger(Appending, Asking, Governing, Proving):
         trust: VerifierKey | None = None,
         processes: int | None = None,
         apart: bool = False,
+        index: bool = True,
         progress: Progress | None = None,
     ) -> Report:
         """Check every record at [first, end), and the tree over all. See `tallystick.verify`.
@@ -204,6 +216,7 @@ class Ledger(Appending, Asking, Governing, Proving):
             trust=trust,
             processes=processes,
             apart=apart,
+            index=index,
             progress=progress,
             clock=self._clock,
         )
@@ -211,6 +224,12 @@ class Ledger(Appending, Asking, Governing, Proving):
     def change_epoch(self) -> None:
         """Close the present epoch and open the next, under a new MAC key (SPEC 5.2)."""
         self._open_sealer().change_epoch()
+
+    def rebuild_sealing_index(self) -> None:
+        """Rebuild what the sealer knows of the past from the log. Without the keys there is nothing to rebuild."""
+        if self.has_keys:
+            self._forget_sealed()
+            self._open_sealer().find("")  # which reads the log
 
     def record_restore(self, event: OwnEvent, *, epochs: int) -> None:
         """Record that the ledger was restored from a backup, after so many epochs, whose keys may be known to others,
@@ -276,7 +295,7 @@ class Ledger(Appending, Asking, Governing, Proving):
 
     def _find(self, event_id: str) -> int | None:
         """The position of the record with an event id: by the sealing index, or, for who has no keys, by the log."""
-        if self._readonly or not self._keystore.exists():
+        if not self.has_keys:
             found = (stored.position for stored in self._store.read(0, self.size) if has_id(stored.line, event_id))
             return next(found, None)
         return self._open_sealer().find(event_id)
@@ -312,33 +331,61 @@ class Ledger(Appending, Asking, Governing, Proving):
         if sealer is not None:
             return sealer
         keys = self._load_keys()  # before any index is touched: wrong keys change nothing
-        reader = self._open_reader()
-        self._registry.load(reader.search, reader.catch_up())
+        self._open_reader().catch_up()  # it knows where the ledger's own records are, and learns what comes next
         with self._opening:
             if self._sealer is None:
-                self._sealing_index = SealingIndex(
+                index = SealingIndex(
                     self._store,
                     self._location.open_runs(),
                     key=keys.index_mac,
                     ledger_id=self.id,
                     progress=self._progress,
                 )
-                self._sealer = Sealer(
+                sealer = Sealer(
                     self._store,
                     genesis=self.genesis,
                     load_keys=self._load_keys,
-                    known=self._sealing_index,
+                    known=index,
                     clock=self._clock,
                     ids=self._ids,
                     turn=self._following,
-                    rules=self._registry,
-                    told=lambda plan: reader.follower.learn(plan.batch.first, plan.batch.lines),
+                    told=self._tell_index,
                 )
+                # What events are held to is proven to be all there is, before the first of them is taken.
+                sealer.prove(lambda reads, own: self._registry.begin(self._own.follow(reads, own), reads.size))
+                sealer.hold_to(self._registry)
+                self._sealing_index, self._sealer = index, sealer
             return self._sealer
+
+    def _tell_index(self, plan: Plan) -> None:
+        """A commit was made, which the query index need not read from the log."""
+        reader = self._reader
+        if reader is not None:
+            reader.follower.learn(plan.batch.first, plan.batch.lines)
+
+    def _own_candidates(self, first: int) -> tuple[int, Sequence[int]]:
+        """Where the query index says that the ledger's own records are, and up to where it was asked."""
+        reader = self._reader
+        if reader is None:
+            return first, ()
+        end = reader.follower.file.cursor()
+        return end, reader.questions.positions(OF_THE_LEDGER, first=first, end=end, newest_first=False, limit=1 << 40)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the keys are at hand, and may be used: without them nothing is sealed, and less is proven."""
+        return not self._readonly and self._keystore.exists()
+
+    def _own_records(self) -> Iterable[Record]:
+        return [*self._open_sealer().prove(self._own.follow)]
 
     def _forget_pruned(self) -> None:
         """Records were pruned: no index answers for them any more, nor for entities that have no other records."""
         self._open_reader().forget_pruned()
+        self._forget_sealed()
+
+    def _forget_sealed(self) -> None:
+        """Have the sealer learn the log again before it seals anything."""
         if self._sealing_index is not None and self._sealer is not None:
             with self._following:
                 self._sealing_index.rebuild()

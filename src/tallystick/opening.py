@@ -79,15 +79,17 @@ def open_ledger(
 
 
 def rebuild_index(url: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
-    """Make the index of a ledger anew from its log; for how many records it then answers.
+    """Rebuild what is derived from the log of a ledger; for how many records it then answers.
 
     Best done while nobody uses the ledger: who has it open goes on with the old index until it is opened again.
     Raises `NotFoundError` when there is no ledger, `TamperError` when the index is the trace of a log put back.
     """
     with open_ledger(url, create=False) as ledger:
-        ledger.catch_up(0)  # opens the index, which is held against the log
+        if not ledger.has_keys:
+            ledger.catch_up(0)  # opens the index, the only trace there is, which is checked against the log
     Location.parse(url).delete_index()
     with open_ledger(url, create=False, progress=progress) as ledger:
+        ledger.rebuild_sealing_index()  # which is checked against the log first, and proves what it says
         return ledger.catch_up()
 
 

@@ -18,7 +18,7 @@ import apsw
 
 from tallystick.errors import BusyError, StoreError
 
-_BUSY_TIMEOUT_MS: Final = 30_000
+BUSY_TIMEOUT_MS: Final = 30_000
 _RETRY_MS: Final = 10
 _COPY_PAGES: Final = 1_024
 
@@ -29,7 +29,7 @@ def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: b
     One that `shrinks` can give back the room of what was deleted (PRAGMA incremental_vacuum).
     """
     connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_bytes)
     if shrinks:  # like the size of pages, of effect only before the file has its first one
         connection.pragma("auto_vacuum", "incremental")
@@ -44,12 +44,12 @@ def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: b
 
 def _use_write_ahead_log(connection: apsw.Connection) -> None:
     """Turn the mode on. Of several processes that do so at once SQLite turns the others away without waiting."""
-    for attempt in range(_BUSY_TIMEOUT_MS // _RETRY_MS):
+    for attempt in range(BUSY_TIMEOUT_MS // _RETRY_MS):
         try:
             connection.pragma("journal_mode", "wal")
             return
         except apsw.BusyError:
-            if attempt == _BUSY_TIMEOUT_MS // _RETRY_MS - 1:
+            if attempt == BUSY_TIMEOUT_MS // _RETRY_MS - 1:
                 raise
             time.sleep(_RETRY_MS / 1_000)
 
@@ -58,7 +58,7 @@ def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
     """Open a database that exists for reading. `immutable` promises SQLite that nobody writes to it."""
     uri = path.resolve().as_uri() + ("?immutable=1" if immutable else "")
     connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
 
 
@@ -156,7 +156,7 @@ def waiting(connection: apsw.Connection, *, patient: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ LISTED_MAX: Final = 50
     metavar="VKEY",
     help="The verifier key that you were given, or @FILE. Else the ledger's own word is taken.",
 )
+@click.option("--no-index", is_flag=True, help="Leave out whether the index says what the log says.")
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="How many; by default one a core.")
 @sealing_options
 def verify(
@@ -42,17 +43,19 @@ def verify(
     end: int | None,
     since: str | None,
     trust: str | None,
+    no_index: bool,
     processes: int | None,
 ) -> None:
     """Check that nothing was changed, and where it was.
 
-    Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all.
-    Nothing is written. Signatures are checked where the keys are at hand; all else is checked without them.
+    Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all; then whether the
+    index, from which queries are answered, says what the records say. Nothing is written. Signatures are checked where
+    the keys are at hand; all else is checked without them.
     Exits 0 when the ledger holds and 1 when anything was found.
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
     unclosed, keys, proven, pruned (first, end, count, policy_position, position, finished), absent, checkpoint,
-    since, seconds.
+    index (up to which position it was compared with the log), since, seconds.
     """
     held = None if since is None else read_text(since)
     trusted = None if trust is None else parse_vkey(trust)
@@ -68,6 +71,7 @@ def verify(
             since=held,
             trust=trusted,
             processes=processes,
+            index=not no_index,
             progress=bar.update,
         )
     if settings.json:
@@ -112,6 +116,7 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
     yield from _tree(report)
     if not report.holds:
         yield "proven", "; ".join(_range(*pair) for pair in report.proven) or "nothing"
+    yield "index", _index(report)
     yield "held against", _held_against(report)
     yield "time", f"{report.seconds:.2f} s"
 
@@ -122,6 +127,12 @@ def _prunes(report: Report) -> Iterable[tuple[str, str]]:
         yield "pruned", f"{len(report.pruned) - len(listed):,} earlier times; --json lists them all"
     for prune in listed:
         yield "pruned", prune.text
+
+
+def _index(report: Report) -> str:
+    if report.index is None:
+        return "not compared (none is there, or only a part was verified)"
+    return f"compared with the first {screen.counted(report.index, 'record')}"
 
 
 def _held_against(report: Report) -> str:

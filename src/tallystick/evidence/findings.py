@@ -45,6 +45,7 @@ class Kind(StrEnum):
     WITNESS = "witness"
     REACH = "reach"
     BACKUP = "backup"
+    INDEX = "index"
 
 
 MEANING: Final = {
@@ -78,6 +79,8 @@ MEANING: Final = {
     Kind.SEAL: "The manifest was not signed by this ledger's evidence key: it was altered, or made by someone else.",
     Kind.WITNESS: "Those who are trusted to have watched this ledger do not vouch for this checkpoint.",
     Kind.BACKUP: "The backup is not the one that was made: it was altered, cut short, or put together by someone else.",
+    Kind.INDEX: "What is derived from the log does not say what the log says, so that queries may answer wrongly. "
+    "The log is not touched by it: rebuild the index with `tallystick index rebuild`.",
     Kind.REACH: "The bundle cannot be held against the checkpoint that is known: have it exported with that one.",
 }
 
@@ -178,6 +181,8 @@ class Report:
     """Positions among those that were checked whose records are lawfully gone."""
     checkpoint: bytes
     """The signed checkpoint that was verified against."""
+    index: int | None
+    """Up to which position the index was compared with the log; None when it was not, or there is none."""
     since: int | None
     """The size of the held checkpoint that the ledger was held against, if one was given."""
     seconds: float
@@ -204,6 +209,7 @@ class Report:
             "pruned": [prune.to_json() for prune in self.pruned],
             "absent": self.absent,
             "checkpoint": self.checkpoint.decode("utf-8", "backslashreplace"),
+            "index": self.index,
             "since": self.since,
             "seconds": round(self.seconds, 3),
         }

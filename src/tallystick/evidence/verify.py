@@ -8,10 +8,9 @@ tree. The signed root decides: what hashes to it is proven, whoever wrote the fi
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +25,13 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
+from tallystick.evidence.verification.index import sealing_findings
 from tallystick.evidence.verification.plan import Plan
 from tallystick.evidence.verification.prunes import PruneCheck, pruned_meanwhile, prunes_below
 from tallystick.evidence.verification.ranges import without
 from tallystick.evidence.verification.scan import Scan, Terms, scan
 from tallystick.evidence.verification.tree import TreeCheck
-from tallystick.evidence.verification.workers import scan_in_processes
+from tallystick.evidence.verification.workers import compare_index, scan_in_processes
 from tallystick.keystore import Keystore
 from tallystick.limits import SIZE_MAX
 from tallystick.read.index import Progress
@@ -51,6 +51,7 @@ def verify(
     since: bytes | None = None,
     trust: VerifierKey | None = None,
     processes: int | None = None,
+    index: bool = True,
     progress: Progress | None = None,
     clock: Clock = wall_clock,
 ) -> Report:
@@ -59,6 +60,7 @@ def verify(
     Every record at [first, end), widened to whole tiles, is checked as SPEC 8 says. Signatures are checked
     when the folder of the keys is at hand. `since` is a checkpoint kept from before: the ledger must extend it.
     `trust` is a verifier key known from elsewhere; without it the keys that the ledger names are believed.
+    With `index` the index, from which queries are answered, is compared with the log as well, where all is verified.
     Raises `NotFoundError` when there is no ledger, `RejectedError` for a `since` that is no checkpoint.
     """
     location = Location.parse(url)
@@ -76,6 +78,7 @@ def verify(
             since=since,
             trust=trust,
             processes=processes,
+            index=index,
             progress=progress,
             clock=clock,
         )
@@ -94,6 +97,7 @@ def verify_store(
     trust: VerifierKey | None = None,
     processes: int | None = None,
     apart: bool = False,
+    index: bool = True,
     progress: Progress | None = None,
     clock: Clock = wall_clock,
 ) -> Report:
@@ -109,7 +113,9 @@ def verify_store(
                 "a kept checkpoint is held against all records from the first to its last",
                 cure="verify the whole ledger, or leave the checkpoint out",
             )
-        verification = _Verification(store, head=plan.head, keystore=keystore, since=since, trust=trust, now=clock())
+        verification = _Verification(
+            store, head=plan.head, keystore=keystore, since=since, trust=trust, now=clock(), index=index
+        )
         report = verification.run(plan, progress)
         # What a prune removed while it was looked for seems to be missing, until its record is read as well.
         if report.holds or not pruned_meanwhile(store, size=plan.head.size, below=below):
@@ -133,7 +139,9 @@ class _Verification:
         since: bytes | None,
         trust: VerifierKey | None,
         now: int,
+        index: bool,
     ) -> None:
+        self._index: Final = index
         self._store: Final = store
         self._trust: Final = trust
         self._since: Final = since
@@ -148,9 +156,7 @@ class _Verification:
         started = time.monotonic()
         inspection = _begin(self._store.inspect)
         self._check_genesis()
-        if plan.lost:
-            seen = f"{len(plan.lost)} records at the end are not in the store"
-            self._findings.append(Finding(Kind.MISSING, plan.lost.start, seen, plan.lost.stop))
+        self._check_lost(plan.lost)
         tasks = plan.tasks
         first, end = tasks[0].first, tasks[-1].end
         event_mac = self._keys.event_mac if self._keys else None
@@ -167,7 +173,7 @@ class _Verification:
             ids.add(result.ids)
             signed += result.signed
             if progress:
-                progress(result.end - first, end - first)
+                progress(result.end - first, (end - first) * (2 if self._index and plan.is_whole else 1))
         self._findings += history.findings
         self._findings += ids.findings(self._id_at)
         self._findings += prunes.judge(history.absent, end=end)
@@ -177,6 +183,7 @@ class _Verification:
         self._findings += prunes.hold_against(tree, history, origin=self._origin)
         since = self._check_since(history, tree)
         self._check_store(inspection)
+        indexed = self._check_index(plan, progress)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
         return Report(
             ledger=self._ledger,
@@ -192,9 +199,15 @@ class _Verification:
             pruned=prunes.prunes,
             absent=prunes.lawful,
             checkpoint=self._head.checkpoint,
+            index=indexed,
             since=since.size if since else None,
             seconds=time.monotonic() - started,
         )
+
+    def _check_lost(self, lost: range) -> None:
+        if lost:
+            seen = f"{len(lost)} records at the end are not in the store"
+            self._findings.append(Finding(Kind.MISSING, lost.start, seen, lost.stop))
 
     def _add(self, kind: Kind, position: int | None, seen: str) -> None:
         self._findings.append(Finding(kind, position, seen))
@@ -329,6 +342,19 @@ class _Verification:
         except StoreError as error:
             self._add(Kind.STORE, None, str(error))
 
+    def _check_index(self, plan: Plan, progress: Progress | None) -> int | None:
+        """Compare what is derived from the log with it; by another process, if others scanned the records, too."""
+        if not self._index or not plan.is_whole or plan.location is None:
+            return None
+        end, found = compare_index(plan.location, self._store, apart=plan.is_apart, progress=progress)
+        self._findings += found
+        if self._keys and self._genesis:
+            key, ledger_id = self._keys.index_mac, self._genesis_record.hash
+            self._findings += sealing_findings(
+                plan.location, self._store, key=key, ledger_id=ledger_id, size=plan.head.size
+            )
+        return end
+
     def _check_past_the_end(self) -> None:
         last = self._store.last_position()
         head = self._store.head()  # read after the position: what was published meanwhile is below it
@@ -366,15 +392,8 @@ def _order(finding: Finding) -> tuple[int, int]:
 
 
 def _begin(work: Callable[[], list[str]]) -> Future[list[str]]:
-    """Have the work done beside."""
-    promise = Future[list[str]]()
-    threading.Thread(target=_fulfil, args=(promise, work), name="tallystick-inspect").start()
+    """Have the work done beside, by a thread that ends with it."""
+    beside = ThreadPoolExecutor(1, "tallystick-inspect")
+    promise = beside.submit(work)
+    beside.shutdown(wait=False)
     return promise
-
-
-def _fulfil(promise: Future[list[str]], work: Callable[[], list[str]]) -> None:
-    """Do the work in this thread; whoever asks for the result gets it, or the error."""
-    try:
-        promise.set_result(work())
-    except BaseException as error:  # noqa: BLE001  raised again where the result is asked for
-        promise.set_exception(error)

@@ -45,7 +45,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._store: Final = store
         self._lock: Final = threading.Lock()
-        self._in_force: Final = InForce()
+        self._in_force = InForce()
         self._end = 0
         self.generation = 0
         self.judge: Judge | None = None
@@ -84,11 +84,19 @@ class Registry:
             return dict(self._breaches)
 
     def load(self, search: Search, size: int) -> None:
-        """As `follow`, by an index that answers for `size`: for when there is much to read."""
+        """As `follow`, by an index that answers for `size`: for who only asks what is in force, and has no keys."""
         with self._lock:
             if size > self._end:
                 self._take(search.scan(Query(event_types=SCHEMA_TYPES), first=self._end, end=size))
                 self._end = size
+
+    def begin(self, records: Iterable[Record], size: int) -> None:
+        """Begin again with all records below `size` that may be of schemas, which are proven to be all."""
+        with self._lock:
+            self._in_force = InForce()
+            self._end = 0
+            self._take(records)
+            self._end = size
 
     def follow(self, size: int) -> None:
         """Read what the log has below `size`. Raises `TamperError` for what cannot be, `StoreError`."""

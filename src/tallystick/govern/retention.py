@@ -7,7 +7,7 @@ held, never one of the ledger's own. That the ledger is whole is for the verific
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -81,7 +81,10 @@ class Retention:
         clock: Clock,
         before_prune: BeforePrune | None = None,
         after_prune: Callable[[], object] | None = None,
+        own_records: Callable[[], Iterable[Record]] | None = None,
     ) -> None:
+        """`own_records` gives all records of the ledger's own that bind it, proven to be all; without it the index
+        is asked for them."""
         self._store: Final = store
         self._search: Final = search
         self._questions: Final = questions
@@ -90,6 +93,7 @@ class Retention:
         self._clock: Final = clock
         self._before_prune: Final = before_prune
         self._after_prune: Final = after_prune
+        self._own: Final = own_records
 
     def policy(self) -> tuple[RetentionPolicy | None, int | None]:
         """The policy in force, and the position of the record that set it; both None when none ever was."""
@@ -214,7 +218,10 @@ class Retention:
         return in_force
 
     def _own_records(self, types: tuple[str, ...], size: int, *, newest_first: bool = False) -> Iterator[Record]:
-        return self._search.scan(Query(event_types=types), end=size, newest_first=newest_first)
+        if self._own is None:
+            return self._search.scan(Query(event_types=types), end=size, newest_first=newest_first)
+        records = [one for one in self._own() if one.event_type in types and one.position < size]
+        return reversed(records) if newest_first else iter(records)
 
     def _order(self, make: Callable[[InForce], OwnEvent]) -> Receipt:
         """Seal one event that depends on what is in force; anew when another order came first."""
@@ -238,8 +245,9 @@ class Retention:
         return guard
 
     def _check_nothing_ordered(self, first: int, end: int) -> None:
-        for record in self._search.scan(Query(event_types=CUSTODY_TYPES), first=first, end=end):
-            raise _OvertakenError(record.position)
+        for record in self._own_records(CUSTODY_TYPES, end):
+            if record.position >= first:
+                raise _OvertakenError(record.position)
 
     # ----------------------------------------------------------------------------------- planning a prune
 

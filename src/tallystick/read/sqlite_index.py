@@ -39,7 +39,7 @@ from tallystick.sqlite_file import (
 from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
-_LAYOUT: Final = 3
+LAYOUT: Final = 3
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
@@ -280,8 +280,8 @@ class SqliteIndexFile:
         with self._reader() as reader:
             [[layout]] = reader.execute("PRAGMA user_version").fetchall()
             found = set(reader.execute(SCHEMA_PARTS))
-            if layout != _LAYOUT or found != schema_parts():
-                return f"it has layout {layout} and is not what layout {_LAYOUT} makes"
+            if layout != LAYOUT or found != schema_parts():
+                return f"it has layout {layout} and is not what layout {LAYOUT} makes"
             rows: list[Any] = reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
         if not rows:
             return None

@@ -28,10 +28,14 @@ _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.Misma
 
 
 class SqliteRunFile:
-    """`sealing.db` in `folder`. Safe for many threads, and beside other processes."""
+    """`sealing.db` in `folder`. Safe for many threads, and beside other processes.
 
-    def __init__(self, folder: Path) -> None:
+    With `readonly` nothing is made or changed; then the file has to be there.
+    """
+
+    def __init__(self, folder: Path, *, readonly: bool = False) -> None:
         self._path: Final = folder / FILE_NAME
+        self._readonly: Final = readonly
         self._reading: Final = threading.Lock()
         """Guards the connection that reads. It is never held while something is written, so no lookup waits for a
         merge."""
@@ -89,9 +93,12 @@ class SqliteRunFile:
             if self._reader is None or identity(self._path) != self._reader_of:
                 # At first, or when the file was replaced or removed: what has its name now is what others use.
                 self._close_reader()
-                with self._writing:
-                    self._open_writer()
+                if not self._readonly:
+                    with self._writing:
+                        self._open_writer()
                 self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._path)
+                if self._readonly:
+                    _check_layout(self._reader)
             return query(self._reader, statement, values)
 
     def _open_writer(self) -> apsw.Connection:
@@ -105,8 +112,7 @@ class SqliteRunFile:
             with transaction(writer):
                 if not query(writer, "SELECT 1 FROM sqlite_schema LIMIT 1"):
                     run_script(writer, _script())
-            if writer.pragma("user_version") != _LAYOUT or _schema_of(writer) != _schema():
-                raise TamperError("sealing.db has another layout, or its schema was altered")
+            _check_layout(writer)
         except BaseException:
             writer.close()
             raise
@@ -120,6 +126,11 @@ class SqliteRunFile:
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         _close(writer)
+
+
+def _check_layout(connection: apsw.Connection) -> None:
+    if connection.pragma("user_version") != _LAYOUT or _schema_of(connection) != _schema():
+        raise TamperError("sealing.db has another layout, or its schema was altered")
 
 
 def _close(connection: apsw.Connection | None) -> None:

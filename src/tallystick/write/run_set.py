@@ -124,6 +124,17 @@ class RunSet:
                 self.look()
         raise BusyError(f"other processes were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
 
+    def check(self) -> Manifest:
+        """Read all pages there are, and whether each is the one that was written. `TamperError` for the first that is
+        not."""
+        manifest = self.look()
+        for run in manifest.runs:
+            self._read_filter(run)
+            count = sum(len(content) for content in self._contents(run)) // form.ENTRY_BYTES
+            if count != run.count:
+                raise TamperError(f"run {run.number} has {count} entries, and was made with {run.count}")
+        return manifest
+
     def begin(self, cover: Manifest) -> None:
         """Begin with no runs at all; what was there is discarded."""
         with self._adding:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -41,14 +41,16 @@ _ATTEMPTS_MAX: Final = 1_000
 LoadKeys = Callable[[], LedgerKeys]
 """Reads the keys in force; asked again when the ledger says that they were rotated."""
 
+T = TypeVar("T")
+
 _log: Final = logging.getLogger("tallystick.write")
 
 
 class Sealer:
     """Seals drafts for one ledger that exists. Safe for many threads, and beside other processes.
 
-    `turn` is held while the sealer works; hold it to use `known` from elsewhere. `rules` are told of every commit, and
-    drafts that were judged by older ones are not sealed. `told` is called with each plan that was committed.
+    `turn` is held while the sealer works; hold it to use `known` from elsewhere. `told` is called with each
+    plan that was committed.
     """
 
     def __init__(
@@ -61,10 +63,9 @@ class Sealer:
         clock: Clock,
         ids: IdMaker,
         turn: threading.Lock | None = None,
-        rules: Rules | None = None,
         told: Callable[[Plan], None] | None = None,
     ) -> None:
-        self._rules: Final = rules
+        self._rules: Rules | None = None
         self._told: Final = told
         self._store: Final = store
         self._genesis: Final = genesis
@@ -142,6 +143,19 @@ class Sealer:
             self._is_current()
             self._current_state()
             return self._known.find_all([event_id]).get(event_id)
+
+    def prove(self, ask: Callable[[VerifiedReads, int], T]) -> T:
+        """Ask something of the log as it is now: what reads it, proven, and how many records are the ledger's own."""
+        with self._turn:
+            self._is_current()
+            self._current_state()
+            assert self._reads is not None, "there is a state"
+            return ask(self._reads, self._known.version(SYSTEM_ENTITY))
+
+    def hold_to(self, rules: Rules) -> None:
+        """Hold events to these rules from now on; they have read what was there when they were last asked."""
+        with self._turn:
+            self._rules = rules
 
     def forget(self) -> None:
         """Read everything back from the store at the next commit."""

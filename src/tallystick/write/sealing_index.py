@@ -1,9 +1,8 @@
 """What the sealer has to know of the past: the version of every entity, and which event ids there are.
 
-Derived from the log by verified reads, kept in runs (`write.runs`) that prove themselves, and believed nowhere else:
-what is altered, removed or put back in their file is noticed before a record is sealed that relies on it, and is
-rebuilt. An older state of the whole file is good, as it says which records it covers; the rest is read from the log.
-What the query index says never reaches the log.
+Derived from the log by verified reads, and kept in runs (`write.runs`) that prove themselves: what is altered, removed
+or put back in their file is noticed before a record is sealed that relies on it, and is rebuilt. An older state of the
+whole file is good, as it says which records it covers. What the query index says never reaches the log.
 
 The newest records are in memory, and are written in chunks by a thread beside the sealing one.
 """
@@ -281,7 +280,6 @@ class SealingIndex:
         if version is None:
             key = self._entity_key(entity_id)
             version = max(map(form.version_of, self._entries_of([key]).get(key, ())), default=0)
-            # To heal is to read the log again, and then the newest version may be in memory.
             version = max(version, self._tail.versions.get(entity_id, 0))
         self._remember({entity_id: version})
         return version

@@ -63,6 +63,11 @@ class Plan:
         is_apart = can_be and (useful > 1 or (apart and len(tasks) > 1))
         return cls(head, tasks, range(size, head.size), location, useful if can_be else 1, is_apart)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of a ledger in a folder is scanned, so that what is derived from it can be compared."""
+        return self.location is not None and self.location.folder is not None and self.covers(self.head.size)
+
     def covers(self, size: int) -> bool:
         """Whether the first `size` records are scanned, as far as they are there."""
         return self.tasks[0].first == 0 and self.tasks[-1].end >= min(size, self.lost.start)

@@ -17,7 +17,11 @@ from typing import Final
 
 from tallystick.config import Location
 from tallystick.errors import StoreError
+from tallystick.evidence.findings import Finding
+from tallystick.evidence.verification.index import INDEX, IndexStep, index_steps
 from tallystick.evidence.verification.scan import Scan, Task, Terms, scan
+from tallystick.read.index import Progress
+from tallystick.store.contract import Store
 
 _BOOT: Final = (
     "import pickle,sys; sys.path[:]=pickle.load(sys.stdin.buffer);"
@@ -46,10 +50,35 @@ def scan_in_processes(location: Location, tasks: Sequence[Task], terms: Terms, *
             yield result
 
 
+def compare_index(
+    location: Location, store: Store, *, apart: bool, progress: Progress | None
+) -> tuple[int | None, tuple[Finding, ...]]:
+    """Compare the index of a ledger with its log, if it has one: up to which position, and what was found."""
+    head = store.head()
+    size, step = head.size if head else 0, IndexStep(0, ())
+    for step in _index_in_process(location) if apart else index_steps(location, store):
+        if progress and step.position:
+            progress(size + min(step.position, size), 2 * size)
+    if progress:
+        progress(2 * size, 2 * size)
+    return step.position or None, step.faults or ()
+
+
+def _index_in_process(location: Location) -> Iterator[IndexStep]:
+    """As `index_steps`, by another process, which waits for the caller after every step."""
+    with _Worker(location, None) as worker:
+        while True:
+            step = worker.ask(INDEX)
+            assert isinstance(step, IndexStep), "what serve() answers"
+            yield step
+            if step.faults is not None:
+                return
+
+
 class _Worker:
     """One process, its pipes, and the questions put to it one at a time."""
 
-    def __init__(self, location: Location, terms: Terms) -> None:
+    def __init__(self, location: Location, terms: Terms | None) -> None:
         self._process: Final = subprocess.Popen(
             [sys.executable, "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -57,6 +86,11 @@ class _Worker:
         self._send((location, terms))
 
     def scan(self, task: Task) -> Scan:
+        result = self.ask(task)
+        assert isinstance(result, Scan), "what serve() answers"
+        return result
+
+    def ask(self, task: Task | str) -> object:
         self._send(task)
         assert self._process.stdout is not None, "opened with a pipe"
         try:
@@ -65,7 +99,6 @@ class _Worker:
             raise StoreError("a scanning process ended early: run the verification again") from error
         if isinstance(result, BaseException):
             raise result
-        assert isinstance(result, Scan), "what serve() answers"
         return result
 
     def _send(self, value: object) -> None:
@@ -90,13 +123,14 @@ def serve() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     location, terms = pickle.load(source)  # our own parent
     store = location.open_store(readonly=True)
+    steps = index_steps(location, store)
     while True:
         try:
             task = pickle.load(source)
         except EOFError:
             return
         try:
-            answer: Scan | BaseException = scan(store, task, terms)
+            answer: Scan | IndexStep | BaseException = next(steps) if task == INDEX else scan(store, task, terms)
         except Exception as error:  # noqa: BLE001  it is raised again in the parent
             answer = error
         pickle.dump(answer, sink)

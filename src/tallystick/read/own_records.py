@@ -1,0 +1,83 @@
+"""The ledger's own records, all of them: policies, holds, prunes, schemas and what else it is bound by.
+
+What is obeyed must not depend on what an index leaves out. All of these records are of one entity, none of them is
+ever pruned, and their versions count up by one; so whoever knows the entity's version from a source that proves it
+can tell whether a list is complete. The index only says where to look; if it says too little, the log is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from tallystick.core.custody import CUSTODY_TYPES, RECORDS_PRUNED
+from tallystick.core.record import Record
+from tallystick.core.schema import SCHEMA_TYPES
+from tallystick.core.system import SYSTEM_ENTITY
+from tallystick.errors import RejectedError, StoreError, TamperError
+from tallystick.read.query import Query
+from tallystick.store.contract import StoredRecord
+from tallystick.store.verified_reads import VerifiedReads
+
+BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, RECORDS_PRUNED))
+"""The types of those that are kept in memory, as they bind what comes after them."""
+
+OF_THE_LEDGER: Final = Query(entities=(SYSTEM_ENTITY,))
+_MARK: Final = b'"entity_id":"%b"' % SYSTEM_ENTITY.encode()
+_AT_ONCE: Final = 500
+
+Candidates = Callable[[int], tuple[int, Sequence[int]]]
+"""From a position on: up to where an index was asked, and where it says that the ledger's own records are."""
+
+_log: Final = logging.getLogger("tallystick.read")
+
+
+class OwnRecords:
+    """Those of one ledger, followed as it grows. For one thread at a time."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates: Final = candidates
+        self._end = 0
+        self._version = 0
+        self._binding: list[Record] = []
+
+    def follow(self, reads: VerifiedReads, version: int) -> list[Record]:
+        """All binding ones that `reads` proves, in order. `version` is that of their entity, proven elsewhere.
+
+        Raises `TamperError` when the log itself has not as many as there must be.
+        """
+        try:
+            records = self._by_index(reads)
+        except StoreError as error:  # an index that cannot be asked is no reason not to know
+            _log.warning("the index cannot say where the ledger's own records are, and the log is read: %s", error)
+            records = []
+        if not self._continues(records, version):
+            records = [*self._of(reads.read(self._end, reads.size))]
+        if not self._continues(records, version):
+            raise TamperError(f"the ledger has not all of its {version} own records: run a verification")
+        self._binding += [record for record in records if record.event_type in BINDING]
+        self._version, self._end = version, reads.size
+        return self._binding
+
+    def _by_index(self, reads: VerifiedReads) -> list[Record]:
+        asked, positions = self._candidates(self._end)
+        end = max(self._end, min(asked, reads.size))
+        inside = [position for position in positions if self._end <= position < end]
+        records: list[Record] = []
+        for first in range(0, len(inside), _AT_ONCE):
+            records += self._of(reads.fetch(inside[first : first + _AT_ONCE]))
+        return [*records, *self._of(reads.read(end, reads.size))]
+
+    def _of(self, lines: Iterable[StoredRecord]) -> Iterable[Record]:
+        for stored in lines:
+            if _MARK in stored.line:
+                try:
+                    record = Record.parse(stored.line)
+                except RejectedError as error:
+                    raise TamperError(f"the record at position {stored.position} cannot be: {error}; verify") from error
+                if record.entity_id == SYSTEM_ENTITY:
+                    yield record
+
+    def _continues(self, records: Sequence[Record], version: int) -> bool:
+        return [one.entity_version for one in records] == [*range(self._version + 1, version + 1)]

@@ -1,0 +1,282 @@
+"""Comparing an index file with the log that it is derived from: whatever the index would answer wrongly is found.
+
+The log is read range by range; each range is made into an index in memory, by the same statements that fill the
+file, and the two are compared row by row. Posting lists cannot be read by range: there both sides are reduced to one
+number a word, by random numbers that are drawn for the check, and those are compared. Where they differ, a second
+pass says where. Nothing is written, memory is bounded by the range, and writers are not held up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from functools import cache
+from hashlib import blake2b
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+import orjson
+
+from tallystick.core.custody import RECORDS_PRUNED
+from tallystick.core.record import record_hash
+from tallystick.errors import StoreError
+from tallystick.ids import random_bytes
+from tallystick.read.sqlite_schema import SCHEMA_PARTS, save_statements, schema, schema_parts
+from tallystick.read.words import searchable
+from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, translated
+from tallystick.store.contract import Store, StoredRecord
+
+RANGE_RECORDS: Final = 20_000
+FAULTS_MAX: Final = 100
+"""Places that are listed; there may be more, and the index is rebuilt anyway."""
+
+_PRIME: Final = 2_147_483_647
+_CHANCES: Final = 65_536
+_HIGHEST: Final = 16
+"""Positions are told apart by their lower 16 bits, and by the rest."""
+
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.IOError)
+
+
+class IndexFault(NamedTuple):
+    """Something that the index says and the log does not, or the reverse."""
+
+    seen: str
+    position: int | None = None
+    end: int | None = None
+
+
+class IndexCheck:
+    """One comparison of the index file at `path` with the records in `store`. For one thread."""
+
+    def __init__(self, path: Path, store: Store, *, layout: int) -> None:
+        self._path: Final = path
+        self._store: Final = store
+        self._layout: Final = layout
+        self._secret: Final = random_bytes(32)
+        self._sql: Final = _statements()
+        self._prints = [0, 0]
+        """Of the words of the log, and of the index: what all their numbers come to."""
+        self.faults: Final[list[IndexFault]] = []
+        self.end = 0
+        """Up to which position the index answers, and was compared."""
+
+    def run(self) -> Iterator[int]:
+        """Compare range by range; gives the position reached after each. What was found is in `faults` then."""
+        connection = apsw.Connection(":memory:", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        try:
+            with translated("read the index"):
+                yield from self._run(connection)
+        except StoreError as error:
+            if not isinstance(error.__cause__, _DAMAGE):
+                raise
+            self._add(f"the file is damaged: {error.__cause__}")
+        finally:
+            connection.close()
+
+    def _run(self, connection: apsw.Connection) -> Iterator[int]:
+        connection.execute("ATTACH ? AS saved", (self._path.resolve().as_uri() + "?mode=ro",))
+        # One snapshot over all of it: what others write meanwhile is not in it.
+        connection.execute("BEGIN")
+        if not self._check_arrangement(connection):
+            return
+        self._prepare(connection)
+        newest_prune = yield from self._compare_ranges(connection)
+        self._check_rest(connection, newest_prune)
+        if len(self.faults) < FAULTS_MAX:
+            yield from self._compare_words(connection)
+        del self.faults[FAULTS_MAX:]
+
+    def _check_arrangement(self, connection: apsw.Connection) -> bool:
+        """Whether it is an index of this log that can be compared. Another layout, which is rebuilt, is no fault."""
+        found = set(connection.execute(SCHEMA_PARTS.replace("sqlite_schema", "saved.sqlite_schema")).fetchall())
+        if not found:
+            return False
+        if connection.execute("PRAGMA saved.user_version").fetchall() != [(self._layout,)]:
+            return False
+        if found != schema_parts():
+            self._add("its schema was altered")
+            return False
+        for (problem,) in connection.execute("PRAGMA saved.integrity_check(10)").fetchall():
+            if problem != "ok":
+                self._add(f"the file is damaged: {problem}")
+        rows: list[Any] = connection.execute("SELECT position, last_hash, ledger_id FROM saved.cursor").fetchall()
+        for position, last_hash, ledger_id in rows:
+            self._check_cursor(position, last_hash, ledger_id)
+        return bool(rows) and not self.faults
+
+    def _check_cursor(self, position: int, last_hash: bytes, ledger_id: bytes) -> None:
+        head = self._store.head()
+        size = head.size if head else 0
+        if ledger_id != self._hash_at(0):
+            self._add("it is another ledger's")
+        elif not 0 < position <= size:
+            self._add(f"it has read {position} records, and the ledger has {size}")
+        elif last_hash != self._hash_at(position - 1) and position > self._store.pruned_below():
+            self._add("it has read another record than is there", position - 1)
+        else:
+            self.end = position
+
+    def _prepare(self, connection: apsw.Connection) -> None:
+        """An empty index in memory, and what comparing needs beside it."""
+        connection.create_scalar_function("searchable", lambda *values: searchable(values[0]), 1, deterministic=True)
+        run_script(connection, schema())
+        run_script(connection, save_statements()["staging"])
+        run_script(connection, "CREATE TEMP TABLE chance (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
+        run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_log USING fts5vocab(main, posting, instance)")
+        run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_index USING fts5vocab(saved, posting, instance)")
+        count = _CHANCES + (self.end >> _HIGHEST) + 1
+        drawn = random_bytes(4 * count)
+        values = [int.from_bytes(drawn[at : at + 4], "big") % _PRIME for at in range(0, len(drawn), 4)]
+        connection.execute(self._sql["chances"], (orjson.dumps(values).decode(),))
+
+    def _compare_ranges(self, connection: apsw.Connection) -> Generator[int, None, int]:
+        """Compare rows and labels range by range, and count the words of the log; the newest prune's position."""
+        newest_prune = 0
+        forgotten: list[Any] = connection.execute("SELECT prune_at FROM saved.forgotten").fetchall()
+        for first, end, lines in self._ranges():
+            if lines is None:
+                self._prints[0] = -1  # the words of the log are not known; what it is that is damaged the scan finds
+                yield end
+                continue
+            for stored in lines:
+                if RECORDS_PRUNED.encode() in stored.line:
+                    newest_prune = stored.position
+            self._fill(connection, first, lines)
+            for step, what in (("rows", "type, entity, actor or time"), ("labels", "labels")):
+                found: list[Any] = connection.execute(self._sql[step], (first, end)).fetchall()
+                self._add_positions([at for (at,) in found], f"the index has other {what} than the record")
+            self._prints[0] += self._print_of(connection, "words_of_log")
+            self._clear(connection)
+            yield end
+        # Of what was pruned, and not forgotten yet, the index still has rows: nothing that is answered.
+        if newest_prune and (not forgotten or forgotten[0][0] != newest_prune):
+            below = self._store.pruned_below()
+            self.faults[:] = [one for one in self.faults if one.position is None or one.position >= below]
+            self._prints[0] = -1
+        return newest_prune
+
+    def _check_rest(self, connection: apsw.Connection, newest_prune: int) -> None:
+        """What lies outside of all ranges, and what is counted beside the rows."""
+        stray: list[Any] = connection.execute(self._sql["stray"], (self.end,)).fetchall()
+        for (position,) in stray:
+            self._add("a row past what the index says that it has read", position)
+        for (name,) in connection.execute(self._sql["unused"]).fetchall():
+            self._add(f"a name that no record has: {str(name)[:60]!r}")
+        [[unfound]] = connection.execute(self._sql["pages"]).fetchall()
+        if unfound:
+            self._add(f"{unfound} pages of the posting lists are not where words are looked up")
+        quarter = -1
+        if newest_prune:
+            last: list[Any] = connection.execute(
+                "SELECT recorded / 900000000 FROM saved.event WHERE position >= ?1 ORDER BY position LIMIT 1",
+                (self._store.pruned_below(),),
+            ).fetchall()
+            quarter = last[0][0] if last else 1 << 60
+        for (number,) in connection.execute(self._sql["tallies"], (quarter,)).fetchall():
+            self._add(f"other counts for the quarter of an hour {number} than its records have")
+
+    def _compare_words(self, connection: apsw.Connection) -> Iterator[int]:
+        if self._prints[0] == -1:
+            return
+        self._prints[1] = self._print_of(connection, "words_of_index")
+        if self._prints[0] == self._prints[1]:
+            return
+        before = len(self.faults)
+        for first, end, lines in self._ranges():
+            assert lines is not None, "they were all read once"
+            self._fill(connection, first, lines)
+            self._find_words(connection, first, end)
+            self._clear(connection)
+            yield end
+            if len(self.faults) - before >= FAULTS_MAX:
+                return
+        if len(self.faults) == before:
+            self._add("posting lists have words that no record has")
+
+    def _find_words(self, connection: apsw.Connection, first: int, end: int) -> None:
+        """In which records of a range words are not where they should be."""
+        words: list[Any] = connection.execute("SELECT term, doc FROM temp.words_of_log").fetchall()
+        wanted: dict[str, set[int]] = {}
+        for word, position in words:
+            wanted.setdefault(word, set()).add(position)
+        match = "SELECT rowid FROM saved.posting WHERE posting MATCH ? AND rowid >= ? AND rowid < ?"
+        differing: set[int] = set()
+        for word, positions in wanted.items():
+            quoted = '"' + word.replace('"', '""') + '"'
+            found: list[Any] = connection.execute(match, (quoted, first, end)).fetchall()
+            differing |= {at for (at,) in found} ^ positions
+        self._add_positions(sorted(differing), "the posting lists have other words than the record")
+
+    def _ranges(self) -> Iterator[tuple[int, int, list[StoredRecord] | None]]:
+        """The records range by range; None for a range that cannot be read."""
+        for first in range(0, self.end, RANGE_RECORDS):
+            end = min(first + RANGE_RECORDS, self.end)
+            try:
+                lines: list[StoredRecord] | None = [*self._store.read(first, end)]
+            except StoreError:
+                lines = None
+            yield first, end, lines
+
+    def _fill(self, connection: apsw.Connection, first: int, lines: list[StoredRecord]) -> None:
+        """Make an index of records in memory, with the numbers that the saved one has for names."""
+        steps = save_statements()
+        connection.execute(steps["clear"])
+        try:
+            text = b"[%b]" % b",".join(stored.line for stored in lines)
+            connection.execute(steps["stage"], (text, first))
+        except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError):
+            # A record that is damaged is found by the scan of the log; the index is compared with the others.
+            connection.execute(steps["clear"])
+            for stored in lines:
+                self._stage_one(connection, stored, first)
+        connection.execute(self._sql["names"])
+        connection.execute(self._sql["terms"])
+        for step in ("entities", "terms", "events", "labels", "postings"):
+            connection.execute(steps[step])
+
+    def _stage_one(self, connection: apsw.Connection, stored: StoredRecord, first: int) -> None:
+        try:
+            connection.execute(save_statements()["stage"], (b"[%b]" % stored.line, first))
+        except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError):
+            return
+
+    def _clear(self, connection: apsw.Connection) -> None:
+        run_script(connection, self._sql["clear"])
+
+    def _print_of(self, connection: apsw.Connection, table: str) -> int:
+        """One number for all words of a table and where they stand."""
+        total, secret = 0, self._secret
+        rows: Iterable[Any] = connection.execute(self._sql["prints"].replace("temp.words", f"temp.{table}"))
+        for word, count, number in rows:
+            factor = int.from_bytes(blake2b(word.encode(), key=secret, digest_size=8).digest(), "big")
+            total += factor * (number + (count << 64))
+        return total
+
+    def _hash_at(self, position: int) -> bytes:
+        for stored in self._store.read(position, position + 1):
+            return record_hash(stored.line)
+        return b""
+
+    def _add_positions(self, positions: list[int], seen: str) -> None:
+        """Neighbours are one fault."""
+        room = FAULTS_MAX - len(self.faults)
+        runs: list[list[int]] = []
+        for position in positions:
+            if runs and runs[-1][1] == position:
+                runs[-1][1] += 1
+            else:
+                runs.append([position, position + 1])
+        for first, end in islice(runs, max(0, room)):
+            self.faults.append(IndexFault(seen, first, end))
+
+    def _add(self, seen: str, position: int | None = None) -> None:
+        self.faults.append(IndexFault(seen, position))
+
+
+@cache
+def _statements() -> dict[str, str]:
+    return named_statements(files("tallystick.read").joinpath("index_check.sql").read_text("utf-8"))
