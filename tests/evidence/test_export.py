@@ -102,7 +102,7 @@ def test_a_bundle_of_all_is_complete_and_holds(ledger: Ledger, tmp_path: Path, c
     exported = ledger.export(tmp_path / "all", actor="auditor-ann")
 
     assert (names_in(tmp_path / "all")) == sorted(BUNDLE_FILES)
-    assert (exported.first, exported.end, exported.filter) == (0, before + 1, None)
+    assert (exported.first, exported.end, exported.complete, exported.matches) == (0, before + 1, True, ())
     assert [record.line for record in ledger.read(0, exported.end)] == lines_of(tmp_path / "all")
     assert check(ledger, tmp_path / "all", clock).findings == ()
 
@@ -124,12 +124,13 @@ def test_the_ledger_records_who_exported_what(ledger: Ledger, tmp_path: Path) ->
     assert record.event_type == "tallystick.evidence.exported"
     assert record.actor == {"id": "auditor-ann"}
     assert record.payload == {
+        "complete": False,
         "count": exported.count,
         "events_sha256": sha256((tmp_path / "out" / EVENTS_FILE).read_bytes()).hexdigest(),
-        "filter": [["actor=jane"]],
         "ledger_size": exported.size,
         "manifest_sha256": sha256((tmp_path / "out" / MANIFEST_FILE).read_bytes()).hexdigest(),
         "range": {"first": 5, "end": 50},
+        "selectors": ["actor=jane"],
     }
     assert ledger.verify().findings == ()
 
@@ -183,7 +184,13 @@ def test_a_filtered_bundle_has_what_fits_any_query_once_and_in_order(
 
     fitting = [r.line for r in ledger.read(0, exported.size) if any(query.takes(r) for query in queries)]
     assert lines_of(tmp_path / "some") == fitting
-    assert exported.filter == [["actor=jane"], ["label=night"], ["payload.n>=10"]]
+    counts = [sum(query.takes(record) for record in ledger.read(0, exported.size)) for query in queries]
+    assert [(match.name, match.count) for match in exported.matches] == [
+        ("actor=jane", counts[0]),
+        ("label=night", counts[1]),
+        ("payload.n>=10", counts[2]),
+    ]
+    assert not exported.complete
     assert check(ledger, tmp_path / "some", clock).findings == ()
 
 

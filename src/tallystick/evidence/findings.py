@@ -44,6 +44,7 @@ class Kind(StrEnum):
     SEAL = "seal"
     WITNESS = "witness"
     REACH = "reach"
+    SELECTION = "selection"
     BACKUP = "backup"
 
 
@@ -78,6 +79,7 @@ MEANING: Final = {
     Kind.SEAL: "The manifest was not signed by this ledger's evidence key: it was altered, or made by someone else.",
     Kind.WITNESS: "Those who are trusted to have watched this ledger do not vouch for this checkpoint.",
     Kind.BACKUP: "The backup is not the one that was made: it was altered, cut short, or put together by someone else.",
+    Kind.SELECTION: "The records that fit are not those that the manifest tells of: its selectors or counts are wrong.",
     Kind.REACH: "The bundle cannot be held against the checkpoint that is known: have it exported with that one.",
 }
 
