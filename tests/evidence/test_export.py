@@ -27,6 +27,7 @@ from tallystick.core import timestamp
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, Manifest
 from tallystick.core.policy import Policy
+from tallystick.core.selector import Selector
 from tallystick.core.sshsig import VIEWS_NAMESPACE, open_signature
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.check import BundleReport, verify_bundle
@@ -192,6 +193,41 @@ def test_a_filtered_bundle_has_what_fits_any_query_once_and_in_order(
     ]
     assert not exported.complete
     assert check(ledger, tmp_path / "some", clock).findings == ()
+
+
+def test_selectors_of_a_complete_bundle_are_counted_in_its_manifest(
+    ledger: Ledger, tmp_path: Path, clock: Clock
+) -> None:
+    selectors = [
+        Selector.of("nights", [["label=night"]], ["first=3", "end=40"]),
+        Selector.of("jane or doors", [["actor=jane"], ["event_type=door.*"]], ["end=40", "first=5"]),
+        Selector.of("nothing", [["entity_id^=nobody"]], ["end=40", "first=3"]),
+    ]
+
+    exported = ledger.export(tmp_path / "all", selectors=selectors, first=3, end=40)
+
+    assert exported.complete
+    assert exported.count == 37
+    nights = sum("night" in record.labels for record in ledger.read(3, 40))
+    assert (exported.matches[0].count, exported.matches[2].count) == (nights, 0)
+    report = check(ledger, tmp_path / "all", clock)
+    assert report.findings == ()
+    assert [match.count for match in report.matches] == [match.count for match in exported.matches]
+    assert [*report.matches[0].positions] == [
+        record.position for record in ledger.read(3, 40) if "night" in record.labels
+    ]
+
+
+def test_a_complete_bundle_must_reach_as_far_as_its_selectors(ledger: Ledger, tmp_path: Path) -> None:
+    for within, first, end in ((["end=40"], 3, 40), (["first=3"], 3, 40), ([], 0, None)):
+        with pytest.raises(RejectedError, match="outside of the range"):
+            ledger.export(tmp_path / "all", selectors=[Selector.of("all", [[]], within)], first=first, end=end)
+    assert not (tmp_path / "all").exists()
+
+
+def test_free_text_selects_no_evidence(ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(RejectedError, match="free text has no exact form"):
+        ledger.export(tmp_path / "some", [parse_terms(["text=door"])])
 
 
 def test_a_zip_has_the_same_three_files(ledger: Ledger, tmp_path: Path, clock: Clock) -> None:
