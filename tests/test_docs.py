@@ -64,8 +64,10 @@ def _service(data: Path) -> Iterator[dict[str, str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(data.parent)) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        yield {"address": said["address"], "key": said["first_key"]}
-        process.terminate()
+        try:
+            yield {"address": said["address"], "key": said["first_key"]}
+        finally:  # also when a page fails: else the test waits for the service, and nobody learns why
+            process.terminate()
 
 
 def _run_blocks(page: Path, tmp_path: Path, service: dict[str, str]) -> None:

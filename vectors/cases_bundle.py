@@ -52,7 +52,7 @@ def _good() -> Iterator[Case]:
     yield Case.of("genesis-alone", "10.3", "position 0, and nothing else", bundle(LINES, end=1))
     yield Case.of("filtered", "10.2", "four records of two epochs", bundle(LINES, only=[3, 6, 10, 14]))
     yield Case.of(
-        "filtered-own", "10.4", "a filter that fits records of the ledger's own", bundle(LINES, only=[0, 8, 13])
+        "filtered-own", "10.4", "a selector that fits records of the ledger's own", bundle(LINES, only=[0, 8, 13])
     )
     early = bundle(LINES, first=2, end=8, size=9)
     yield Case.of("small-checkpoint", "11 (13)", "a checkpoint from before the key changed", early)
@@ -68,7 +68,7 @@ def _good() -> Iterator[Case]:
     yield Case("zipped", "10.1", "a zip of the three files", _part().files(), as_zip=True)
     made = _part()
     made.document["timestamps"] = [_TIMESTAMP]
-    yield Case.of("timestamp", "11 (20)", "a timestamp is told of, and not judged", made)
+    yield Case.of("timestamp", "11 (21)", "a timestamp is listed, and not verified", made)
 
 
 def _manifests() -> Iterator[Case]:
@@ -91,7 +91,8 @@ def _manifests() -> Iterator[Case]:
             [{**_TIMESTAMP, "over": "endXcheckpoint"}],
         ),
         ("timestamps", "a timestamp of an unknown type", "timestamps", [{"over": "end.checkpoint", "type": "x"}]),
-        ("filter", "a filter of nothing", "filter", []),
+        ("complete", "neither complete nor filtered", "complete", None),
+        ("filter", "a filter of people's own words", "filter", [["event_type=shop.sold"]]),
         ("absent", "absent positions out of order", "absent", [[5, 6], [3, 4]]),
         ("absent-touching", "absent ranges that touch", "absent", [[3, 4], [4, 6]]),
         ("hashes", "a hash that is too short", "hashes", ["AAAA"]),
@@ -110,8 +111,8 @@ def _manifests() -> Iterator[Case]:
     honest = encode(_part().document)
     for name, says, raw in (
         ("newline", "a newline at its end", honest + b"\n"),
-        ("space", "a space", honest.replace(b'"filter":', b'"filter": ')),
-        ("duplicate", "a name stands twice", honest.replace(b'"filter":null', b'"filter":null,"filter":null')),
+        ("space", "a space", honest.replace(b'"complete":', b'"complete": ')),
+        ("duplicate", "a name stands twice", honest.replace(b'"complete":true', b'"complete":true,"complete":true')),
         ("empty", "it is empty", b""),
         ("no-json", "it is no JSON", b"tallystick"),
         ("array", "it is an array", b"[]"),
@@ -120,7 +121,7 @@ def _manifests() -> Iterator[Case]:
         made.raw_manifest = raw
         yield Case.of(f"manifest-{name}", "11 (2)", says, made, ("manifest", None))
     made = _part()
-    made.raw_manifest = honest.replace(b'"filter":null', b'"filter":' + b"[" * 1_000_000)
+    made.raw_manifest = honest.replace(b'"complete":true', b'"complete":' + b"[" * 1_000_000)
     yield Case.of("manifest-deep", "11 (2)", "a million brackets in it", made, ("manifest", None), as_zip=True)
     made = _part()
     made.document["events"]["sha256"] = "0" * 64

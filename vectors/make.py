@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from vectors import cases_bundle, cases_ledger, cases_lines, cases_small
+from vectors import cases_bundle, cases_ledger, cases_lines, cases_selectors, cases_small
 from vectors.case import Case, SmallCase
 
 FOLDER: Final = Path(__file__).parent
@@ -25,7 +25,7 @@ FOLDER: Final = Path(__file__).parent
 
 def bundle_cases() -> Iterator[Case]:
     """Every vector that is a bundle, or two."""
-    for module in (cases_bundle, cases_ledger, cases_lines):
+    for module in (cases_bundle, cases_ledger, cases_lines, cases_selectors):
         yield from module.cases()
 
 

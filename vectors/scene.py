@@ -7,6 +7,7 @@ them, which tests/evidence/test_vectors.py holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -19,13 +20,16 @@ from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
 from tallystick.core.fold import Fold, recording
 from tallystick.core.keys import epoch_key
 from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
+from tallystick.core.matcher import Matcher
 from tallystick.core.merkle import leaf_hash, node_hash, range_root
 from tallystick.core.note import Signer, VerifierKey
 from tallystick.core.policy import Policy
 from tallystick.core.record import KEY_ROTATED
+from tallystick.core.selector import Selector
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.strict import render_base64
 from tallystick.core.system import KeyRotated
+from tallystick.errors import RejectedError
 from tests.evidence.forge import KEYS, ORIGIN, Insider, fixed_key, reseal
 
 CREATED: Final = "2026-03-16T00:00:00.000000Z"
@@ -91,6 +95,30 @@ def rotate(insider: Insider, new: Ed25519PrivateKey, *, old: Ed25519PrivateKey =
     return insider.own(KEY_ROTATED, KeyRotated.sign("checkpoint", ledger="shop", old=old, new=new).payload())
 
 
+def selector(name: str, *any_of: Sequence[str], within: Sequence[str] = ()) -> dict[str, Any]:
+    """A selector as manifests have it, not counted yet."""
+    return {"any_of": [[*terms] for terms in any_of], "count": 0, "name": name, "within": [*within]}
+
+
+EVERYTHING: Final = selector("everything", [])
+
+
+def counted(selectors: Iterable[dict[str, Any]], lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    """The selectors with how many of the records fit them, as far as these are records and those selectors."""
+    records = []
+    for line in lines:
+        with suppress(RejectedError):
+            records.append(decode(line))
+    out = []
+    for one in selectors:
+        count = one["count"]
+        with suppress(RejectedError, TypeError, KeyError):
+            matcher = Matcher([Selector.of(one["name"], one["any_of"], one["within"])])
+            count = sum(bool(matcher.match(record)) for record in records)
+        out.append({**one, "count": count})
+    return out
+
+
 class Hashes:
     """The tree over some records: any of its subtrees, and its root at any size."""
 
@@ -139,6 +167,7 @@ class Bundle:
         data = self.events
         self.document["events"] |= {"bytes": len(data), "sha256": sha256(data).hexdigest()}
         self.document["range"]["count"] = data.count(b"\n")
+        self.document["selectors"] = counted(self.document["selectors"], self.lines)
         return self
 
     def files(self) -> dict[str, bytes]:
@@ -162,6 +191,7 @@ def bundle(
     beside: Iterable[int] | None = None,
     epochs: Iterable[int] | None = None,
     created: str = CREATED,
+    selectors: Iterable[dict[str, Any]] | None = None,
 ) -> Bundle:
     """An honest bundle of these records, as far as they are."""
     size = len(lines) if size is None else size
@@ -184,7 +214,7 @@ def bundle(
         "created": created,
         "end": {"checkpoint": (checkpoint or signed(lines, size)).decode()},
         "events": {"bytes": 0, "file": EVENTS_FILE, "sha256": ""},
-        "filter": None if only is None else [["event_type=shop.sold"]],
+        "complete": only is None,
         "format": "tallystick-bundle/1",
         "genesis": lines[0].decode(),
         "hashes": [render_base64(one) for one in hashes],
@@ -192,6 +222,7 @@ def bundle(
         "mac_keys": [{"epoch": epoch, "key": epoch_key(KEYS.event_mac, epoch).hex()} for epoch in found],
         "range": {"count": 0, "end": end, "first": first, "prev_hash": members[taken[0]]["prev_hash"]},
         "records": [lines[at].decode() for at in beside],
+        "selectors": [*(selectors if selectors is not None else [] if only is None else [EVERYTHING])],
         "start": {"checkpoint": None if start is None else start.decode()},
         "timestamps": [],
         "tool": "vectors",

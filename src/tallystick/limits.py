@@ -118,10 +118,16 @@ BUNDLE_HASHES_MAX: Final = 1_000_000
 FILTERED_RECORDS_MAX: Final = 100_000
 """Records of a filtered bundle: each may need twenty hashes in the manifest."""
 
-FILTER_QUERIES_MAX: Final = 256
-FILTER_TERMS_MAX: Final = 256
-FILTER_TERM_CHARACTERS_MAX: Final = 4_096
-"""What a bundle says it was filtered by; for people."""
+SELECTORS_MAX: Final = 256
+SELECTOR_ALTERNATIVES_MAX: Final = 64
+SELECTOR_TERMS_MAX: Final = 10_000
+SELECTOR_CONDITIONS_MAX: Final = 1_000
+SELECTOR_TERM_CHARACTERS_MAX: Final = 4_096
+"""The selectors of a bundle: terms and conditions are counted over all of them, as each may be asked of each record."""
+
+SELECTOR_NAME_CHARACTERS_MAX: Final = 100
+SELECTOR_NAMES_BYTES_MAX: Final = 32_768
+"""Their names, which the record of an export must have room for."""
 
 TIMESTAMPS_MAX: Final = 16
 TIMESTAMP_BYTES_MAX: Final = 65_536

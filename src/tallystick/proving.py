@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from tallystick.config import Location
-from tallystick.core.checkpoint import Checkpoint
+from tallystick.core import timestamp
+from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import consistency_path, inclusion_path
 from tallystick.core.moment import Moment
+from tallystick.core.note import VerifierKey
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
+from tallystick.core.selector import Selector
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.export import Exported, Selection, Source, export
+from tallystick.evidence.bundle.matching import first_from, matching, span
 from tallystick.evidence.others.cosigning import Cosigned, cosign, keep, read_kept
 from tallystick.evidence.others.post import SECONDS
 from tallystick.evidence.others.vouching import Vouchers
 from tallystick.read.index import Progress
 from tallystick.read.query import Query
+from tallystick.read.signed import selectors_of
 from tallystick.store.contract import Head, Store
-from tallystick.store.reading import stored_nodes, tile_hashes
+from tallystick.store.reading import checkpoint_key, stored_nodes, tile_hashes
 
 
 class Proving(ABC):
@@ -80,6 +86,8 @@ class Proving(ABC):
         queries: Sequence[Query] = (),
         /,
         *,
+        selectors: Sequence[Selector] = (),
+        filtered: bool = False,
         first: int | None = None,
         end: int | None = None,
         after: datetime | str | None = None,
@@ -95,9 +103,10 @@ class Proving(ABC):
 
         By default of all records up to the close of the present epoch; from `first` to `end`, or from `after` to
         `before` in recorded time; or those that were not in the ledger at the checkpoint `since`, which the bundle is
-        then held against. With `queries` it has the records that fit any of them, proves that these are in the
-        ledger, and nothing of others. `views` are `csv` and `html`, beside the bundle. The ledger records the export,
-        as ordered by `actor`.
+        then held against. With `queries` it is `filtered`: it has the records that fit any of them, proves that these
+        are in the ledger, and nothing of others. `selectors` are part of the signed manifest, and a verifier computes
+        which records fit them; for a complete bundle that shows that none is left out. `views` are `csv` and `html`,
+        beside the bundle. The ledger records the export, as ordered by `actor`.
 
         Raises `NotFoundError` when there is nothing to export, `RejectedError`, `ConflictError` when the target is
         there.
@@ -110,7 +119,8 @@ class Proving(ABC):
         first_then, end_then = _recorded_between(source, after, before)
         first, end = first if first_then is None else first_then, end if end_then is None else end_then
         selection = Selection(
-            queries=tuple(queries),
+            selectors=(*selectors_of(queries), *selectors),
+            filtered=filtered or bool(queries),
             first=first if first is not None else start or 0,
             end=end,
             start_checkpoint=since,
@@ -125,6 +135,33 @@ class Proving(ABC):
             progress=progress,
         )
 
+    def matching(
+        self, selectors: Sequence[Selector], *, first: int = 0, end: int | None = None
+    ) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """The members of each record at [first, end), and the indexes of the selectors that it fits; from the log.
+
+        Raises `TamperError` at a record that is missing or damaged, and at the end if the records do not lead to the
+        root of the newest checkpoint: what was given before counts only then.
+        """
+        head = self._head()
+        genesis = self._export_source().genesis
+        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=genesis)
+        checkpoint = open_checkpoint(head.checkpoint, [VerifierKey(genesis.origin, key)], origin=genesis.origin)
+        return matching(self._store, selectors, checkpoint, first=first, end=checkpoint.size if end is None else end)
+
+    def span(self, *, after: int, before: int, size: int) -> tuple[int, int]:
+        """Positions [first, end) of the first `size` that have every record recorded from `after` to `before`.
+
+        In microseconds. The first is from before that time and the last from after it, where there are such: so that
+        whoever has them sees that the time is whole.
+        """
+        return span(self._store, after=timestamp.render(after), before=timestamp.render(before), size=size)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether records were ever removed under the retention policy."""
+        return self._store.pruned_below() > 0
+
     def _kept(self) -> bytes | None:
         return None if self._location.folder is None else read_kept(self._location.folder)
 
@@ -138,8 +175,8 @@ def _recorded_between(
     stop = None if before is None else Moment.of(before, place="before").start
     if start is not None and stop is not None and start >= stop:
         raise RejectedError("the time begins when it has ended already", place="range", cure="swap the two times")
-    first = None if start is None else source.questions.end_at(start)
-    end = None if stop is None else source.questions.end_at(stop)
+    first = None if start is None else first_from(source.store, timestamp.render(start), size)
+    end = None if stop is None else first_from(source.store, timestamp.render(stop), size)
     if (first is not None or end is not None) and (first or 0) >= (size if end is None else end):
         raise NotFoundError("nothing was recorded in that time, and so there is nothing to export")
     return first, end

@@ -40,7 +40,7 @@ def test_all_records_are_one_command_and_hold(trust: str, run: Run) -> None:
 def test_what_an_export_says_for_machines_is_what_it_did(trust: str, run: Run) -> None:
     facts = json.loads(run("export", "event_type=doc.*", "-o", "docs.zip", "--json").stdout)
 
-    assert facts["filter"] == [["event_type=doc.*"]]
+    assert (facts["complete"], facts["selectors"]) == (False, [{"name": "event_type=doc.*", "count": 2}])
     assert (facts["count"], facts["path"], facts["views"], facts["warnings"]) == (2, "docs.zip", None, [])
     record = json.loads(run("show", str(facts["position"]), "--json").stdout)
     assert record["payload"]["manifest_sha256"] == facts["manifest_sha256"]

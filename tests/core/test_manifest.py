@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tallystick.core.canonical import encode
 from tallystick.core.manifest import Manifest
 from tallystick.errors import RejectedError
-from tallystick.limits import BUNDLE_HASHES_MAX, FILTER_QUERIES_MAX, MANIFEST_BYTES_MAX, TIMESTAMPS_MAX
-from vectors.scene import bundle, ledger, signed
+from tallystick.limits import BUNDLE_HASHES_MAX, MANIFEST_BYTES_MAX, SELECTORS_MAX, TIMESTAMPS_MAX
+from vectors.scene import EVERYTHING, bundle, ledger, signed
 
 LINES = ledger().lines
 DOCUMENT = bundle(LINES, first=2, end=8, start=signed(LINES, 5)).document
@@ -53,7 +53,7 @@ def test_no_member_may_be_missing(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(DOCUMENT))
 @pytest.mark.parametrize("value", [True, 1.5, -1, "text", [[]], {"x": 1}])
 def test_a_member_of_another_type_or_form_is_refused(name: str, value: Any) -> None:
-    if (name, value) in (("tool", "text"), ("genesis", "text"), ("filter", [[]])):
+    if (name, value) in (("tool", "text"), ("genesis", "text"), ("complete", True)):
         return  # these are of the right form
 
     with pytest.raises(RejectedError):
@@ -79,9 +79,13 @@ def test_a_member_too_many_is_refused_at_any_depth(path: str) -> None:
         ("tool", "t" * 201, "too long"),
         ("hashes", ["AAAA"], "not a hash"),
         ("hashes", ["="], "base64"),
-        ("filter", [[1]], "not a string"),
-        ("filter", [["t" * 5_000]], "too long"),
-        ("filter", [[]] * (FILTER_QUERIES_MAX + 1), "at most"),
+        ("complete", False, "without a selector"),
+        ("complete", 1, "not true or false"),
+        ("selectors", [{}], "not a selector"),
+        ("selectors", [{**EVERYTHING, "within": [1]}], "not a list of terms"),
+        ("selectors", [{**EVERYTHING, "within": ["id=" + "t" * 5_000]}], "a term of 5003 characters"),
+        ("selectors", [{**EVERYTHING, "within": ["text=phi"]}], "not a term"),
+        ("selectors", [EVERYTHING] * (SELECTORS_MAX + 1), "at most"),
         ("timestamps", [{}], "not an RFC 3161"),
         ("timestamps", [{"over": "end.checkpoint", "token": "", "type": "rfc3161"}] * 17, f"at most {TIMESTAMPS_MAX}"),
         ("timestamps", [{"over": "end.checkpoint", "token": "", "type": "rfc3161"}], "a token of 0 bytes"),

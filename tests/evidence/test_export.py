@@ -27,6 +27,7 @@ from tallystick.core import timestamp
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, Manifest
 from tallystick.core.policy import Policy
+from tallystick.core.selector import Selector
 from tallystick.core.sshsig import VIEWS_NAMESPACE, open_signature
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.check import BundleReport, verify_bundle
@@ -102,7 +103,7 @@ def test_a_bundle_of_all_is_complete_and_holds(ledger: Ledger, tmp_path: Path, c
     exported = ledger.export(tmp_path / "all", actor="auditor-ann")
 
     assert (names_in(tmp_path / "all")) == sorted(BUNDLE_FILES)
-    assert (exported.first, exported.end, exported.filter) == (0, before + 1, None)
+    assert (exported.first, exported.end, exported.complete, exported.matches) == (0, before + 1, True, ())
     assert [record.line for record in ledger.read(0, exported.end)] == lines_of(tmp_path / "all")
     assert check(ledger, tmp_path / "all", clock).findings == ()
 
@@ -124,12 +125,13 @@ def test_the_ledger_records_who_exported_what(ledger: Ledger, tmp_path: Path) ->
     assert record.event_type == "tallystick.evidence.exported"
     assert record.actor == {"id": "auditor-ann"}
     assert record.payload == {
+        "complete": False,
         "count": exported.count,
         "events_sha256": sha256((tmp_path / "out" / EVENTS_FILE).read_bytes()).hexdigest(),
-        "filter": [["actor=jane"]],
         "ledger_size": exported.size,
         "manifest_sha256": sha256((tmp_path / "out" / MANIFEST_FILE).read_bytes()).hexdigest(),
         "range": {"first": 5, "end": 50},
+        "selectors": ["actor=jane"],
     }
     assert ledger.verify().findings == ()
 
@@ -183,8 +185,49 @@ def test_a_filtered_bundle_has_what_fits_any_query_once_and_in_order(
 
     fitting = [r.line for r in ledger.read(0, exported.size) if any(query.takes(r) for query in queries)]
     assert lines_of(tmp_path / "some") == fitting
-    assert exported.filter == [["actor=jane"], ["label=night"], ["payload.n>=10"]]
+    counts = [sum(query.takes(record) for record in ledger.read(0, exported.size)) for query in queries]
+    assert [(match.name, match.count) for match in exported.matches] == [
+        ("actor=jane", counts[0]),
+        ("label=night", counts[1]),
+        ("payload.n>=10", counts[2]),
+    ]
+    assert not exported.complete
     assert check(ledger, tmp_path / "some", clock).findings == ()
+
+
+def test_selectors_of_a_complete_bundle_are_counted_in_its_manifest(
+    ledger: Ledger, tmp_path: Path, clock: Clock
+) -> None:
+    selectors = [
+        Selector.of("nights", [["label=night"]], ["first=3", "end=40"]),
+        Selector.of("jane or doors", [["actor=jane"], ["event_type=door.*"]], ["end=40", "first=5"]),
+        Selector.of("nothing", [["entity_id^=nobody"]], ["end=40", "first=3"]),
+    ]
+
+    exported = ledger.export(tmp_path / "all", selectors=selectors, first=3, end=40)
+
+    assert exported.complete
+    assert exported.count == 37
+    nights = sum("night" in record.labels for record in ledger.read(3, 40))
+    assert (exported.matches[0].count, exported.matches[2].count) == (nights, 0)
+    report = check(ledger, tmp_path / "all", clock)
+    assert report.findings == ()
+    assert [match.count for match in report.matches] == [match.count for match in exported.matches]
+    assert [*report.matches[0].positions] == [
+        record.position for record in ledger.read(3, 40) if "night" in record.labels
+    ]
+
+
+def test_a_complete_bundle_must_reach_as_far_as_its_selectors(ledger: Ledger, tmp_path: Path) -> None:
+    for within, first, end in ((["end=40"], 3, 40), (["first=3"], 3, 40), ([], 0, None)):
+        with pytest.raises(RejectedError, match="outside of the range"):
+            ledger.export(tmp_path / "all", selectors=[Selector.of("all", [[]], within)], first=first, end=end)
+    assert not (tmp_path / "all").exists()
+
+
+def test_free_text_selects_no_evidence(ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(RejectedError, match="free text has no exact form"):
+        ledger.export(tmp_path / "some", [parse_terms(["text=door"])])
 
 
 def test_a_zip_has_the_same_three_files(ledger: Ledger, tmp_path: Path, clock: Clock) -> None:

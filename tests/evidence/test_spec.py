@@ -11,6 +11,7 @@ from tallystick.core import timestamp
 from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.note import VerifierKey
 from tallystick.core.policy import Policy
+from tallystick.core.selector import Selector
 from tallystick.core.system import Genesis
 from tallystick.evidence.bundle.check import verify_bundle
 from tallystick.evidence.bundle.delivery import Delivery
@@ -24,6 +25,7 @@ from tallystick.write.sealer import Sealer
 from tests.sealing import sealing_index
 from tests.test_spec import MOMENT, SPEC, example_keys, worked_example
 
+CHANGES = Selector.of("permission changes", [["event_type=user.permission_changed"]], ["first=2", "end=3"])
 LATER = MOMENT + 3_600 * timestamp.SECOND
 
 
@@ -59,7 +61,7 @@ def bundle(tmp_path: Path) -> Path:
     )
     exported = export(
         source,
-        Selection(first=2, end=3),
+        Selection(first=2, end=3, selectors=(CHANGES,)),
         Delivery(tmp_path / "bundle"),
         actor={"id": "auditor-ann"},
         vouch=lambda note: (note, (), ()),

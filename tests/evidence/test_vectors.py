@@ -137,5 +137,5 @@ def test_every_kind_of_finding_of_a_bundle_has_a_vector() -> None:
     assert kinds == {
         *("bundle", "manifest", "genesis", "events", "not-canonical", "misplaced", "missing", "chain", "time"),
         *("signature", "epoch", "entity-version", "commitment", "key-rotation", "checkpoint", "root", "seal"),
-        *("prune", "fork", "rollback", "reach", "witness"),
+        *("prune", "fork", "rollback", "reach", "selection", "witness"),
     }

@@ -79,6 +79,7 @@ def test_an_export_of_nothing_fails_with_its_reason_and_makes_nothing(it: Runnin
     [
         ({"terms": ["a"]}, ""),
         ({"terms": ["id=x"], "queries": [["id=y"]]}, "terms"),
+        ({"terms": ["text=payroll"]}, "text"),
         ({"first": -1}, "body.first"),
         ({"nonsense": 1}, "body.nonsense"),
     ],

@@ -283,6 +283,50 @@ def bad_places() -> Iterator[Case]:
     yield Case("filtered-begins-with-any-version", bundle.files(tell=True), frozenset({("root", None)}))
 
 
+def _selector(**members: Any) -> dict[str, Any]:
+    return {"any_of": [[]], "count": 0, "name": "a", "within": [], **members}
+
+
+BAD_TERMS: Final = (
+    *("", "text=a", "event_type", "label", "label!=a", "label^=a", "id^=a", "actor=", "actor=a\u0000", "Label=a"),
+    *("event_type=", "event_type=a..b", "event_type=.*", "event_type=*", "event_type^=a", "event_type=a.*.*"),
+    *("event_type=" + "a" * 201, "entity_id!=a", "after=2026-03-03", "after=2026-03-03T00:00:00Z", "after>=1"),
+    *("before=2026-02-30T00:00:00.000000Z", "first=", "first=-1", "first=01", "first=9007199254740992", "end=1e3"),
+    *(
+        "end=\u0661",
+        "first=99999999999999999",
+        "payload",
+        "payload=1",
+        "payload.",
+        "payload..a",
+        "payload.a.",
+        "Payload.a",
+    ),
+    *(
+        'payload."a"',
+        'payload."a',
+        'payload."\\u0041 b"',
+        "payload.a b",
+        "payload.\u00e9",
+        "!payload.a=1",
+        "!!payload.a",
+    ),
+    *("payload.a=", "payload.a=b", "payload.a=01", "payload.a=1.0", "payload.a=1e3", "payload.a=+1", "payload.a= 1"),
+    *("payload.a=NaN", "payload.a=9007199254740992", "payload.a=-0", "payload.a=[]", "payload.a={}", "payload.a<true"),
+    *(
+        "payload.a>null",
+        'payload.a="\\u0041"',
+        'payload.a="',
+        "payload.a==1",
+        "payload.a=1 ",
+        "payload.a\n",
+        "position=1",
+    ),
+    *('payload.a="\\ud800"', "payload.a=" + "[" * 2_000, "label=" + "a" * 4_091, "payload" + ".a" * 32, "!context"),
+)
+"""What is no term of SPEC 10.9, or not in its one form."""
+
+
 def bad_manifests() -> Iterator[Case]:
     for name, path, value in (
         ("format", ["format"], "tallystick-bundle/2"),
@@ -297,11 +341,20 @@ def bad_manifests() -> Iterator[Case]:
         ("count", ["range", "count"], 0),
         ("counts-too-many", ["range", "count"], 15),
         ("prev-hash", ["range", "prev_hash"], "0"),
-        ("filter-string", ["filter"], "x"),
-        ("filter-empty", ["filter"], []),
-        ("filter-long", ["filter"], [["x" * 4097]]),
-        ("filter-many", ["filter"], [["x"]] * 257),
-        ("filter-wide", ["filter"], [["x"] * 257]),
+        ("complete-null", ["complete"], None),
+        ("complete-one", ["complete"], 1),
+        ("filtered-by-nothing", ["complete"], False),
+        ("selectors-string", ["selectors"], "x"),
+        ("selectors-many", ["selectors"], [_selector()] * 257),
+        ("selector-member", ["selectors"], [{**_selector(), "more": 1}]),
+        ("selector-name", ["selectors"], [_selector(name="")]),
+        ("selector-name-long", ["selectors"], [_selector(name="x" * 101)]),
+        ("selector-names", ["selectors"], [_selector(name="\u20ac" * 100)] * 110),
+        ("selector-count", ["selectors"], [_selector(count=-1)]),
+        ("selector-of-nothing", ["selectors"], [_selector(any_of=[])]),
+        ("selector-alternatives", ["selectors"], [_selector(any_of=[[]] * 65)]),
+        ("selector-terms", ["selectors"], [_selector(within=["label=a"] * 5_000), _selector(within=["id=a"] * 5_001)]),
+        ("selector-conditions", ["selectors"], [_selector(within=["payload.a"] * 1_001)]),
         ("absent-pair", ["absent"], [[3]]),
         ("absent-backwards", ["absent"], [[5, 3]]),
         ("absent-touching", ["absent"], [[3, 4], [4, 5]]),
@@ -333,6 +386,10 @@ def bad_manifests() -> Iterator[Case]:
         bundle = ledger().bundle(0, 14)
         _manifest(*path, value=value)(bundle)
         yield Case(f"manifest-{name}", bundle.files(), frozenset({("manifest", None)}))
+    for number, term in enumerate(BAD_TERMS):
+        bundle = ledger().bundle(0, 14)
+        bundle.manifest["selectors"] = [_selector(within=[term])]
+        yield Case(f"term-{number}", bundle.files(), frozenset({("manifest", None)}))
     for name, change in (
         ("gone", lambda bundle: bundle.manifest.pop("tool")),
         ("record-of-the-range", lambda bundle: bundle.manifest.update(records=[bundle.lines[3].decode()])),

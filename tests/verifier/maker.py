@@ -260,7 +260,8 @@ class Ledger:
             "format": "tallystick-bundle/1",
             "ledger": {"id": sha256(self.lines[0]).hex(), "name": self.name, "origin": self.origin},
             "range": {"first": first, "end": end, "count": len(there), "prev_hash": records[there[0]]["prev_hash"]},
-            "filter": None if keep is None else [["entity", "user-0"]],
+            "complete": keep is None,
+            "selectors": [] if keep is None else [{"any_of": [[]], "count": 0, "name": "all", "within": []}],
             "absent": absent or [],
             "start": {"checkpoint": None if start is None else self.checkpoint(start).decode()},
             "end": {"checkpoint": self.checkpoint(size, cosigned).decode()},
@@ -289,6 +290,8 @@ class Bundle:
         """Makes the manifest say what the lines are now."""
         events = self.events()
         self.manifest["events"] |= {"bytes": len(events), "sha256": sha256(events).hex()}
+        for selector in self.manifest["selectors"]:
+            selector["count"] = len(self.lines)
         return self
 
     def events(self) -> bytes:

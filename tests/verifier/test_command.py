@@ -80,7 +80,7 @@ def test_json_says_the_same(tmp_path: Path, trust: str, capsys: pytest.CaptureFi
     assert main([good, "--trust", trust, "--json", *NOW]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["holds"]
-    assert [step["step"] for step in said["bundles"][0]["steps"]] == list(range(1, 21))
+    assert [step["step"] for step in said["bundles"][0]["steps"]] == list(range(1, 22))
     assert main([str(bad), "--trust", trust, "--json", *NOW]) == 1
     said = json.loads(capsys.readouterr().out)
     assert [finding["kind"] for finding in said["bundles"][0]["findings"]] == ["manifest"]
@@ -162,7 +162,7 @@ def test_what_is_told_is_counted_in_words(tmp_path: Path, trust: str, capsys: py
     assert main([path, "--trust", trust, *NOW]) == 0
     shown = capsys.readouterr().out
     assert "2 timestamps: README says how openssl checks them" in shown
-    assert "as it was sealed. Timestamps are told of, and not judged." in shown
+    assert "as it was sealed. Timestamps are listed, not verified." in shown
 
     (Path(path) / "manifest.json").write_bytes(b"{}")
     assert main([path, "--trust", trust, *NOW]) == 1

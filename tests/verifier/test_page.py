@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, sync_playwright
 from tallystick_verify import verify_bundle, verify_pair
 from tallystick_verify.report import STEPS
@@ -315,7 +317,7 @@ def test_two_bundles_are_dropped_and_their_fork_is_shown(fresh: Page, tmp_path: 
     fresh.click("#go")
     fresh.locator("#verdict.holds").wait_for()
     assert fresh.locator("#verdict").inner_text() == "Pass\nThe two bundles are of one history."
-    assert fresh.locator("li.step").count() == 40
+    assert fresh.locator("li.step").count() == 42
 
     fresh.set_input_files("#second", sorted((tmp_path / "two").iterdir()))
     fresh.click("#go")
@@ -382,3 +384,96 @@ def test_a_long_bundle_shows_how_far_it_is(fresh: Page, tmp_path: Path) -> None:
 
     assert "FINDING" not in outcomes(fresh)
     assert any(re.search(r"\d+ %", text) for text in fresh.evaluate("window.seen"))
+
+
+WORDS: Final = ["", "1", "10", "a", "B", "\uffff", "\U0001f600", "\U0001f601", "e\u0301", "\u00e9"]
+NUMBERS: Final = [0, 1, 10, -12, 9.5, -1e-7, 1e21, 2**53 - 1]
+SCALARS: Final = st.sampled_from([*WORDS, *NUMBERS, True, False, None])
+PAYLOADS: Final = st.dictionaries(
+    st.sampled_from(["a", "a b", "__proto__", "toString"]),
+    SCALARS | st.lists(SCALARS | st.lists(SCALARS, max_size=2), max_size=2) | st.dictionaries(st.just("a"), SCALARS),
+    max_size=3,
+)
+TERMS: Final = (
+    st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["payload.a", 'payload."a b"', "payload.__proto__", "payload.toString", "payload.a.a"]),
+        st.sampled_from(["=", "!="]),
+        SCALARS.map(lambda value: maker.canonical(value).decode()),
+    )
+    | st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["payload.a", 'payload."a b"', "payload.a.a"]),
+        st.sampled_from(["<", "<=", ">", ">="]),
+        st.sampled_from([*WORDS, *NUMBERS]).map(lambda value: maker.canonical(value).decode()),
+    )
+    | st.sampled_from(
+        [
+            "payload.a",
+            "!payload.a",
+            "payload.toString",
+            "!payload.a.a",
+            "event_type!=user.*",
+            "entity_id^=user-",
+            "actor=jane",
+        ]
+    )
+)
+CLAIMED: Final = ["2026-03-03t09:00:03.5z", "2026-03-03T10:30:03.123456789+01:30", "0001-01-01T00:00:00Z", None]
+TIMED: Final = st.builds(
+    "{}={}".format,
+    st.sampled_from(["occurred_after", "occurred_before"]),
+    st.sampled_from(["2026-03-03T09:00:03.123456Z", "2026-03-03T09:00:03.123457Z", "2026-03-03T09:00:03.500000Z"]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    payloads=st.lists(st.tuples(PAYLOADS, st.sampled_from(CLAIMED)), min_size=1, max_size=6),
+    selectors=st.lists(st.lists(TERMS | TIMED, min_size=1, max_size=3), min_size=1, max_size=8),
+)
+def test_the_page_and_the_command_find_the_same_matches(
+    page: Page,
+    tmp_path: Path,
+    payloads: list[tuple[dict[str, Any], str | None]],
+    selectors: list[list[str]],
+) -> None:
+    ledger = maker.Ledger()
+    ledger.open()
+    for payload, claimed in payloads:
+        ledger.add("user.changed", payload, "user-1", actor={"id": "jane"}, occurred_at=claimed)
+    ledger.close()
+    made = ledger.bundle(0, len(ledger.lines))
+    made.manifest["selectors"] = [
+        {"any_of": [terms], "count": 0, "name": f"s{number}", "within": []} for number, terms in enumerate(selectors)
+    ]
+    files = made.files()
+
+    expected = verify_bundle(maker.write(tmp_path / "b", files), trust=maker.TRUST, now=datetime.fromisoformat(NOW))
+    shown = judged(page, files)
+
+    assert [(one["name"], one["count"], one["positions"]) for one in shown["selectors"]] == [
+        (one.name, one.count, [*one.positions]) for one in expected.matches
+    ]
+
+
+def test_a_person_sees_for_each_selector_what_matches(fresh: Page, tmp_path: Path) -> None:
+    made = cases.ledger().bundle(0, 14)
+    every = [("changes", ["event_type=user.changed"]), ("nothing", ["event_type=x"])]
+    made.manifest["selectors"] = [
+        {"any_of": [terms], "count": 0, "name": name, "within": ["end=14"]} for name, terms in every
+    ]
+    made.manifest["selectors"][0]["count"] = sum(b'"user.changed"' in line for line in made.lines)
+    folder = maker.write(tmp_path / "b", made.files())
+
+    fresh.set_input_files("#bundle", [folder / name for name in made.files()])
+    fresh.fill("#trust-text", maker.TRUST.decode())
+    fresh.click("#go")
+    fresh.wait_for_selector("#result:not([hidden])")
+
+    assert "Complete: every matching record of the range is here." in fresh.locator("#matches").inner_text()
+    rows = fresh.locator("#matches tr").all_inner_texts()
+    assert [row.split("\t")[:2] for row in rows[1:]] == [
+        ["changes", str(made.manifest["selectors"][0]["count"])],
+        ["nothing", "0"],
+    ]

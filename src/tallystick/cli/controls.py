@@ -177,7 +177,7 @@ def check(
 
     wanted = chosen(ids, framework=framework, everything=everything, catalogue=catalogue)
     period = Period.between(first, last, occurred=occurred)
-    with settings.open(readonly=False) as ledger, Bar("looking for evidence", "controls") as bar:
+    with settings.open(readonly=False) as ledger, Bar("looking for evidence", "records") as bar:
         assessor = Assessor(ledger, period)
         found = assessor.assess_all(wanted, progress=bar.update)
     if settings.json:

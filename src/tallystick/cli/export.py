@@ -72,13 +72,15 @@ def export(settings: Settings, *, terms: tuple[str, ...], output: str, views: tu
     """Make an evidence bundle: three files that an auditor verifies without us.
 
     Without terms it is complete: every record of the range is there, and provably none is left out. With terms, as for
-    `query`, it has the records that fit, and proves that these are in the ledger, and nothing of others.
+    `query`, it has the records that fit, and proves that these are in the ledger, and nothing of others. The terms are
+    part of the signed manifest. Free text has no exact form, and cannot be one of them.
 
     The present epoch is closed, so that its signatures can be checked, and the export itself is recorded. Witnesses and
     timestamp authorities that do not answer are warned of, and hold nothing up; exits 1 when one of them knows another
     history of this ledger, or signed what is not so. The bundle is made all the same.
 
-    JSON: path, views, manifest_sha256, events_sha256, count, first, end, size, filter, position, warnings.
+    JSON: path, views, manifest_sha256, events_sha256, count, first, end, size, complete, position,
+    selectors (name, count), warnings.
     """
     from tallystick.core.moment import Moment
     from tallystick.read.query import parse_terms
@@ -166,7 +168,7 @@ def _pair_json(pair: PairReport) -> dict[str, object]:
 
 def _say_exported(exported: Exported, origin: str) -> None:
     screen.say(("EXPORTED", "green bold"), f"  {screen.counted(exported.count, 'record')} of {origin}")
-    if exported.filter is None:
+    if exported.complete:
         proves = f"that these are all records at [{exported.first:,}, {exported.end:,}), but for lawfully pruned ones"
     else:
         proves = "that these records are in the ledger; it says nothing of those that are not in it"

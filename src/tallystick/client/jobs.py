@@ -24,6 +24,7 @@ from tallystick.client.paths import quoted
 from tallystick.client.problems import error_in
 from tallystick.client.tries import FailedError, Failure
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE
+from tallystick.core.matcher import Match
 from tallystick.durable import sync, sync_folder
 from tallystick.errors import BusyError, ConflictError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Exported
@@ -127,6 +128,11 @@ def report_of(job: Job) -> Report:
 # --------------------------------------------------------------------------------------------------- exports
 
 
+class _Selected(msgspec.Struct):
+    name: str
+    count: int
+
+
 class _Exported(msgspec.Struct):
     manifest_sha256: str
     events_sha256: str
@@ -134,8 +140,9 @@ class _Exported(msgspec.Struct):
     first: int
     end: int
     size: int
-    filter: list[list[str]] | None
+    complete: bool
     position: int
+    selectors: list[_Selected] = []
     warnings: list[str] = []
     is_contradicted: bool = False
 
@@ -159,7 +166,8 @@ def fetch(calls: Calls, job: Job, target: Path, *, as_zip: bool) -> Exported:
         path=target,
         views=None,
         warnings=tuple(facts.warnings),
-        **{name: getattr(facts, name) for name in _Exported.__struct_fields__ if name != "warnings"},
+        matches=tuple(Match(selector.name, selector.count, ()) for selector in facts.selectors),
+        **{name: getattr(facts, name) for name in _Exported.__struct_fields__ if name not in ("selectors", "warnings")},
     )
 
 

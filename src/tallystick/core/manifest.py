@@ -18,6 +18,7 @@ from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.merkle import HASH_BYTES
 from tallystick.core.record import Record
+from tallystick.core.selector import Selector, check_bounds
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError
 from tallystick.limits import (
@@ -25,11 +26,11 @@ from tallystick.limits import (
     BUNDLE_HASHES_MAX,
     BUNDLE_LINES_MAX,
     BUNDLE_RECORDS_MAX,
-    FILTER_QUERIES_MAX,
-    FILTER_TERM_CHARACTERS_MAX,
-    FILTER_TERMS_MAX,
     INTEGER_MAX,
     MANIFEST_BYTES_MAX,
+    SELECTOR_ALTERNATIVES_MAX,
+    SELECTOR_TERMS_MAX,
+    SELECTORS_MAX,
     TIMESTAMP_BYTES_MAX,
     TIMESTAMPS_MAX,
 )
@@ -55,8 +56,12 @@ class Manifest:
     end: int
     count: int
     prev_hash: bytes
-    queries: tuple[tuple[str, ...], ...] | None
-    """What was asked for; None for a complete bundle."""
+    is_complete: bool
+    """Whether every record of the range is there, or lawfully gone; else only those that fit a selector."""
+    selectors: tuple[Selector, ...]
+    """What counts, and in a filtered bundle what is there."""
+    counts: tuple[int, ...]
+    """Of each selector, how many records of the bundle fit it."""
     absent: tuple[tuple[int, int], ...]
     start_checkpoint: bytes | None
     checkpoint: bytes
@@ -70,11 +75,6 @@ class Manifest:
     events_sha256: bytes
     created: str
     tool: str
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every record of the range is there, or lawfully gone."""
-        return self.queries is None
 
     @property
     def size(self) -> int:
@@ -92,19 +92,14 @@ class Manifest:
         start = self.start_size
         return (self.first, self.end) if start is None else (self.first, self.end, start)
 
-    @property
-    def filter(self) -> list[list[str]] | None:
-        """The queries as JSON has them: None for every record of the range."""
-        return None if self.queries is None else [list(terms) for terms in self.queries]
-
     def document(self) -> dict[str, Any]:
         """The JSON document."""
         return {
             "absent": [list(pair) for pair in self.absent],
+            "complete": self.is_complete,
             "created": self.created,
             "end": {"checkpoint": self.checkpoint.decode()},
             "events": {"bytes": self.events_bytes, "file": EVENTS_FILE, "sha256": self.events_sha256.hex()},
-            "filter": self.filter,
             "format": FORMAT,
             "genesis": self.genesis.decode(),
             "hashes": [render_base64(one) for one in self.hashes],
@@ -117,6 +112,10 @@ class Manifest:
                 "prev_hash": self.prev_hash.hex(),
             },
             "records": [line.decode() for line in self.records],
+            "selectors": [
+                {**selector.to_json(), "count": count}
+                for selector, count in zip(self.selectors, self.counts, strict=True)
+            ],
             "start": {"checkpoint": None if self.start_checkpoint is None else self.start_checkpoint.decode()},
             "timestamps": [
                 {"over": "end.checkpoint", "token": render_base64(token), "type": "rfc3161"} for token in self.tokens
@@ -149,6 +148,8 @@ class Manifest:
             raise RejectedError(f"it is of {start} records, past the {size} of the end", place="/start/checkpoint")
         if not 1 <= self.count <= self.end - self.first:
             raise RejectedError(f"{self.count} records cannot be in this range", place="/range/count")
+        if not (self.is_complete or self.selectors):
+            raise RejectedError("a filtered bundle without a selector", place="/selectors")
         self._check_absent()
         if any(one >= other for (one, _), (other, _) in pairwise(self.mac_keys)):
             raise RejectedError("the epochs do not ascend", place="/mac_keys")
@@ -203,6 +204,7 @@ class _Reader:
         if len(tool) > _TOOL_CHARACTERS_MAX:
             raise RejectedError("the name of the tool is too long", place="/tool")
         start = self._member("start/checkpoint")
+        selectors, counts = self._selectors()
         return Manifest(
             ledger=self._text("ledger/name"),
             origin=self._text("ledger/origin"),
@@ -211,7 +213,9 @@ class _Reader:
             end=self._number("range/end"),
             count=self._number("range/count", most=BUNDLE_LINES_MAX),
             prev_hash=self._hash("range/prev_hash"),
-            queries=self._queries(),
+            is_complete=self._truth("complete"),
+            selectors=selectors,
+            counts=counts,
             absent=tuple(self._pair(pair) for pair in self._list("absent", BUNDLE_HASHES_MAX)),
             start_checkpoint=None if start is None else self._text("start/checkpoint").encode(),
             checkpoint=self._text("end/checkpoint").encode(),
@@ -254,18 +258,21 @@ class _Reader:
             raise RejectedError("not a string", place=place)
         return [*values]
 
-    def _queries(self) -> tuple[tuple[str, ...], ...] | None:
-        if self._member("filter") is None:
-            return None
-        queries = self._list("filter", FILTER_QUERIES_MAX)
-        for terms in queries:
-            if type(terms) is not list or len(terms) > FILTER_TERMS_MAX:
-                raise RejectedError(f"not an array of at most {FILTER_TERMS_MAX}", place="/filter")
-            if any(len(term) > FILTER_TERM_CHARACTERS_MAX for term in self._texts(terms, "/filter")):
-                raise RejectedError("a term is too long", place="/filter")
-        if not queries:
-            raise RejectedError("a filter of no query", place="/filter")
-        return tuple(tuple(terms) for terms in queries)
+    def _truth(self, name: str) -> bool:
+        value = self._member(name)
+        if type(value) is not bool:
+            raise RejectedError("not true or false", place=f"/{name}")
+        return value
+
+    def _selectors(self) -> tuple[tuple[Selector, ...], tuple[int, ...]]:
+        """The selectors and their counts. Lengths are bounded before terms are read."""
+        given = self._list("selectors", SELECTORS_MAX)
+        total = sum(_terms_of(one) for one in given)
+        if total > SELECTOR_TERMS_MAX:
+            raise RejectedError(f"more than {SELECTOR_TERMS_MAX} terms", place="/selectors")
+        selectors = tuple(Selector.of(one["name"], one["any_of"], one["within"]) for one in given)
+        check_bounds(selectors)
+        return selectors, tuple(_number(one["count"], "/selectors") for one in given)
 
     def _pair(self, pair: Any) -> tuple[int, int]:
         if type(pair) is not list or len(pair) != 2:
@@ -284,6 +291,19 @@ class _Reader:
         if not 1 <= len(token) <= TIMESTAMP_BYTES_MAX:
             raise RejectedError(f"a token of {len(token)} bytes", place="/timestamps")
         return token
+
+
+def _terms_of(one: Any) -> int:
+    """How many terms a selector has, if it has the form of one. Raises `RejectedError`."""
+    if type(one) is not dict or one.keys() != {"any_of", "count", "name", "within"} or type(one["name"]) is not str:
+        raise RejectedError("not a selector", place="/selectors")
+    any_of, within = one["any_of"], one["within"]
+    if type(any_of) is not list or not 1 <= len(any_of) <= SELECTOR_ALTERNATIVES_MAX:
+        raise RejectedError(f"not an array of 1 to {SELECTOR_ALTERNATIVES_MAX} lists", place="/selectors")
+    for terms in (within, *any_of):
+        if type(terms) is not list or any(type(term) is not str for term in terms):
+            raise RejectedError("not a list of terms", place="/selectors")
+    return len(within) + sum(map(len, any_of))
 
 
 def _number(value: Any, place: str, *, most: int = INTEGER_MAX) -> int:

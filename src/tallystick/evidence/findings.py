@@ -44,6 +44,7 @@ class Kind(StrEnum):
     SEAL = "seal"
     WITNESS = "witness"
     REACH = "reach"
+    SELECTION = "selection"
     BACKUP = "backup"
     INDEX = "index"
 
@@ -81,6 +82,7 @@ MEANING: Final = {
     Kind.BACKUP: "The backup is not the one that was made: it was altered, cut short, or put together by someone else.",
     Kind.INDEX: "What is derived from the log does not say what the log says, so that queries may answer wrongly. "
     "The log is not touched by it: rebuild the index with `tallystick index rebuild`.",
+    Kind.SELECTION: "The records that fit are not those that the manifest tells of: its selectors or counts are wrong.",
     Kind.REACH: "The bundle cannot be held against the checkpoint that is known: have it exported with that one.",
 }
 

@@ -12,13 +12,15 @@ from tallystick.evidence.controls.search import Match
 from tallystick.evidence.controls.wording import in_words
 from tallystick.evidence.report.documents import Document
 
-_EXPORTED: Final = ("manifest_sha256", "events_sha256", "count", "first", "end", "size", "filter", "position")
+_EXPORTED: Final = ("manifest_sha256", "events_sha256", "count", "first", "end", "size", "complete", "position")
 _PARAMETER: Final = ("name", "type", "about", "default")
 
 
 def exported_json(exported: Exported) -> dict[str, Any]:
     """What was handed over, without where it lies."""
-    return {**{name: getattr(exported, name) for name in _EXPORTED}, "warnings": [*exported.warnings]}
+    selectors = [{"name": match.name, "count": match.count} for match in exported.matches]
+    facts = {name: getattr(exported, name) for name in _EXPORTED}
+    return {**facts, "selectors": selectors, "warnings": [*exported.warnings]}
 
 
 def catalogue_json(known: Catalogue, found: Iterable[Control]) -> dict[str, Any]:

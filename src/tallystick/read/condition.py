@@ -89,6 +89,11 @@ class Condition:
         return ("!" if self.operator == "lacks" else "") + self.path.render()
 
     @property
+    def is_number(self) -> bool:
+        """Whether the value is a JSON number, and so is compared with numbers, too."""
+        return _NUMBER.fullmatch(self.value) is not None
+
+    @property
     def text(self) -> str:
         """What strings are compared with: the value, or what stands in its quotes."""
         text: Any = self.value
@@ -130,7 +135,7 @@ def _condition_test(condition: Condition) -> Test:
 
 def _value_test(condition: Condition) -> Callable[[Any], bool]:
     text, compare = condition.text, _COMPARE[condition.operator]
-    numbers = _NUMBER.fullmatch(condition.value) is not None
+    numbers = condition.is_number
     exact, double = _number(condition.value) if numbers else (0, 0.0)
     named = compare is operators.eq and condition.value in _LITERALS
     literal = _LITERALS.get(condition.value)

@@ -21,7 +21,7 @@ from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, write
 from tallystick_verify.forms import Record, from_base64
 from tallystick_verify.manifest import Manifest
 from tallystick_verify.package import EVENTS, MANIFEST, SEAL, Package
-from tallystick_verify.report import NOWHERE, Report, counted
+from tallystick_verify.report import NOWHERE, Match, Report, counted
 from tallystick_verify.tree import Fold, leaf_hash
 
 ENTITIES_MAX: Final = 1_000_000
@@ -40,6 +40,7 @@ class Verification(Report):
         self.keys: dict[str, list[tuple[int, bytes]]] = {}  # by purpose: from which position on, and which
         self.ends = defaultdict[tuple[str, int], list[tuple[int, Record]]](list)  # of epochs: position and payload
         self.versions, self.proven, self.prune = dict[bytes, int](), False, ""
+        self.times = ("", "")  # of the first line and the last
         self.before: Record | None = None  # the line before, if nothing is wrong with it
 
     @property
@@ -58,7 +59,7 @@ class Verification(Report):
         return not self.total
 
     def run(self, watched: Iterable[int] = ()) -> None:
-        """SPEC 11 (3 to 20). `watched` are more sizes at which the root is wanted."""
+        """SPEC 11 (3 to 21). `watched` are more sizes at which the root is wanted."""
         it = self.manifest
         if self.known_note is not None:
             with self.step(18, "fork"):
@@ -83,16 +84,19 @@ class Verification(Report):
         self._epochs()
         self._whole()
         self._history()
+        self._selection()
         gone = counted(it.absent_below(it.stop) - it.absent_below(it.first), "record")
         pruned = f", but for {gone} that were pruned, as {self.prune} says" * bool(self.prune)
         self.proves = f"complete. Every record of [{it.first:,}, {it.stop:,}) is there, as it was sealed{pruned}."
+        if it.selectors.every:
+            self.proves += " Every matching record of the range is among them."
         if not it.complete:
             self.proves = (
                 "filtered. Each record is in the ledger as it was sealed. Of what is not here, this says nothing."
             )
         if it.said["timestamps"]:
-            self.told[20] = f"{counted(len(it.said['timestamps']), 'timestamp')}: README says how openssl checks them"
-            self.proves += " Timestamps are told of, and not judged."
+            self.told[21] = f"{counted(len(it.said['timestamps']), 'timestamp')}: README says how openssl checks them"
+            self.proves += " Timestamps are listed, not verified."
 
     def placed(self) -> Iterator[tuple[int, bytes]]:
         """Position and leaf hash of every record of the bundle, read once more; none if they cannot be placed."""
@@ -179,6 +183,10 @@ class Verification(Report):
         if self.is_placed:
             self._version(position, record)
         self.before = record if self.total == total else None
+        if self.is_placed:
+            self.times = (self.times[0] or time, time)
+            if not (self.manifest.selectors.take(record) or self.manifest.complete):
+                self.found(20, "selection", "it fits no selector, and a filtered bundle has only what fits")
 
     def _place(self, position: int, record: Record, line: bytes) -> None:
         """SPEC 11 (6). What is in place counts for the steps below."""
@@ -337,6 +345,20 @@ class Verification(Report):
                 self.check(step, "reach", root is not None, f"the bundle does not tell the root at size {size:,}")
                 is_same = root in (None, checkpoint.root)
                 self.check(step, "fork", is_same, f"at size {size:,} this history has another root")
+
+    def _selection(self) -> None:
+        """SPEC 11 (20). What the manifest says is asked only where the lines are those that it is of."""
+        it, every = self.manifest, self.manifest.selectors.every
+        self.complete = it.complete
+        said = it.said["selectors"]
+        for one, terms in zip(every, said, strict=True):
+            self.matches.append(Match(one.name, one.count, one.positions, terms["within"], terms["any_of"]))
+        for one in every if self.failed.isdisjoint((4, 5, 6)) else ():
+            seen = f"{one.name!r}: {counted(one.count, 'record')} fit, and the manifest says {one.said_count:,}"
+            self.check(20, "selection", one.count == one.said_count, seen)
+            reaches = not it.complete or one.is_covered(it.first, it.stop, self.times, it.end.size)
+            self.check(20, "selection", reaches, f"{one.name!r}: records outside of the range may fit")
+            self.told[20] = counted(len(every), "selector")
 
     def _is_vouched(self, checkpoint: notes.Checkpoint) -> bool:
         """Whether a checkpoint is of this origin, by the key in force at its size (SPEC 5.4)."""

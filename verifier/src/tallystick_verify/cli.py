@@ -14,6 +14,7 @@ from tallystick_verify.judge import judge_proof, verify_bundles
 from tallystick_verify.notes import parse_checkpoint
 from tallystick_verify.report import Finding, Report, verdict
 
+LISTED_MAX = 10
 USAGE = """tallystick-verify BUNDLE [SECOND-BUNDLE] --trust FILE [--known-checkpoint FILE] [--now RFC3339] [--json]
        tallystick-verify proof PROOF RECORD --trust FILE [--json]"""
 
@@ -92,6 +93,16 @@ def _lines(path: str, report: Report) -> Iterator[str]:
     for number, asks, outcome, fact in report.steps:
         yield f"{number:3} {asks:42}{outcome:11}{fact}".rstrip()
         yield from (_line(finding) for finding in report.findings if finding.step == number)
+    if report.matches and report.holds:
+        every, some = "every matching record of the range is here", "what is here, and not whether that is all"
+        yield from ("", f"  {f'complete: {every}' if report.complete else f'filtered: {some}'}")
+    within = None
+    for match in report.matches:
+        if match.within != within:  # said once for all that have it, as those of one period do
+            within = match.within
+            yield f"  of records with {' '.join(within) or 'anything'}:"
+        listed = ", ".join(map(str, match.positions[:LISTED_MAX])) + ", …" * (match.count > LISTED_MAX)
+        yield f"  {match.count:9,}  {match.name:40}{listed}".rstrip()
     yield from ("", verdict(report.total, report.proves))
 
 

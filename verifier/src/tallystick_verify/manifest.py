@@ -10,6 +10,7 @@ from tallystick_verify import forms
 from tallystick_verify.canonical import need, parse
 from tallystick_verify.forms import Members, array, base64_of, is_hash, is_key, is_name, is_string, maybe, text, whole
 from tallystick_verify.notes import parse_checkpoint
+from tallystick_verify.select import Selectors, is_selectors
 
 is_token: Final = base64_of(1, 65_536)
 is_timestamp: Final = Members({text(r"end\.checkpoint"): "over", text("rfc3161"): "type", is_token: "token"})
@@ -18,7 +19,8 @@ is_manifest: Final = Members(
     format=text("tallystick-bundle/1"),
     ledger=Members({is_hash: "id", is_name: "name origin"}),
     range=Members({whole(): "first", whole(1): "end", whole(1, 2**31): "count", is_hash: "prev_hash"}),
-    filter=maybe(array(array(text(".{0,4096}"), 256), 256, 1)),
+    complete=lambda value: type(value) is bool,
+    selectors=is_selectors,
     absent=array(array(whole(), 2, 2), 1_000_000),
     start=Members({maybe(is_string): "checkpoint"}),
     end=Members({is_string: "checkpoint"}),
@@ -39,7 +41,7 @@ class Manifest:
         is_manifest.require(said)
         self.said, self.name, self.origin = said, said["ledger"]["name"], said["ledger"]["origin"].encode()
         self.first, self.stop, self.count = (said["range"][name] for name in ("first", "end", "count"))
-        self.complete, self.created, start = said["filter"] is None, said["created"], said["start"]["checkpoint"]
+        self.complete, self.created, start = said["complete"], said["created"], said["start"]["checkpoint"]
         self.start = None if start is None else parse_checkpoint(start.encode())
         self.end = parse_checkpoint(said["end"]["checkpoint"].encode())
         self.hashes = [forms.from_base64(root) for root in said["hashes"]]
@@ -56,6 +58,8 @@ class Manifest:
         need(all(record["ledger"] == self.name for _, record in records), "one of `records` is of another ledger")
         need(all(0 < place < self.end.size for place in places), "one of `records` is the genesis, or past the tree")
         need(not in_range, "one of `records` belongs among the events")
+        need(self.complete or bool(said["selectors"]), "a filtered bundle without a selector")
+        self.selectors = Selectors(said["selectors"])
         self._read_absent(said["absent"])
 
     def _read_absent(self, absent: list[list[int]]) -> None:

@@ -1,7 +1,8 @@
 """What a verifier tells: the numbered steps of SPEC 11, whether each was taken, and what it found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from tallystick_verify.canonical import RefusedError
@@ -17,7 +18,8 @@ STEPS: Final = (
     *("a checkpoint by a key that you trust", "the records lead to the signed root"),
     *("the manifest sealed by the ledger", "what is absent is told by a prune"),  # 15, 16
     *("goes on from the checkpoint it names", "goes on from the checkpoint you know"),
-    *("as many witnesses as you ask for", "timestamps told of, and not judged"),  # 19, 20
+    *("as many witnesses as you ask for", "as many records fit as it says"),  # 19, 20
+    "timestamps listed, not verified",  # 21
 )
 
 
@@ -31,12 +33,25 @@ class Finding(NamedTuple):
     position: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a selector takes: its name and terms as the manifest has them, how many records, and where they are."""
+
+    name: str
+    count: int
+    positions: Sequence[int]
+    within: list[str]
+    any_of: list[list[str]]
+
+
 class Report:
     """The first findings and how many there are, and the steps taken, with what is worth telling of them."""
 
     def __init__(self) -> None:
         self.findings, self.total, self.dropped, self.holds = list[Finding](), 0, 0, True
+        self.complete = False
         self.failed, self.proves = set[int](), ""
+        self.matches = list[Match]()
         self.told, self.at = dict[int, str](), tuple[int | None, int | None](NOWHERE)
 
     @property
@@ -70,7 +85,12 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         steps = [dict(zip(("step", "asks", "outcome", "fact"), step, strict=True)) for step in self.steps]
         findings = [finding._asdict() for finding in self.findings]
-        return {"dropped": self.dropped, "findings": findings, "holds": self.holds, "steps": steps}
+        selectors = [
+            {name: getattr(match, name) for name in Match.__slots__} | {"positions": [*match.positions]}
+            for match in self.matches
+        ]
+        told = {"dropped": self.dropped, "findings": findings, "holds": self.holds}
+        return {**told, "selectors": selectors, "steps": steps}
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -18,6 +18,7 @@ from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.fold import Fold, replaying
 from tallystick.core.keys import commitment
 from tallystick.core.manifest import Manifest
+from tallystick.core.matcher import Match
 from tallystick.core.note import Note, VerifierKey
 from tallystick.core.policy import Policy
 from tallystick.core.pruned import Absent, RecordsPruned
@@ -78,6 +79,8 @@ class BundleReport:
     manifest_sha256: bytes | None
     pruned: tuple[str, ...]
     """The prune that speaks for what is absent, in words."""
+    matches: tuple[Match, ...]
+    """What each selector of the manifest takes of the records, computed here."""
     cosigned: dict[str, int]
     """The witnesses of the trust file whose cosignatures hold, with the POSIX seconds of each."""
 
@@ -88,21 +91,11 @@ class BundleReport:
 
     def to_json(self) -> dict[str, object]:
         """The report as it is printed for machines."""
-        manifest = self.manifest
-        about: dict[str, object] = {}
+        manifest, about = self.manifest, dict[str, object]()
         if manifest:
-            about = {
-                "ledger": manifest.ledger,
-                "origin": manifest.origin,
-                "ledger_id": manifest.ledger_id.hex(),
-                "first": manifest.first,
-                "end": manifest.end,
-                "count": manifest.count,
-                "size": manifest.size,
-                "complete": manifest.is_complete,
-                "filter": manifest.document()["filter"],
-                "timestamps": len(manifest.tokens),
-            }
+            about = {name: getattr(manifest, name) for name in ("ledger", "origin", "first", "end", "count", "size")}
+            about |= {"ledger_id": manifest.ledger_id.hex(), "complete": manifest.is_complete}
+            about |= {"selectors": [match.to_json() for match in self.matches], "timestamps": len(manifest.tokens)}
         return {
             "holds": self.holds,
             "findings": [finding.to_json() for finding in self.findings],
@@ -152,10 +145,13 @@ class _Check:
         self._manifest_sha256: bytes | None = None
         self._pruned: list[str] = []
         self._cosigned: dict[str, int] = {}
+        self._matches: tuple[Match, ...] = ()
+        self._is_as_told = True
         self._keys: dict[Purpose, list[tuple[int, bytes]]] = {"checkpoint": [], "evidence": []}
 
     def find(self, kind: Kind, seen: str, line: int | None = None, position: int | None = None) -> None:
         """Take a finding."""
+        self._is_as_told = self._is_as_told and kind is not Kind.EVENTS
         if len(self._findings) < FINDINGS_MAX:
             self._findings.append(BundleFinding(kind, seen, line, position))
         else:
@@ -168,6 +164,7 @@ class _Check:
             manifest=self._manifest,
             manifest_sha256=self._manifest_sha256,
             pruned=tuple(self._pruned),
+            matches=self._matches,
             cosigned=self._cosigned,
         )
 
@@ -203,6 +200,7 @@ class _Check:
         if self._known is not None:
             self._check_known(manifest, self._known, fold, folded=folded)
         self._check_witnesses(manifest)
+        self._matches = lines.select(is_as_told=self._is_as_told)
 
     def _check_genesis(self, manifest: Manifest) -> Genesis | None:
         """(3)"""

@@ -1,4 +1,4 @@
-"""Exporting evidence: from a range of positions, or from queries, to the three files of a bundle (SPEC 10.5).
+"""Exporting evidence: a range of positions, whole or filtered by selectors, as the three files of a bundle (SPEC 10.5).
 
 The records stream from the store into the file, and their leaves into the fold, which must come out at the signed
 root: a ledger that does not hold makes no bundle. What is handed over was recorded before: the export's own event names
@@ -7,11 +7,10 @@ the hash of the manifest. A crash leaves a hidden folder beside the target that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from heapq import merge
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,17 +23,19 @@ from tallystick.core.custody import OwnEvent
 from tallystick.core.fold import Fold, recording
 from tallystick.core.keys import LedgerKeys, epoch_key
 from tallystick.core.manifest import MANIFEST_FILE, SEAL_FILE, Manifest
+from tallystick.core.matcher import Match, Tally
 from tallystick.core.merkle import leaf_hash
 from tallystick.core.record import Record
+from tallystick.core.selector import Selector, check_bounds
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.beside import Beside
 from tallystick.evidence.bundle.delivery import Delivery
+from tallystick.evidence.bundle.matching import matching, members_of
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import BUNDLE_HASHES_MAX, FILTERED_RECORDS_MAX
 from tallystick.read.index import Progress, Questions
-from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store, StoredRecord
 from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, stored_nodes
@@ -70,8 +71,10 @@ class Exported:
     end: int
     size: int
     """The size of the checkpoint that the bundle was made under."""
-    filter: list[list[str]] | None
-    """What was asked for; None for a complete bundle."""
+    complete: bool
+    """Whether it has every record of the range; else those that fit a selector."""
+    matches: tuple[Match, ...]
+    """What each selector takes of the records, as the manifest says it; positions are for a verifier to find."""
     position: int
     """Where the ledger recorded the export."""
     warnings: tuple[str, ...]
@@ -82,19 +85,16 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What to export: positions [first, end), of them the records that fit any query, or all of them without one.
+    """What to export: all records at [first, end), or if it is `filtered` those of them that fit a selector.
 
     Without an `end` it goes up to the close of the present epoch.
     """
 
-    queries: tuple[Query, ...] = ()
+    selectors: tuple[Selector, ...] = ()
+    filtered: bool = False
     first: int = 0
     end: int | None = None
     start_checkpoint: bytes | None = None
-
-    def terms(self) -> tuple[tuple[str, ...], ...] | None:
-        """The queries as they stand in the manifest."""
-        return tuple(tuple(query.terms()) for query in self.queries) or None
 
 
 class Receipt(Protocol):
@@ -150,7 +150,10 @@ def export(
         first=manifest.first,
         end=manifest.end,
         size=manifest.size,
-        filter=manifest.filter,
+        complete=manifest.is_complete,
+        matches=tuple(
+            Match(selector.name, count, ()) for selector, count in zip(manifest.selectors, manifest.counts, strict=True)
+        ),
         position=sealed.position,
         warnings=tuple(text for text, _ in warnings),
         is_contradicted=any(contradicts for _, contradicts in warnings),
@@ -170,12 +173,13 @@ def _check_readable(data: bytes) -> None:
 
 def _exported_payload(manifest: Manifest, digest: str) -> dict[str, object]:
     return {
+        "complete": manifest.is_complete,
         "count": manifest.count,
         "events_sha256": manifest.events_sha256.hex(),
-        "filter": manifest.filter,
         "ledger_size": manifest.size,
         "manifest_sha256": digest,
         "range": {"end": manifest.end, "first": manifest.first},
+        "selectors": [selector.name for selector in manifest.selectors],
     }
 
 
@@ -204,6 +208,7 @@ class _Export:
         if written.root(self._size) != Checkpoint.of_note(self._checkpoint).root:
             raise TamperError("the records do not lead to the signed root, and nothing is exported: run a verification")
         self._check_count(written.count, absent)
+        self._check_covered(written)
         if len(hashes) > BUNDLE_HASHES_MAX:
             raise RejectedError("the records lie too far apart", cure="export the whole range, or fewer records")
         source, genesis = self._source, read_record(self._store, 0)
@@ -218,7 +223,9 @@ class _Export:
             end=self._end,
             count=written.count,
             prev_hash=bytes.fromhex(written.prev_hash),
-            queries=self._selection.terms(),
+            is_complete=complete,
+            selectors=self._selection.selectors,
+            counts=tuple(written.tally.counts),
             absent=tuple(absent),
             start_checkpoint=self._selection.start_checkpoint,
             checkpoint=checkpoint,
@@ -246,10 +253,18 @@ class _Export:
         if count != expected:
             raise ConflictError("records were pruned while they were exported: export again")
 
+    def _check_covered(self, written: _Written) -> None:
+        """A complete bundle says of each selector that all its records are there, so the range must reach that far."""
+        first, end, began, ended = self._first, self._end, written.began, written.ended
+        for selector in self._selection.selectors if self._positions is None else ():
+            if not selector.is_covered(first=first, end=end, began=began, ended=ended, size=self._size):
+                cure = "export a larger range, or hold the selector to it with first= and end="
+                raise RejectedError(f"records may fit {selector.name!r} outside of the range", place="range", cure=cure)
+
     # ---------------------------------------------------------------------------- what, and under which head
 
     def _settle_range(self) -> None:
-        """The range, and for queries the positions in it that fit."""
+        """The range, and for a filtered bundle the positions in it that fit."""
         selection, size = self._selection, self._source.catch_up()
         first, end = selection.first, size if selection.end is None else selection.end
         if selection.end is None and first == size:
@@ -258,16 +273,23 @@ class _Export:
             raise RejectedError(f"the range begins at {first} and ends at {end}", place="range", cure="swap the two")
         if not 0 <= first < end <= size:
             raise RejectedError(f"there are no positions {first} to {end} in a ledger of {size}", place="range")
-        if selection.queries:
-            found = [self._source.search.scan(query, first=first, end=end) for query in selection.queries]
-            positions = (position for position, _ in groupby(merge(*map(_positions, found))))
-            self._positions = [*islice(positions, FILTERED_RECORDS_MAX + 1)]
-            if len(self._positions) > FILTERED_RECORDS_MAX:
+        check_bounds(selection.selectors)
+        if selection.filtered:
+            self._positions = self._fitting(first, end)
+        self._first, self._end = first, end
+
+    def _fitting(self, first: int, end: int) -> list[int]:
+        """The positions that fit a selector, from the log itself."""
+        checkpoint, found = Checkpoint.of_note(self._head().checkpoint), []
+        for members, taken in matching(self._store, self._selection.selectors, checkpoint, first=first, end=end):
+            if taken:
+                found.append(members["position"])
+            if len(found) > FILTERED_RECORDS_MAX:
                 cure = "ask for less, or export the whole range: that is proven to be complete"
                 raise RejectedError(f"more than {FILTERED_RECORDS_MAX:,} records fit", cure=cure)
-            if not self._positions:
-                raise NotFoundError(_NOTHING)
-        self._first, self._end = first, end
+        if not found:
+            raise NotFoundError(_NOTHING)
+        return found
 
     def _close_epoch(self) -> None:
         """See to it that the epoch of the last record is closed, so that its key may be disclosed (SPEC 5.3)."""
@@ -307,7 +329,8 @@ class _Export:
         start = self._selection.start_checkpoint
         start_size = [] if start is None else [Checkpoint.of_note(start).size]
         fold = Fold(cuts=(self._first, self._end, *start_size), node=recording(node, hashes))
-        written = _Written(fold, [(record.position, record.line) for record in beside])
+        others = [(record.position, record.line) for record in beside]
+        written = _Written(fold, others, self._selection.selectors)
         total = self._end - self._first if self._positions is None else len(self._positions)
         rows = self._rows()
         with self._delivery.open_events() as file:
@@ -329,10 +352,12 @@ class _Export:
 class _Written:
     """What was written of the records so far: their bytes, their hash, and their leaves in the fold."""
 
-    def __init__(self, fold: Fold, beside: Sequence[tuple[int, bytes]]) -> None:
+    def __init__(self, fold: Fold, beside: Sequence[tuple[int, bytes]], selectors: Sequence[Selector]) -> None:
         self.count = 0
         self.size = 0
-        self.prev_hash = ""
+        self.prev_hash = self.began = self.ended = ""
+        self.tally: Final = Tally(selectors)
+        self._is_matched: Final = bool(selectors)
         self._fold: Final = fold
         self._beside: Final = [*reversed(beside)]
         self._hasher: Final = sha256()
@@ -345,7 +370,13 @@ class _Written:
     def take(self, chunk: Sequence[StoredRecord]) -> bytes:
         """The bytes to write for the next records."""
         if not self.count:
-            self.prev_hash = str(Record.parse(chunk[0].line).members["prev_hash"])
+            first = Record.parse(chunk[0].line)
+            self.prev_hash, self.began = str(first.members["prev_hash"]), first.recorded_at
+        if self._is_matched:
+            for stored in chunk:
+                members = members_of(stored)
+                self.tally.take(members)
+            self.ended = members["recorded_at"]
         data = b"\n".join([stored.line for stored in chunk]) + b"\n"
         self._hasher.update(data)
         self.size += len(data)
@@ -364,7 +395,3 @@ class _Written:
         while self._beside and self._beside[-1][0] < position:
             at, line = self._beside.pop()
             self._fold.add(at, leaf_hash(line))
-
-
-def _positions(records: Iterable[Record]) -> Iterator[int]:
-    return (record.position for record in records)

@@ -1,4 +1,4 @@
-"""The records of a bundle, line by line: steps 5 to 10 of SPEC 11, in one pass and constant memory.
+"""The records of a bundle, line by line: steps 5 to 10 and 20 of SPEC 11, in one pass and constant memory.
 
 What only all of them can answer, epochs, keys, prunes and the root, is gathered here in small and judged in
 `tallystick.evidence.bundle.check`. A line that fails is not held against the next.
@@ -17,6 +17,7 @@ from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.fold import Fold
 from tallystick.core.keys import tagger
 from tallystick.core.manifest import Manifest
+from tallystick.core.matcher import Match, Tally
 from tallystick.core.merkle import leaf_hash
 from tallystick.core.record import (
     EPOCH_CLOSED,
@@ -34,6 +35,9 @@ from tallystick.limits import RECORD_BYTES_MAX
 
 STREAMS_MAX: Final = 1_000_000
 """Streams that are followed; later ones are not."""
+
+POSITIONS_MAX: Final = 1_000_000
+"""Positions of matching records that are kept, over all selectors; further ones are counted."""
 
 Find = Callable[..., None]
 """`find(kind, seen, line=None, position=None)` takes a finding."""
@@ -77,6 +81,9 @@ class Lines:
         """Whether every record so far is one, and at its place, so that the fold means something."""
         self.folds = True
         """Whether there were hashes enough for the fold so far."""
+        self._tally: Final = Tally(manifest.selectors, most=POSITIONS_MAX)
+        # The recorded times of the first and the last line: whether the range reaches as far as the selectors.
+        self._began = self._ended = ""
         self._manifest: Final = manifest
         self._fold: Final = fold
         self._find: Final = find
@@ -126,6 +133,20 @@ class Lines:
         self._add_beside(self._manifest.size)
         return self._fold.root(self._manifest.size)
 
+    def select(self, *, is_as_told: bool) -> tuple[Match, ...]:
+        """(20) What the selectors take; it is judged if the file is the one that the manifest tells of."""
+        manifest, matches = self._manifest, self._tally.matches()
+        if not self.placed or not is_as_told:
+            return matches
+        for selector, match, count in zip(manifest.selectors, matches, manifest.counts, strict=True):
+            if match.count != count:
+                self._find(Kind.SELECTION, f"{match.count:,} records fit {match.name!r}, and not {count:,} as it says")
+            if manifest.is_complete and not selector.is_covered(
+                first=manifest.first, end=manifest.end, began=self._began, ended=self._ended, size=manifest.size
+            ):
+                self._find(Kind.SELECTION, f"the range leaves out positions at which records may fit {match.name!r}")
+        return matches
+
     def _members(self, line: bytes, find: Find) -> dict[str, Any] | None:
         """(5)"""
         try:
@@ -152,6 +173,7 @@ class Lines:
         self._check_signature(line, members, find)  # (9)
         if self.placed:
             self._follow_stream(members, find)  # (10)
+            self._select(members, number)  # (20)
             if self.folds:
                 self._add_leaf(position, line)
 
@@ -217,6 +239,13 @@ class Lines:
                 find(Kind.ENTITY_VERSION, f"version {version} of {entity_id[:60]!r} follows {before}", position)
         if entity_id in self._streams or len(self._streams) < STREAMS_MAX:
             self._streams[entity_id] = (position, version)
+
+    def _select(self, members: dict[str, Any], number: int) -> None:
+        """(20)"""
+        self._began, self._ended = self._began or members["recorded_at"], members["recorded_at"]
+        if not self._tally.take(members) and not self._manifest.is_complete:
+            seen = "it fits no selector, and a filtered bundle has only what fits"
+            self._find(Kind.SELECTION, seen, line=number, position=members["position"])
 
     def _take_beside(self, record: Record) -> None:
         """(9) One of the manifest's records."""

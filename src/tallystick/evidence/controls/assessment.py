@@ -3,29 +3,30 @@
 It says `evidenced` or `gap`, and never more: that events were found shows that they were recorded, not that the
 control is met. Where nothing was found in the window that is evidence by itself, that is a gap, whatever else was
 recorded; so is a stretch without what should be seen more often. All that is counted lies below one size of the
-ledger, which the assessment names.
+ledger, which the assessment names. It is read from the log, in one pass for all selectors, and from no index.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
-from tallystick.core.custody import RECORDS_PRUNED
+from tallystick.core.matcher import occurred, recorded
 from tallystick.core.moment import DAY
+from tallystick.core.selector import Selector as Signed
 from tallystick.evidence.controls.catalogue import HOUSEKEEPING, Control, Selector
 from tallystick.evidence.controls.period import Period, When, Window, day
 from tallystick.evidence.controls.wording import in_prose
 from tallystick.ledger import Ledger
-from tallystick.read.bucketed import moment_of
-from tallystick.read.query import Query
+from tallystick.read.signed import selector_of
 
 SAMPLES: Final = 5
+_PROGRESS_RECORDS: Final = 4_096
 ACTORS_SHOWN: Final = 20
 
 Status: TypeAlias = Literal["evidenced", "gap"]
@@ -46,6 +47,8 @@ class Seen:
     """What one selector found. Times are microseconds, None where nothing was found."""
 
     selector: Selector
+    signed: Signed
+    """The same with its time, as a bundle is signed with it."""
     count: int
     actor_count: int
     first: int | None
@@ -55,6 +58,7 @@ class Seen:
         """The same for machines, times in RFC 3339."""
         return {
             "name": self.selector.name,
+            "signed": self.signed.name,
             "shows": self.selector.shows,
             "terms": self.selector.terms,
             "count": self.count,
@@ -139,32 +143,90 @@ def assess(
     return Assessor(ledger, period, size=size).assess(control)
 
 
-class Assessor:
-    """Assesses controls over one ledger, one size of it and one period; what they share is looked for once."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One pass over the log: which positions it took in, how many records those are, and how many fit any selector."""
 
-    def __init__(self, ledger: Ledger, period: Period, *, size: int | None = None) -> None:
+    first: int
+    end: int
+    records: int
+    fitting: int
+    signed: tuple[Signed, ...]
+    """All selectors that were asked, with their times."""
+
+
+class Assessor:
+    """Assesses controls over one ledger, one size of it and one period; what they share is looked for once.
+
+    `scope` are signed terms to which everything is held besides, as for a caller who may not see all.
+    """
+
+    def __init__(self, ledger: Ledger, period: Period, *, size: int | None = None, scope: Sequence[str] = ()) -> None:
         self._ledger: Final = ledger
         self.period: Final = period
         self.size: Final = ledger.size if size is None else size
+        self._scope: Final = tuple(scope)
         self._found: Final[dict[tuple[str, Window], _Found]] = {}
-        self._prunes: int | None = None
 
     def assess_all(self, controls: Sequence[Control], *, progress: Progress | None = None) -> list[Assessment]:
-        """The assessments, in the order of the controls."""
-        out = []
-        for number, control in enumerate(controls, 1):
-            out.append(self.assess(control))
-            if progress is not None:
-                progress(number, len(controls))
-        return out
+        """The assessments, in the order of the controls. `progress` receives how many records were read."""
+        self.read(controls, progress=progress)
+        return [self._assess(control) for control in controls]
 
     def assess(self, control: Control) -> Assessment:
         """The assessment of one control."""
+        return self.assess_all([control])[0]
+
+    def read(self, controls: Sequence[Control], *, progress: Progress | None = None) -> Reading | None:
+        """Read the log for all selectors of the controls that were not looked for yet; None when there is none.
+
+        Raises `TamperError` when the records are not those that the ledger signed; nothing was found then.
+        """
+        wanted = {
+            (selector.name, window): self._signed(selector, window)
+            for control in controls
+            for window in [self.period.window(control.window_days)]
+            for selector in control.all_selectors
+            if (selector.name, window) not in self._found
+        }
+        if not wanted:
+            return None
+        first, end = self._range([window for _, window in wanted])
+        found = [_Found(signed) for signed in wanted.values()]
+        moment = occurred if self.period.occurred else recorded
+        records = fitting = 0
+        for members, indexes in self._ledger.matching([*wanted.values()], first=first, end=end):
+            records += 1
+            fitting += bool(indexes)
+            for index in indexes:
+                found[index].take(members, moment(members))
+            if progress is not None and not records % _PROGRESS_RECORDS:
+                progress(records, end - first)
+        self._found.update(zip(wanted, found, strict=True))  # only now that the root was reached
+        return Reading(first=first, end=end, records=records, fitting=fitting, signed=tuple(wanted.values()))
+
+    def _range(self, windows: Sequence[Window]) -> tuple[int, int]:
+        """The positions of all records of these times. An event may claim any time, so then it is the whole ledger."""
+        if self.period.occurred:
+            return 0, self.size
+        after, before = min(window.after for window in windows), max(window.before for window in windows)
+        return self._ledger.span(after=after, before=before, size=self.size)
+
+    def _signed(self, selector: Selector, window: Window) -> Signed:
+        """A selector of the catalogue with its time, below the size, and in the scope."""
+        # Housekeeping counts only where it is asked for by name: for actor=jane, an export by her is no act.
+        is_open = any(not query.event_types for query in selector.queries) and not any(selector.housekeeping)
+        without = [f"event_type!={name}" for name in HOUSEKEEPING] if is_open else []
+        name = selector.name if self.period.after is not None else f"{selector.name}/{window.days:.0f}d"
+        within = [*window.terms(), f"end={self.size}", *self._scope, *without]
+        return selector_of(name, selector.joined, within=within)
+
+    def _assess(self, control: Control) -> Assessment:
         window = self.period.window(control.window_days)
-        found = [(selector, self._look(selector, window)) for selector in control.selectors]
+        found = [(selector, self._found[selector.name, window]) for selector in control.selectors]
         positions = sorted(set[int]().union(*(each.positions for _, each in found)))
         seen = tuple(_seen(selector, each) for selector, each in found)
-        related = tuple(_seen(selector, self._look(selector, window)) for selector in control.related)
+        related = tuple(_seen(selector, self._found[selector.name, window]) for selector in control.related)
         actors = sorted(set[str]().union(*(each.actors for _, each in found)))
         return Assessment(
             control=control,
@@ -181,25 +243,6 @@ class Assessor:
             gaps=tuple(self._gaps(control, window, dict(found)) if positions else [_nothing(control, window, related)]),
             remarks=tuple(self._remarks(control, window)),
         )
-
-    def _look(self, selector: Selector, window: Window) -> _Found:
-        key = (selector.name, window)
-        if key not in self._found:
-            moment = moment_of(window.time)
-            moments, actors = dict[int, int](), set[str]()
-            # Housekeeping counts only where it is asked for by name: for actor=jane, an export by her is no act.
-            passed_over = () if any(selector.housekeeping) else HOUSEKEEPING
-            for query in selector.joined:
-                for record in self._ledger.records(window.of(query, size=self.size)):
-                    members = record.members
-                    if members["event_type"] in passed_over:
-                        continue
-                    moments[members["position"]] = moment(members)
-                    if members["actor"] is not None:
-                        actors.add(members["actor"]["id"])
-            positions = array("q", sorted(moments))
-            self._found[key] = _Found(positions, array("q", map(moments.__getitem__, positions)), actors)
-        return self._found[key]
 
     def _gaps(self, control: Control, window: Window, found: dict[Selector, _Found]) -> Iterator[Gap]:
         end = min(window.before, self.period.now)  # nobody can have seen to it later
@@ -225,19 +268,25 @@ class Assessor:
                 yield f"{looked}; the window is shorter, so their absence says little."
         if window.before > self.period.now:
             yield f"The window ends after now, {day(self.period.now)}: what is still to come cannot be seen."
-        if self._prunes is None:
-            self._prunes = self._ledger.count(Query(event_types=(RECORDS_PRUNED,), end=self.size))
-        if self._prunes:
+        if self._ledger.is_pruned:
             yield "Records were removed under the retention policy; what was removed is not counted."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Found:
     """Records by position, ascending, with their moments, and who caused them."""
 
-    positions: array[int]
-    moments: array[int]
-    actors: set[str]
+    signed: Signed
+    positions: array[int] = field(default_factory=lambda: array("q"))
+    moments: array[int] = field(default_factory=lambda: array("q"))
+    actors: set[str] = field(default_factory=set)
+
+    def take(self, members: dict[str, Any], moment: int) -> None:
+        """The next record."""
+        self.positions.append(members["position"])
+        self.moments.append(moment)
+        if members["actor"] is not None:
+            self.actors.add(members["actor"]["id"])
 
 
 def _nothing(control: Control, window: Window, related: Sequence[Seen]) -> Gap:
@@ -250,6 +299,7 @@ def _nothing(control: Control, window: Window, related: Sequence[Seen]) -> Gap:
 def _seen(selector: Selector, found: _Found) -> Seen:
     return Seen(
         selector=selector,
+        signed=found.signed,
         count=len(found.positions),
         actor_count=len(found.actors),
         first=min(found.moments, default=None),

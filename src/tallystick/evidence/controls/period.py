@@ -48,6 +48,13 @@ class Window:
             return f"{first[:10]} (UTC)" if first[:10] == last else f"{first[:10]} through {last} (UTC)"
         return f"{shown(self.after)} to {shown(self.before)}"
 
+    def terms(self) -> list[str]:
+        """The time as signed terms."""
+        names = ("occurred_after", "occurred_before") if self.occurred else ("after", "before")
+        return [
+            f"{name}={timestamp.render(moment)}" for name, moment in zip(names, (self.after, self.before), strict=True)
+        ]
+
     def of(self, query: Query, *, size: int) -> Query:
         """The query, held to this time and to the first `size` records, beside what it asks already."""
         names = ("occurred_after", "occurred_before") if self.occurred else ("after", "before")

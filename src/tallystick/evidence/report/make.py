@@ -56,12 +56,14 @@ def make(
     given: Mapping[str, str] | None = None,
     checkpoint: Checkpoint | None = None,
     assessor: Assessor | None = None,
+    lead: str = "",
     progress: Progress | None = None,
 ) -> Made:
     """Fill in a document from the ledger as it is now, or as it was at a checkpoint of it.
 
     An `assessor` of the same period and size is asked for controls, so that what it found is not looked for again.
-    `given` are the document's parameters as on a command line. `progress` is told how many questions were asked.
+    `given` are the document's parameters as on a command line. `lead` is the first line of the page, in place of the
+    document's description. `progress` is told how many questions were asked.
     Raises `RejectedError` with the document's line, `NotFoundError` for an entity of which there is no event.
     """
     values = document.values(given or {})
@@ -84,7 +86,7 @@ def make(
     root = view.checkpoint.root.hex()
     page = Page(
         title=document.title,
-        description=document.description,
+        description=visible(lead, characters_max=2_000) if lead else document.description,
         nodes=nodes,
         facts=(
             ("Ledger", visible(ledger.origin)),
@@ -95,7 +97,7 @@ def make(
             ),
             ("Made", shown(period.now)),
             ("Checkpoint", f"{view.size:,} records, root {root}"),
-            *([("Pruned", _PRUNED)] if view.prunes else []),
+            *([("Pruned", _PRUNED)] if view.is_pruned else []),
         ),
         checkpoint=f"{visible(ledger.origin)}, {view.size:,} records, root {root[:12]}…",
         root=root,

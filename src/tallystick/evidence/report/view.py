@@ -16,7 +16,6 @@ from typing import Any, Final
 from tallystick.core import timestamp
 from tallystick.core.buckets import Calendar
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
-from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.moment import Moment
 from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, RejectedError
@@ -125,9 +124,9 @@ class View:
         self._assessor: Final = assessor or Assessor(ledger, period, size=self.size)
 
     @property
-    def prunes(self) -> int:
-        """How often records were removed under the retention policy; what was removed is in no figure."""
-        return self._ledger.count(Query(event_types=(RECORDS_PRUNED,), end=self.size))
+    def is_pruned(self) -> bool:
+        """Whether records were removed under the retention policy; what was removed is in no figure."""
+        return self._ledger.is_pruned
 
     def check_known(self, entity_id: str) -> None:
         """Whether any event is about this entity, or caused by it. Raises `NotFoundError`."""

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from tallystick.errors import ConflictError, NotFoundError, RejectedError
 from tallystick.evidence.shapes import exported_json
 from tallystick.limits import (
-    FILTER_QUERIES_MAX,
     NOTE_BYTES_MAX,
     QUERY_TERM_CHARACTERS_MAX,
     QUERY_TERMS_MAX,
+    SELECTORS_MAX,
     SIZE_MAX,
 )
 from tallystick.read.query import parse_terms
+from tallystick.read.signed import selectors_of
 from tallystick.serve.calls import Exporting, ReadingAll
 from tallystick.serve.jobs import Job
 from tallystick.serve.routes.answers import NOT_KEPT
@@ -47,7 +48,7 @@ class NewExport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     terms: Terms = []
-    queries: Annotated[list[Terms], Field(max_length=FILTER_QUERIES_MAX)] = []
+    queries: Annotated[list[Terms], Field(max_length=SELECTORS_MAX)] = []
     first: Position | None = None
     end: Position | None = None
     after: When | None = None
@@ -97,6 +98,7 @@ def export(call: Exporting, new: NewExport) -> Response:
     if new.terms and new.queries:
         raise RejectedError("terms and queries are both given", place="terms", cure="give one of them")
     queries = [parse_terms(terms) for terms in ([new.terms] if new.terms else new.queries)]
+    selectors_of(queries)  # what cannot be signed is refused at once
     service, caller = call.service, call.caller
     service.check_room()
 

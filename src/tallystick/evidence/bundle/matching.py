@@ -1,0 +1,96 @@
+"""What fits selectors, read from the log itself: every record of a range, under the root that the ledger signed.
+
+An index is a convenience that anybody with its file can edit; what is handed over as evidence does not rest on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.fold import Fold
+from tallystick.core.matcher import Matcher
+from tallystick.core.merkle import leaf_hash
+from tallystick.core.record import Record
+from tallystick.core.selector import Selector
+from tallystick.errors import RejectedError, TamperError
+from tallystick.store.contract import Store, StoredRecord
+from tallystick.store.reading import read_lines, stored_nodes
+
+
+def matching(
+    store: Store, selectors: Sequence[Selector], checkpoint: Checkpoint, *, first: int, end: int
+) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """The members of each record at [first, end), and the indexes of the selectors that it fits.
+
+    Raises `TamperError` at a record that is missing or damaged, and at the end if the records do not lead to the root
+    of the checkpoint: what was given before counts only then.
+    """
+    matcher = Matcher(selectors)
+    fold = Fold(cuts=(first, end), node=stored_nodes(store, checkpoint.size))
+    for stored in read_lines(store, first, end):
+        fold.add(stored.position, leaf_hash(stored.line))
+        members = members_of(stored)
+        yield members, matcher.match(members)
+    if fold.root(checkpoint.size) != checkpoint.root:
+        raise TamperError("the records do not lead to the signed root: run a verification")
+
+
+def members_of(stored: StoredRecord) -> dict[str, Any]:
+    """The members of a record, as far as its CRC32 vouches for it. What they are worth, the root tells."""
+    try:
+        members: dict[str, Any] = orjson.loads(stored.line)
+        if members["position"] != stored.position:
+            raise TamperError(f"the record at position {stored.position} says that it is elsewhere: run a verification")
+    except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+        raise TamperError(f"the record at position {stored.position} is damaged: run a verification") from error
+    return members
+
+
+def span(store: Store, *, after: str, before: str, size: int) -> tuple[int, int]:
+    """A range of the first `size` positions that has every record recorded from `after` to `before`.
+
+    It begins with a record from before that time where there is one, and ends with one from after it: so whoever has
+    the range sees that nothing of the time is left out.
+    """
+    first, end = first_from(store, after, size), first_from(store, before, size)
+    for stored in _backwards(store, first):
+        first = stored.position
+        break
+    return (first, size) if end == size else (first, end + 1)
+
+
+def first_from(store: Store, moment: str, size: int) -> int:
+    """The position of the first record that was recorded at or after a time; `size` if there is none.
+
+    Recorded times never go back, so that halving finds it; positions that were pruned count with the next record.
+    """
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        found = next(store.read(middle, high), None)
+        if found is None or _recorded_at(found) >= moment:
+            high = middle
+        else:
+            low = found.position + 1
+    found = next(store.read(low, size), None)
+    return size if found is None else found.position
+
+
+def _backwards(store: Store, end: int) -> Iterator[StoredRecord]:
+    """The records below a position, the last one first. Pruned stretches are passed over in ever larger steps."""
+    step = 1
+    while end > 0:
+        first = max(0, end - step)
+        yield from reversed([*store.read(first, end)])
+        end, step = first, min(2 * step, 4_096)
+
+
+def _recorded_at(stored: StoredRecord) -> str:
+    try:
+        return Record.parse(stored.line).recorded_at
+    except RejectedError as error:
+        raise TamperError(f"the record at position {stored.position} was altered: {error}; verify") from error
