@@ -91,6 +91,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "leases": ("ledger",),
     "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
+    "evidence.verify": ("durable", "evidence", "write.queue_check", *BUILT_ON_READ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
@@ -135,7 +136,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
-    "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
+    "cli.queue": ("cli", "clock", "write.queue", "write.queue_check", "write.queue_repair", *BORDER),  # a queue nobody has open
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.serve": ("cli", "serve.diagnostics", "serve.server", "serve.settings", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name

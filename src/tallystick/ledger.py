@@ -22,7 +22,7 @@ from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis, Purpose
-from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
@@ -41,6 +41,8 @@ from tallystick.store.reading import checkpoint_key, evidence_key, read_record, 
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue import Queue, QueueStats
+from tallystick.write.queue_check import DAMAGED
+from tallystick.write.resume import check_master_key
 from tallystick.write.sealer import Sealer
 
 
@@ -151,8 +153,16 @@ class Ledger(Appending, Asking, Governing, Proving):
                     raise RejectedError("a ledger in memory has no queue", cure="append, or use a folder")
                 if self._queue is None:
                     folder = self._location.folder / QUEUE_FOLDER
-                    self._queue = Queue(folder, seal=sealer.seal_each, find=self._find, clock=self._clock)
+                    key = self.queue_key()
+                    self._queue = Queue(folder, key=key, seal=sealer.seal_each, find=self._find, clock=self._clock)
         return self._queue
+
+    def queue_key(self) -> bytes:
+        """The key under which the queue is authenticated. `RejectedError` for keys of another ledger: under them a good
+        queue would look forged, and a new one would be forged for whoever has the right ones."""
+        keys = self._load_keys()
+        check_master_key(keys, self._store, epoch_at=self._head().epoch_at)
+        return keys.queue_mac
 
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
         """The records at positions [first, end), up to the present size at most, in order.
@@ -326,6 +336,27 @@ class Ledger(Appending, Asking, Governing, Proving):
     def _load_keys(self) -> LedgerKeys:
         self._finish_rotations()
         return self._keystore.ledger_keys(self.name)
+
+    def _clear_queue(self) -> None:
+        """Have events that are sealed, and may be pruned now, leave the queue's files (SPEC 9 speaks of records alone).
+
+        `ConflictError` while a repair's folder keeps them: it is evidence, and not ours to delete. `TamperError` when
+        the queue is damaged, and may have more than it says.
+        """
+        folder = None if self._location.folder is None else self._location.folder / QUEUE_FOLDER
+        if folder is None or not folder.is_dir():
+            return
+        kept = sorted(path.name for path in folder.glob(f"{DAMAGED}-*"))
+        if kept:
+            raise ConflictError(
+                f"{folder / kept[0]} keeps what a repair of the queue took away, which may have events that are to be "
+                "pruned: move it to where it is kept as evidence, or delete it, then prune again"
+            )
+        try:
+            queue = self.queue
+        except BusyError:
+            return  # another process has it, and removes what is sealed within a second
+        queue.clear()
 
     def _finish_rotations(self) -> None:
         self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)

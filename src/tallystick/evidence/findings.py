@@ -45,6 +45,7 @@ class Kind(StrEnum):
     WITNESS = "witness"
     REACH = "reach"
     BACKUP = "backup"
+    QUEUE = "queue"
 
 
 MEANING: Final = {
@@ -78,6 +79,7 @@ MEANING: Final = {
     Kind.SEAL: "The manifest was not signed by this ledger's evidence key: it was altered, or made by someone else.",
     Kind.WITNESS: "Those who are trusted to have watched this ledger do not vouch for this checkpoint.",
     Kind.BACKUP: "The backup is not the one that was made: it was altered, cut short, or put together by someone else.",
+    Kind.QUEUE: "The queue is not as it was written: events that were acknowledged were altered or removed.",
     Kind.REACH: "The bundle cannot be held against the checkpoint that is known: have it exported with that one.",
 }
 

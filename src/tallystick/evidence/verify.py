@@ -37,6 +37,7 @@ from tallystick.limits import SIZE_MAX
 from tallystick.read.index import Progress
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record
+from tallystick.write.queue_check import FOLDER, check_queue
 
 CLOCK_TOLERANCE: Final = 300 * timestamp.SECOND
 """How far the clocks of the writer and of the verifier may be apart."""
@@ -177,6 +178,7 @@ class _Verification:
         self._findings += prunes.hold_against(tree, history, origin=self._origin)
         since = self._check_since(history, tree)
         self._check_store(inspection)
+        self._check_queue(plan.location)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
         return Report(
             ledger=self._ledger,
@@ -328,6 +330,16 @@ class _Verification:
                 self._add(Kind.STORE, None, problem)
         except StoreError as error:
             self._add(Kind.STORE, None, str(error))
+
+    def _check_queue(self, location: Location | None) -> None:
+        """What was acknowledged and is not sealed yet. Without the keys nothing is known of it."""
+        if self._keys is None or location is None or location.folder is None:
+            return
+        try:
+            for found in check_queue(location.folder / FOLDER, self._keys.queue_mac):
+                self._add(Kind.QUEUE, None, found.text)
+        except StoreError as error:
+            self._add(Kind.UNREADABLE, None, str(error))
 
     def _check_past_the_end(self) -> None:
         last = self._store.last_position()
