@@ -136,7 +136,14 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
-    "cli.queue": ("cli", "clock", "write.queue", "write.queue_check", "write.queue_repair", *BORDER),  # a queue nobody has open
+    "cli.queue": (
+        "cli",
+        "clock",
+        "write.queue",
+        "write.queue_check",
+        "write.queue_repair",
+        *BORDER,
+    ),  # a queue nobody has open
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.serve": ("cli", "serve.diagnostics", "serve.server", "serve.settings", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name

@@ -17,7 +17,7 @@ from typing import Final
 from tallystick.durable import sync
 from tallystick.errors import BusyError, StoreError
 from tallystick.write import queue_mac, segments
-from tallystick.write.queue_check import CURSOR, REPAIRED
+from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED
 from tallystick.write.queue_mac import STATEMENT_BYTES, FaultError, Kind
 from tallystick.write.queue_mark import MARK, mark_bytes, peek_mark
 from tallystick.write.queue_refusals import REFUSED
@@ -40,7 +40,9 @@ def copy_queue(source: Path, target: Path, *, mark: Path | None = None) -> None:
         return
     try:
         for _ in range(_ATTEMPTS_MAX):
-            if not any(source.glob(f"{REPAIRED}-*")) and _copy_once(source, target, mark or source / MARK):
+            repairs = _repairs(source)
+            is_whole = not any(one.startswith(REPAIRED) for one in repairs)
+            if is_whole and _copy_once(source, target, mark or source / MARK) and _repairs(source) == repairs:
                 for path in target.iterdir():
                     with path.open("r+b") as file:
                         sync(file)
@@ -49,6 +51,11 @@ def copy_queue(source: Path, target: Path, *, mark: Path | None = None) -> None:
     except OSError as error:
         raise StoreError(f"could not copy the queue in {source}: {error}") from error
     raise BusyError(f"the queue in {source} is being repaired, or changes too fast: repeat a moment later")
+
+
+def _repairs(source: Path) -> list[str]:
+    """What a repair makes, or leaves: another one took the files away while they were read."""
+    return sorted(path.name for name in (REPAIRED, DAMAGED) for path in source.glob(f"{name}-*"))
 
 
 def _copy_once(source: Path, target: Path, mark: Path) -> bool:

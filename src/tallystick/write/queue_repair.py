@@ -145,7 +145,7 @@ def finish_repair(folder: Path, key: bytes, *, mark: Path) -> None:
     for a repair that the holder of the keys did not order.
     """
     for repaired in sorted(folder.glob(f"{REPAIRED}-*")):
-        names = {path.name for path in repaired.iterdir()}
+        names = {path.name for path in repaired.iterdir()} if repaired.is_dir() else {""}
         if names <= {MARK}:  # a crash after the last step but one or two; nothing of it is put anywhere
             shutil.rmtree(repaired)
             continue
@@ -181,11 +181,13 @@ def _read_order(repaired: Path, key: bytes, *, mark: Path) -> Statement:
     try:
         with (repaired / _ORDER).open("rb") as file:
             order = queue_mac.parse(Kind.REPAIR, file.read(STATEMENT_BYTES + 1), key=key)
-        now = mark_digest(mark)
-        if repaired.name != f"{REPAIRED}-{order.number}" or now not in (order.other, mark_digest(repaired / MARK)):
+        # With the new mark in its place all the rest is in its place, too: else somebody put this folder back.
+        is_done = not any((repaired / name).exists() for name in (CURSOR, REFUSED))
+        bound = {order.other, mark_digest(repaired / MARK)} if is_done else {order.other}
+        if repaired.name != f"{REPAIRED}-{order.number}" or mark_digest(mark) not in bound:
             raise FaultError(Fault.REPAIR, "it is an older repair, of another mark than the one that is there")
-    except (FileNotFoundError, FaultError) as error:
-        why = "there is no order in it" if isinstance(error, FileNotFoundError) else str(error)
+    except (FileNotFoundError, NotADirectoryError, FaultError) as error:
+        why = str(error) if isinstance(error, FaultError) else "there is no order in it"
         raise TamperError(
             f"{repaired.name} is not a repair of this queue as it is: {why}. Nothing of it is used: move it away"
         ) from error
