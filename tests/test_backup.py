@@ -250,7 +250,7 @@ def frame(ledger: tallystick.Ledger, body: bytes) -> bytes:
     """The next frame of a queue, as the ledger itself would write it."""
     journal = ledger.queue._journal
     bare = segments.Frame(journal.end, journal.end, 0, body, journal._link, NO_LINK)
-    return segments.render(segments.authenticate(bare, key=ledger.queue_key(), queue=journal._queue))
+    return segments.render(segments.authenticate(bare, journal._tag))
 
 
 def test_a_write_that_is_under_way_in_the_queue_is_not_in_the_backup_and_is_no_damage(

@@ -68,6 +68,7 @@ class Journal:
         assert examined.cursor is not None, "it was found, or made"
         assert examined.mark is not None, "it was found, or made"
         self._queue = examined.cursor.queue
+        self._tag = segments.tagger(self._key, self._queue)
         self._cursor = examined.cursor
         self.refusals: dict[int, str] = dict(examined.refusals.reasons)
         """Why events were refused when their turn came, by sequence number."""
@@ -131,13 +132,10 @@ class Journal:
         with self._writing:
             if self.broken:
                 raise StoreError(f"the queue takes nothing more: {self.broken}")
-            first, link, data = self.end, self._link, []
-            for number, body in enumerate(bodies, first):
-                frame = Frame(number, self.durable, now, body, link, NO_LINK)
-                frame = segments.authenticate(frame, key=self._key, queue=self._queue)
-                data.append(segments.render(frame))
-                link = frame.mac
-            written = b"".join(data)
+            first = self.end
+            written, link = segments.render_chain(
+                bodies, self._tag, sequence=first, acknowledged=self.durable, accepted_at=now, link=self._link
+            )
             self._roll_before(len(written))
             at = self._file.tell()
             try:

@@ -283,6 +283,7 @@ class _Chain:
         self._examined: Final = examined
         self._key: Final = key
         self._queue: Final = examined.queue
+        self._tag: Final = segments.tagger(key, examined.queue)
         self._cursor: Final = start.sequence
         self._mark: Final = examined.mark
         self.expected, self.link = start.sequence, start.link
@@ -313,7 +314,7 @@ class _Chain:
         if frame is None:
             self._open_gap(path, offset, Fault.CHECKSUM, "bytes were damaged")
             return
-        if not segments.is_authentic(frame, key=self._key, queue=self._queue):
+        if not segments.is_authentic(frame, self._tag):
             seen = "a frame was not written here with this ledger's keys: it is altered, forged, or of another queue"
             self._open_gap(path, offset, Fault.ALTERED, seen)
             return

@@ -9,8 +9,10 @@ bits, and the tag of a frame is never seen by those who choose its content. Pure
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import struct
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -78,6 +80,23 @@ STATEMENT_BYTES: Final = _MAGIC_BYTES + _FIELDS.size + 4 + MAC_BYTES
 def mac(key: bytes, purpose: str, data: bytes) -> bytes:
     """The MAC of data in which only the last part may vary in length."""
     return hmac.digest(key, b"tallystick/v1/queue-" + purpose.encode() + b"\0" + data, "sha256")[:MAC_BYTES]
+
+
+def tagger(key: bytes, purpose: str, prefix: bytes) -> Callable[[bytes], bytes]:
+    """A function from data to the MAC of `prefix` and the data, with the two key blocks and the prefix hashed once
+    (RFC 2104): half of what a new HMAC costs, of which every frame needs one."""
+    block = key.ljust(64, b"\0")
+    begin = b"tallystick/v1/queue-" + purpose.encode() + b"\0" + prefix
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + begin).copy
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block)).copy
+
+    def tag(data: bytes) -> bytes:
+        inside, outside = inner(), outer()
+        inside.update(data)
+        outside.update(inside.digest())
+        return outside.digest()[:MAC_BYTES]
+
+    return tag
 
 
 def is_mac(key: bytes, purpose: str, data: bytes, tag: bytes) -> bool:

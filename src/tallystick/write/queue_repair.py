@@ -22,7 +22,7 @@ from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED, Examined, Qu
 from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 from tallystick.write.queue_mark import MARK, make_mark, mark_bytes, mark_digest, render_mark
 from tallystick.write.queue_refusals import REFUSED, read_authentic, render_refusals
-from tallystick.write.segments import LOST, Frame
+from tallystick.write.segments import LOST
 
 _ORDER: Final = "order"
 _SCRATCH: Final = ".repairing"
@@ -109,9 +109,10 @@ def _write_frames(
 ) -> bytes:
     """Write the good frames into a new segment, and in the place of others that they are lost. The last MAC."""
     good: dict[int, tuple[Path, int]] = {}
-    for _, path in segments.segments(folder) if old is not None else ():
+    was, tag = segments.tagger(key, old or b""), segments.tagger(key, head.queue)
+    for _, path in segments.segments(folder):
         for offset, frame in segments.read(path):
-            if frame is not None and segments.is_authentic(frame, key=key, queue=old or b""):
+            if frame is not None and segments.is_authentic(frame, was):
                 good.setdefault(frame.sequence, (path, offset))
     link = head.link
     with segments.begin(scratch, head, key=key) as file:
@@ -122,11 +123,10 @@ def _write_frames(
                 found = next(segments.read(path, offset=offset))[1]
                 assert found is not None, "it was read before, and the queue is locked"
                 body, accepted_at = found.body, found.accepted_at
-            frame = segments.authenticate(
-                Frame(sequence, head.sequence, accepted_at, body, link, NO_LINK), key=key, queue=head.queue
+            data, link = segments.render_chain(
+                [body], tag, sequence=sequence, acknowledged=head.sequence, accepted_at=accepted_at, link=link
             )
-            segments.write_all(file, segments.render(frame))
-            link = frame.mac
+            segments.write_all(file, data)
         sync(file)
     return link
 

@@ -1,7 +1,7 @@
 """Segments: append-only files of frames, each frame linked to the one before it by its MAC.
 
     a statement of the kind `segment`       the head: the first sequence number, and the MAC of the frame before it
-    b"\xf5tq2", length, crc32, sequence, acknowledged, accepted_at, link, mac; then the body: a frame
+    b"\xf5tq2", crc32, length, sequence, acknowledged, accepted_at, link, mac; then the body: a frame
 
 Integers are unsigned and big-endian, of 32, 32, 64, 64 and 64 bits. `link` is the MAC of the frame before, so that no
 frame can be removed, moved or replaced, and each can still be authenticated by itself after a gap. `acknowledged` says
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import fcntl
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from hmac import compare_digest
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 from tallystick.durable import replace, sync, sync_folder
@@ -67,27 +68,50 @@ class Place(NamedTuple):
     link: bytes
 
 
-def authenticate(frame: Frame, *, key: bytes, queue: bytes) -> Frame:
-    """The frame with its MAC, in the queue of that id."""
-    return frame._replace(mac=queue_mac.mac(key, "frame", _authenticated(frame, queue)))
+Tag: TypeAlias = Callable[[bytes], bytes]
+"""Gives the MAC of a frame of one queue, from all of it but the MAC; see `tagger`."""
 
 
-def is_authentic(frame: Frame, *, key: bytes, queue: bytes) -> bool:
-    """Whether the holder of the key wrote this frame into the queue of that id, after the frame with its `link`."""
-    return queue_mac.is_mac(key, "frame", _authenticated(frame, queue), frame.mac)
+def tagger(key: bytes, queue: bytes) -> Tag:
+    """What authenticates the frames of the queue of that id."""
+    return queue_mac.tagger(key, "frame", queue)
 
 
-def _authenticated(frame: Frame, queue: bytes) -> bytes:
-    covered = _COVERED.pack(len(frame.body), frame.sequence, frame.acknowledged, frame.accepted_at)
-    return queue + frame.link + covered + frame.body
+def authenticate(frame: Frame, tag: Tag) -> Frame:
+    """The frame with its MAC."""
+    return frame._replace(mac=tag(_authenticated(frame)))
+
+
+def is_authentic(frame: Frame, tag: Tag) -> bool:
+    """Whether the holder of the key wrote this frame into this queue, after the frame with its `link`."""
+    return compare_digest(tag(_authenticated(frame)), frame.mac)
+
+
+def _authenticated(frame: Frame) -> bytes:
+    return frame.link + _COVERED.pack(len(frame.body), *frame[:3]) + frame.body
 
 
 def render(frame: Frame) -> bytes:
     """The bytes of a frame."""
-    sequence, acknowledged, accepted_at, body, link, mac = frame
-    head = _FRAME.pack(_MAGIC, len(body), 0, sequence, acknowledged, accepted_at, link, mac)
-    crc = crc32(body, crc32(head[12:], crc32(head[4:8])))
-    return head[:8] + crc.to_bytes(4, "big") + head[12:] + body
+    return _render(_COVERED.pack(len(frame.body), *frame[:3]) + frame.link + frame.mac, frame.body)
+
+
+def render_chain(
+    bodies: Sequence[bytes], tag: Tag, *, sequence: int, acknowledged: int, accepted_at: int, link: bytes
+) -> tuple[bytes, bytes]:
+    """The bytes of new frames, each linked to the one before, and the MAC of the last. This is done for every event
+    that is published, so it makes no `Frame`."""
+    parts = []
+    for number, body in enumerate(bodies, sequence):
+        covered = _COVERED.pack(len(body), number, acknowledged, accepted_at)
+        mac = tag(link + covered + body)
+        parts.append(_render(covered + link + mac, body))
+        link = mac
+    return b"".join(parts), link
+
+
+def _render(head: bytes, body: bytes) -> bytes:
+    return _MAGIC + crc32(body, crc32(head)).to_bytes(4, "big") + head + body
 
 
 def frame_bytes(frame: Frame) -> int:
@@ -99,12 +123,12 @@ def frame_at(data: bytes, at: int) -> Frame | None:
     """The frame that begins here, if one with a right checksum does."""
     if at + _FRAME.size > len(data):
         return None
-    magic, length, crc, sequence, acknowledged, accepted_at, link, mac = _FRAME.unpack_from(data, at)
+    magic, crc, length, sequence, acknowledged, accepted_at, link, mac = _FRAME.unpack_from(data, at)
     if magic != _MAGIC or length > FRAME_BYTES_MAX:
         return None
-    end = at + _FRAME.size + length
-    body = data[at + _FRAME.size : end]
-    if len(body) != length or crc32(body, crc32(data[at + 12 : at + _FRAME.size], crc32(data[at + 4 : at + 8]))) != crc:
+    begin = at + _FRAME.size
+    body = data[begin : begin + length]
+    if len(body) != length or crc32(body, crc32(data[at + 8 : begin])) != crc:
         return None
     return Frame(sequence, acknowledged, accepted_at, body, link, mac)
 
@@ -205,6 +229,7 @@ def take(folder: Path, place: Place, count: int, *, key: bytes, queue: bytes) ->
     nothing is returned that the holder of the key did not write, here and in this order.
     """
     path, offset, sequence, link = place
+    tag = tagger(key, queue)
     found: list[Frame] = []
     while len(found) < count:
         try:
@@ -215,7 +240,7 @@ def take(folder: Path, place: Place, count: int, *, key: bytes, queue: bytes) ->
             data = b""  # all in it was sealed, and it was removed: the next one goes on
         at = 0
         while len(found) < count and (frame := frame_at(data, at)) is not None:
-            if (frame.sequence, frame.link) != (sequence, link) or not is_authentic(frame, key=key, queue=queue):
+            if (frame.sequence, frame.link) != (sequence, link) or not is_authentic(frame, tag):
                 return found, Place(path, offset + at, sequence, link)
             found.append(frame)
             at += frame_bytes(frame)
