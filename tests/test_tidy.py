@@ -136,14 +136,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
-    "cli.queue": (
-        "cli",
-        "clock",
-        "write.queue",
-        "write.queue_check",
-        "write.queue_repair",
-        *BORDER,
-    ),  # a queue nobody has open
+    # A queue that no process has open is looked at, and repaired, without a ledger.
+    "cli.queue": ("cli", "clock", "write.queue", "write.queue_findings", "write.queue_repair", *BORDER),
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.serve": ("cli", "serve.diagnostics", "serve.server", "serve.settings", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,7 @@ def draft(number: int = 0, **more: object) -> Draft:
 KEY = b"k" * 32
 
 
-def opened(folder: Path, ledger: Ledger, **bounds: int) -> Queue:
+def opened(folder: Path, ledger: Ledger, **bounds: Any) -> Queue:
     return Queue(folder, key=KEY, seal=ledger.seal, find=ledger.find, clock=wall_clock, **bounds)
 
 

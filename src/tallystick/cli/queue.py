@@ -14,7 +14,7 @@ from tallystick.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tallystick.write.queue_check import QueueFinding
+    from tallystick.write.queue_findings import QueueFinding
 
 
 @click.group()

@@ -46,8 +46,8 @@ def verify(
 ) -> None:
     """Check that nothing was changed, and where it was.
 
-    Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all.
-    Nothing is written. Signatures are checked where the keys are at hand; all else is checked without them.
+    Every record's bytes, chain, signature, epoch and stream are checked, the signed tree over all, and the queue.
+    Nothing is written. Signatures and the queue are checked where the keys are at hand; all else without them.
     Exits 0 when the ledger holds and 1 when anything was found.
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
@@ -132,7 +132,7 @@ def _held_against(report: Report) -> str:
 
 def _signatures(report: Report) -> str:
     if not report.keys:
-        return "not checked: the keys are not here (all else is checked without them)"
+        return "not checked, nor is the queue: the keys are not here (all else is checked without them)"
     unclosed = f"; {report.unclosed:,} in the epoch still open" if report.unclosed else ""
     genesis = "" if report.first else "; the genesis by the root key"
     return f"{report.signatures:,} hold{unclosed}{genesis}"

@@ -177,8 +177,7 @@ class _Verification:
         self._findings += tree.findings
         self._findings += prunes.hold_against(tree, history, origin=self._origin)
         since = self._check_since(history, tree)
-        self._check_store(inspection)
-        self._check_queue(plan.location)
+        self._check_store(inspection, plan.location)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
         return Report(
             ledger=self._ledger,
@@ -319,8 +318,10 @@ class _Verification:
             return None
         return held
 
-    def _check_store(self, inspection: Future[list[str]]) -> None:
-        """(14) What lies past the published size, and what the store says of itself."""
+    def _check_store(self, inspection: Future[list[str]], location: Location | None) -> None:
+        """(14) What lies past the published size, and what the store says of itself; and the queue, which is no part of
+        SPEC 8."""
+        self._check_queue(location)
         try:
             self._check_past_the_end()
         except StoreError as error:

@@ -20,7 +20,8 @@ from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.write import queue_mac, segments
-from tallystick.write.queue_check import CURSOR, Examined, damage_text, examine
+from tallystick.write.queue_check import CURSOR, examine
+from tallystick.write.queue_findings import Examined, damage_text
 from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, Kind, Statement
 from tallystick.write.queue_mark import MARK, MarkFile, make_mark, render_mark
 from tallystick.write.queue_refusals import REFUSED, append_refusals, open_refusals, render_refusals

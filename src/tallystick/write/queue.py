@@ -288,6 +288,7 @@ class Queue:
                 self._tell(error)
             else:
                 continue
+            self._clear()  # it may take long until more is sealed
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause)
 

@@ -18,7 +18,8 @@ from tallystick.errors import StoreError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.limits import QUEUE_EVENTS_MAX
 from tallystick.write import queue_mac, segments
-from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED, Examined, QueueFinding, damage_text, examine
+from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED, examine
+from tallystick.write.queue_findings import Examined, QueueFinding, damage_text
 from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 from tallystick.write.queue_mark import MARK, make_mark, mark_bytes, mark_digest, render_mark
 from tallystick.write.queue_refusals import REFUSED, read_authentic, render_refusals
@@ -144,6 +145,8 @@ def finish_repair(folder: Path, key: bytes, *, mark: Path) -> None:
     Each file that is still in the folder of the repair was not put in place yet. Raises `OSError`, and `TamperError`
     for a repair that the holder of the keys did not order.
     """
+    # What a repair left that was cut short before it was whole: nothing reads it, and it has events in it.
+    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
     for repaired in sorted(folder.glob(f"{REPAIRED}-*")):
         names = {path.name for path in repaired.iterdir()} if repaired.is_dir() else {""}
         if names <= {MARK}:  # a crash after the last step but one or two; nothing of it is put anywhere
