@@ -62,7 +62,7 @@ def _publish(scratch: Path, callers: int, size: int, calls: int, *, seals: bool)
     """Seconds for all calls, and for each."""
     drain: Any = Queue._drain
     if not seals:
-        Queue._drain = lambda _: None  # type: ignore[method-assign]
+        Queue._drain = lambda _: None  # type: ignore[assignment, method-assign]
     try:
         with tallystick.open(scratch / "ledger") as ledger:
             ledger.publish(events(0, 1)[0])

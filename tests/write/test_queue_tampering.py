@@ -3,12 +3,14 @@ or what they did is harmless, and shown to be."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,7 +20,7 @@ from tallystick.cli.program import program
 from tallystick.core.custody import RetentionPolicy
 from tallystick.errors import ConflictError, RejectedError, TamperError
 from tallystick.evidence.findings import Kind
-from tallystick.write import queue, queue_mac, queue_repair, segments
+from tallystick.write import queue, queue_chain, queue_check, queue_mac, queue_repair, segments
 from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
 from tallystick.write.queue_check import check_queue
@@ -553,6 +555,44 @@ def test_a_queue_that_is_checked_while_it_runs_is_not_said_to_be_damaged(tmp_pat
         assert ledger.verify().findings == ()
 
 
+def test_a_queue_that_grows_while_it_is_checked_is_not_said_to_be_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that were written after the mark was read say that more was acknowledged than it says."""
+    key, follow = b"k" * 32, queue_chain.follow
+    journal = Journal(tmp_path, key=key)
+
+    def grown(*given: Any) -> None:
+        for _ in range(3):
+            journal.sync(journal.append([b"x" * 50], now=1) + 1)
+        follow(*given)
+
+    monkeypatch.setattr(queue_check, "follow", grown)
+
+    assert check_queue(tmp_path, key) == ()
+    journal.close()
+
+
+def test_a_frame_that_is_written_while_its_segment_is_read_is_a_torn_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, key=b"k" * 32)
+    journal.append([b"a" * 50, b"b" * 50], now=1)
+    journal.close()
+    data = segments.segment_path(tmp_path, 0).read_bytes()[segments.HEAD_BYTES :]
+    at = len(data) - 10
+
+    class Growing(io.BytesIO):
+        """A file that is at its end when it is read, and longer a moment later."""
+
+        reads: ClassVar = [data[:at], b"", data[at:] + data]
+
+        def read(self, _: int | None = -1, /) -> bytes:
+            return self.reads.pop(0)
+
+    found = [*segments._frames(Growing(), 0)]
+
+    assert [None if frame is None else frame.sequence for _, frame in found] == [0, None]
+
+
 # ----------------------------------------------------------------------------------------------------------- plaintext
 
 
@@ -576,7 +616,40 @@ def test_what_is_sealed_leaves_the_disk_with_what_is_pruned(tmp_path: Path, monk
         assert check_queue(tmp_path / "audit/queue", ledger.queue_key()) == ()
 
 
-def test_what_is_sealed_leaves_the_disk_when_the_queue_is_idle_or_closed(tmp_path: Path) -> None:
+def test_what_is_sealed_leaves_the_disk_when_the_queue_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleared, clear = threading.Event(), Journal.clear
+
+    def clear_and_say(journal: Journal) -> None:
+        clear(journal)
+        if journal.cursor == 1:
+            cleared.set()
+
+    monkeypatch.setattr(queue, "CLEAR_SECONDS", 0)
+    monkeypatch.setattr(Journal, "clear", clear_and_say)
+    with tallystick.open(tmp_path / "audit") as ledger:
+        ledger.publish(event_type="a.b", entity_id="e", payload={"secret": "very-secret"})
+
+        assert cleared.wait(20)
+        assert anywhere(tmp_path / "audit/queue", b"very-secret") == []
+        assert check_queue(tmp_path / "audit/queue", ledger.queue_key()) == ()
+
+
+def test_what_is_sealed_is_overwritten_before_it_is_removed(tmp_path: Path) -> None:
+    """Another name of the same file shows what the disk keeps."""
+    journal = Journal(tmp_path, key=b"k" * 32)
+    journal.sync(journal.append([b"very-secret" * 9], now=1) + 1)
+    (tmp_path / "other name").hardlink_to(segments.segment_path(tmp_path, 0))
+    journal.done(journal.next(1), {})
+
+    journal.clear()
+
+    data = (tmp_path / "other name").read_bytes()
+    assert data == bytes(len(data))
+    assert not segments.segment_path(tmp_path, 0).exists()
+    journal.close()
+
+
+def test_what_is_sealed_leaves_the_disk_when_the_queue_is_closed(tmp_path: Path) -> None:
     with tallystick.open(tmp_path / "audit") as ledger:
         ledger.publish(event_type="a.b", entity_id="e", payload={"secret": "very-secret"})
         ledger.queue.drain(seconds=20)

@@ -77,7 +77,6 @@ def _examine(folder: Path, key: bytes, mark_path: Path) -> Examined:
     found = segments.segments(folder)
     remains = [*folder.glob(f"{DAMAGED}-*"), *folder.glob(f"{REPAIRED}-*")]
     if not (found or cursor or examined.findings or marks.is_there or remains or (folder / REFUSED).exists()):
-        examined.is_new = True
         return examined
     for path in folder.glob(f"{REPAIRED}-*"):
         examined.add(Fault.REPAIR, path.name, "a repair was cut short: `tallystick queue drain` finishes it")
@@ -87,7 +86,7 @@ def _examine(folder: Path, key: bytes, mark_path: Path) -> Examined:
     _check_cursor(examined, cursor, marks)
     if examined.queue is not None:
         follow(examined, found, key)
-    _check_mark(examined, marks, mark_file)
+    _check_mark(examined, marks, mark_path, file=mark_file, key=key)
     _check_segments(examined, found)
     at = examined.cursor
     if at is not None:
@@ -144,11 +143,16 @@ def _check_cursor(examined: Examined, cursor: Statement | None, marks: MarkRead)
         examined.add(Fault.CURSOR, CURSOR, f"{seen} were acknowledged: one of the two is an older copy", mark.sequence)
 
 
-def _check_mark(examined: Examined, marks: MarkRead, file: str) -> None:
+def _check_mark(examined: Examined, marks: MarkRead, path: Path, *, file: str, key: bytes) -> None:
     mark = marks.newest
     if not marks.is_there:
         examined.add(Fault.MARK, file, "it is not there, and a queue was: nothing says what was acknowledged")
         return
+    if mark is not None and (marks.faults or examined.acknowledged > mark.sequence):
+        # A running queue writes it: a slot may have been read in between, and frames be newer than what was read.
+        again = read_mark(path, key=key)
+        marks = again if again.newest is not None else marks
+        mark = marks.newest or mark
     for error in marks.faults:
         # Only the slot that was being written can be torn, and then the frames that it was about are there.
         if mark is None or examined.end <= mark.sequence or error.fault is not Fault.CHECKSUM:

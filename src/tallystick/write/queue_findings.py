@@ -55,8 +55,6 @@ class Examined:
     """Its id; None where no queue ever was, or nothing authentic says it."""
     cursor: Statement | None = None
     mark: Statement | None = None
-    is_new: bool = False
-    """Nothing was ever acknowledged: it is to be made, or a crash kept it from being made whole."""
     start: Place | None = None
     """The frame at the cursor, or where it will be."""
     end: int = 0

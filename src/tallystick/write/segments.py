@@ -199,9 +199,12 @@ def read(path: Path, *, offset: int = HEAD_BYTES) -> Iterator[tuple[int, Frame |
 
 
 def _frames(file: IO[bytes], base: int) -> Iterator[tuple[int, Frame | None]]:
-    data, at, resyncs, lost = file.read(_READ_BYTES), 0, 0, False
+    data, at, resyncs, lost, ended = file.read(_READ_BYTES), 0, 0, False, False
     while True:
-        if len(data) - at < _FRAME.size + FRAME_BYTES_MAX and (more := file.read(_READ_BYTES)):
+        if not ended and len(data) - at < _FRAME.size + FRAME_BYTES_MAX:
+            more = file.read(_READ_BYTES)
+            # What is appended after this is not read: of a frame that is being written the begin was taken for damage.
+            ended = not more
             base, data, at = base + at, data[at:] + more, 0
             continue
         if at >= len(data):
