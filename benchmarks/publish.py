@@ -1,4 +1,4 @@
-"""Measure how long a ticket takes, beside one fsync of the same bytes. `make bench-publish`.
+"""Measure how long a ticket takes, compared with one fsync of the same bytes. `make bench-publish`.
 
 Publishing waits for two syncs, of the frames and of the mark; many callers share them. The last rows are measured while
 the queue seals what was published, on the same cores. The floor is a plain file: the bytes of each call, and one fsync.

@@ -159,7 +159,7 @@ class Ledger(Appending, Asking, Governing, Proving):
 
     def queue_key(self) -> bytes:
         """The key under which the queue is authenticated. `RejectedError` for keys of another ledger: under them a good
-        queue would look forged, and a new one would be forged for whoever has the right ones."""
+        queue would look forged, and a new one would look forged under the right keys."""
         keys = self._load_keys()
         check_master_key(keys, self._store, epoch_at=self._head().epoch_at)
         return keys.queue_mac

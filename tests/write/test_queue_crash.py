@@ -229,7 +229,7 @@ def test_a_sync_that_fails_gives_no_ticket_and_stops_the_queue_until_it_is_opene
     made.close()
 
     reopened = Journal(tmp_path, key=KEY)
-    assert [frame.body for frame in reopened.next(10)] == [b"before", b"x"]  # it may be there: nobody was told
+    assert [frame.body for frame in reopened.next(10)] == [b"before", b"x"]  # it may be there: no caller had a ticket
     reopened.close()
     assert check_queue(tmp_path, KEY) == ()
 

@@ -1,5 +1,5 @@
-"""Whoever writes the queue's files without the keys is found and named at open, by `queue stats` and by a verification;
-or what they did is harmless, and shown to be."""
+"""What an attacker does to the queue's files without the keys is found and named at open, by `queue stats` and by a
+verification; or it is harmless, and shown to be."""
 
 from __future__ import annotations
 

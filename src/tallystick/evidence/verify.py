@@ -319,8 +319,8 @@ class _Verification:
         return held
 
     def _check_store(self, inspection: Future[list[str]], location: Location | None) -> None:
-        """(14) What lies past the published size, and what the store says of itself; and the queue, which is no part of
-        SPEC 8."""
+        """(14) What lies past the published size, and what the store says of itself. Then the queue, of which SPEC does
+        not speak."""
         self._check_queue(location)
         try:
             self._check_past_the_end()

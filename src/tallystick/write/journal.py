@@ -117,7 +117,7 @@ class Journal:
         return made
 
     def _settle(self, examined: Examined) -> None:
-        """What stands past the mark: nobody was told of it. What is torn is cut off. Whole frames are kept: they were
+        """What stands past the mark was not acknowledged. What is torn is cut off. Whole frames are kept: they were
         written by us, sealing them is harmless, and cutting them would let an older mark delete what was acknowledged.
         """
         if examined.torn is not None:
@@ -155,9 +155,9 @@ class Journal:
             return first
 
     def sync(self, end: int) -> None:
-        """Wait until everything below `end` is on the disk, and the mark says so: only then may anybody be told.
+        """Wait until everything below `end` is on the disk, and the mark says so: only then is there a ticket.
 
-        Whoever comes first does it for all that wait. Frames of the next group are synced while the mark of this one
+        The first caller syncs for all that wait. Frames of the next group are synced while the mark of this one
         is, and one mark is written for all groups that were synced before it.
         """
         with self._syncing:
@@ -170,7 +170,7 @@ class Journal:
                 raise StoreError(f"the queue could not be made durable: {self.broken}; repeat with the same ids")
             synced, link = self._synced
             try:
-                # A crash here leaves whole frames past the mark. They are kept, and nobody was told.
+                # A crash here leaves whole frames past the mark. They are kept; no caller has a ticket.
                 self._mark.write(synced, link)
             except OSError as error:
                 self._break(error)

@@ -1,6 +1,6 @@
 """The queue: events that are accepted, durable and ordered, and not sealed yet (I1).
 
-Whoever publishes has a ticket when the event is on the disk; many threads share one fsync. A thread of the queue's own
+A caller has a ticket when the event is on the disk; many threads share the syncs. A thread of the queue's own
 seals what waits, in order, and moves the cursor on. Nothing is sealed twice: every event has an id, and a repeat is
 answered with the first record. Past the high-water mark events are refused with `BusyError`, never dropped. One process
 has the queue at a time; how it rests on the disk is `tallystick.write.journal`.
@@ -103,7 +103,7 @@ class Progress:
 GATHER_EVENTS: Final = 1_000
 GATHER_SECONDS: Final = 0.02
 """With fewer events than that it waits so long for more: many sealed together cost a third of what they cost alone, and
-whoever is answered from the queue has said that it may take a moment."""
+a caller that takes a ticket has said that sealing may take a moment."""
 
 
 CLEAR_SECONDS: Final = 1.0

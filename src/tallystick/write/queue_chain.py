@@ -2,8 +2,8 @@
 
 Every frame has to be authentic, and to name the one before it. A gap of what was acknowledged is damage, and the frames
 after it are still good: each is authentic by itself. A gap past what was acknowledged is what a crash tore, and so is
-all that follows it. Of frames before the cursor, which are sealed, only that is used which they say was
-acknowledged.
+all that follows it. Frames before the cursor are sealed; only the `acknowledged` of authentic ones is
+used.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Chain:
         self.acknowledged = max(self.acknowledged, frame.acknowledged)
         if frame.sequence < self._cursor:
             if self.gap is not None and self.gap.first == self._cursor and self.gap.offset:
-                self.gap = None  # what stands before the cursor is sealed, and believed by nobody
+                self.gap = None  # what stands before the cursor is sealed, and is not used
             return
         if self.gap is None:
             if (frame.sequence, frame.link) == (self.expected, self.link):

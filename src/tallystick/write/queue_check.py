@@ -2,7 +2,7 @@
 
 The cursor and the mark are authenticated statements about places in the chain of frames. From the cursor on every frame
 has to be there, authentic, and linked to the one before, up to the mark; there the chain has to be the one that was
-acknowledged. What stands before the cursor is sealed, and not believed. What a crash tore stands past the mark: it is
+acknowledged. What stands before the cursor is sealed, and is not checked. What a crash tore stands past the mark: it is
 not damage. Nothing is written here. A queue may be checked while a process uses it.
 """
 

@@ -3,7 +3,7 @@
 The copy is what a crash at some moment of the copying would leave, and is opened as such. The mark comes first, then
 the segments, then the cursor, the reverse of the order in which they are written: so the frames reach the mark, and
 what was removed meanwhile is below the cursor. Events that are sealed are left out, as they may be purged from the
-ledger later, and so is what a repair kept. The keys are not needed, and nothing is believed: whoever opens the copy
+ledger later, and so is what a repair kept. The keys are not needed, and nothing is believed: opening the copy
 authenticates it.
 """
 

@@ -96,6 +96,6 @@ def old_format_text(error: FaultError) -> str | None:
     if error.fault is not Fault.OLD_FORMAT:
         return None
     return (
-        "this queue was written by an older version, without MACs, and nothing of it can be believed: drain it with "
+        "this queue was written by an older version, without MACs, and cannot be authenticated: drain it with "
         "that version, then delete its folder"
     )

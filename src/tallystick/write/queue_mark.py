@@ -1,7 +1,7 @@
 """The mark: up to where events of a queue were acknowledged, written before anybody gets a ticket.
 
 One file of fixed size with two slots, written in turn and in place, each in a block of its own: what a power cut tears
-is the slot that was being written, of which nobody was told, and the other one is whole. Where the queue ends below the
+is the slot that was being written, on which no ticket relies; the other one is whole. Where the queue ends below the
 mark, acknowledged events are gone; what stands past it was not acknowledged. The file may lie apart from the queue, out
 of reach of an attacker who puts an older copy of the queue back.
 """
@@ -106,8 +106,8 @@ class MarkFile:
     def write(self, sequence: int, link: bytes) -> None:
         """Say that everything below a sequence number may be acknowledged. On return this is on the disk.
 
-        A crash within leaves the older slot, or the newer one, of which nobody was told. Raises `OSError`; then it is
-        not known which of the two is there, and nothing more may be written.
+        A crash within leaves the older slot, or the newer one; no caller has a ticket for what it adds. Raises
+        `OSError`; then it is not known which of the two is there, and nothing more may be written.
         """
         statement = self._statement._replace(sequence=sequence, link=link, number=self._statement.number + 1)
         data = queue_mac.render(Kind.MARK, statement, key=self._key)

@@ -3,7 +3,7 @@
     {"sequence":7,"why":"…","mac":"32 hex digits"}
 
 The cursor says how many lines there are and what the MAC of the last one is. So no line can be added, removed, moved or
-altered, and nobody is told that a sealed event was refused, or the reverse. Lines past the cursor are of a batch that a
+altered, and no caller gets `refused` for a sealed event, or the reverse. Lines past the cursor are of a batch that a
 crash cut short: the batch is sealed again, and they are cut off, as this time an event may fare differently.
 """
 
@@ -37,7 +37,7 @@ class Refusals:
     end: int
     """How many bytes of the file they are; what follows is cut off."""
     fault: FaultError | None = None
-    """Why the rest of what the cursor speaks for cannot be believed."""
+    """Why the rest of what the cursor speaks for is not authentic."""
 
 
 def read_refusals(path: Path, *, key: bytes, queue: bytes, count: int, link: bytes) -> Refusals:

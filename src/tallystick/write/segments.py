@@ -6,7 +6,7 @@
 Integers are unsigned and big-endian, of 32, 32, 64, 64 and 64 bits. `link` is the MAC of the frame before, so that no
 frame can be removed, moved or replaced, and each can still be authenticated by itself after a gap. `acknowledged` says
 below which sequence number all was acknowledged when the frame was written: a mark that says less is an older one. The
-CRC32 tells bit rot from tampering. Without the key frames can be found and counted, as a copy needs it, not believed.
+CRC32 tells bit rot from tampering. Without the key frames can be found and counted, which is enough for a copy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOST: Final = b""
 
 _RESYNCS_MAX: Final = 10_000
 """Places in one segment that look like the begin of a frame and are none, before the rest of it counts as lost: each
-costs a checksum over up to `FRAME_BYTES_MAX`, and whoever writes the file chooses how many there are."""
+costs a checksum over up to `FRAME_BYTES_MAX`, and an attacker who writes the file chooses how many there are."""
 
 _READ_BYTES: Final = 4 * FRAME_BYTES_MAX
 _MAGIC: Final = b"\xf5tq2"
