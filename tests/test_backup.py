@@ -46,7 +46,9 @@ from tallystick.serve import watch
 from tallystick.store import sqlite
 from tallystick.store.sqlite import SqliteStore
 from tallystick.write import queue_copy, segments
+from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
+from tallystick.write.queue_check import check_queue
 from tallystick.write.queue_mac import NO_LINK
 from tests.test_crash import environment, lines_of, may_mount, raw_lines
 from tests.threads import in_threads
@@ -244,6 +246,32 @@ def test_what_was_accepted_before_is_there_once_and_in_order_whenever_it_is_seal
         assert after.publish(event_type="t.happened", entity_id="e").sequence == 40
         after.queue.drain(seconds=20)
         assert after.verify().holds
+
+
+def test_a_copy_ends_before_what_was_acknowledged_after_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its mark would be older than its frames say, which looks like an older copy that was put back."""
+    journal, copy_mark = Journal(tmp_path / "queue", key=b"k" * 32), queue_copy._copy_mark
+    journal.sync(journal.append([b"x" * 50] * 3, now=1) + 3)
+
+    def then_more(source: Path, target: Path) -> int | None:
+        marked = copy_mark(source, target)
+        for number in range(4):
+            journal.sync(journal.append([b"y" * 50], now=1) + 1)
+            if number == 1:
+                journal.done(journal.next(2), {})
+                journal.clear()
+        return marked
+
+    monkeypatch.setattr(queue_copy, "_copy_mark", then_more)
+    queue_copy.copy_queue(tmp_path / "queue", tmp_path / "copy")
+    journal.close()
+
+    assert check_queue(tmp_path / "copy", b"k" * 32) == ()
+    copied = Journal(tmp_path / "copy", key=b"k" * 32)
+    assert (copied.cursor, copied.end) == (2, 4)  # the fourth was written under the mark that was copied
+    copied.close()
 
 
 def frame(ledger: tallystick.Ledger, body: bytes) -> bytes:

@@ -3,8 +3,8 @@
 The copy is what a crash at some moment of the copying would leave, and is opened as such. The mark comes first, then
 the segments, then the cursor, the reverse of the order in which they are written: so the frames reach the mark, and
 what was removed meanwhile is below the cursor. Events that are sealed are left out, as they may be purged from the
-ledger later, and so is what a repair kept. The keys are not needed, and nothing is believed: opening the copy
-authenticates it.
+ledger later, and so is what a repair kept. The keys are not needed, and nothing is authenticated: opening the
+copy does that.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def _copy_once(source: Path, target: Path, mark: Path) -> bool:
     before = _cursor(source)
     marked = _copy_mark(mark, target / MARK)
     for path in _with_events_from(source, before or 0):
-        _copy_segment(path, target / path.name, first=before or 0)
+        if not _copy_segment(path, target / path.name, first=before or 0, marked=marked):
+            break
     _copy(source / CURSOR, target / CURSOR)
     # After the cursor, which says how many lines there are. A line more is of a batch that is sealed again.
     _copy(source / REFUSED, target / REFUSED)
@@ -84,7 +85,7 @@ def _leave_out(target: Path, first: int) -> None:
         if path not in needed:
             path.unlink()
     copied = target / ".copy"
-    _copy_segment(needed[0], copied, first=first)
+    _copy_segment(needed[0], copied, first=first, marked=None)
     copied.replace(needed[0])
 
 
@@ -127,25 +128,38 @@ def _copy_mark(source: Path, target: Path) -> int | None:
     return None if marked is None else marked.sequence
 
 
-def _copy_segment(source: Path, target: Path, *, first: int) -> None:
-    """Copy the head of a segment, and what it has from an event on. One that is gone is left out."""
+def _copy_segment(source: Path, target: Path, *, first: int, marked: int | None) -> bool:
+    """Copy the head of a segment, and what it has from an event on. One that is gone is left out.
+
+    A frame that says that more was acknowledged than the copied mark was written later, and so is all after it: it is
+    left out, as the copied mark would look like an older one. Whether all of the segment was copied is the result.
+    """
     try:
-        size = source.stat().st_size
-        begins = (at for at, frame in segments.read(source) if frame is not None and frame.sequence >= first)
-        offset = next(begins, size) if first else HEAD_BYTES
+        size = end = source.stat().st_size
+        begin = size if first else HEAD_BYTES
+        for at, frame in segments.read(source):
+            if at >= size:
+                break
+            if frame is not None and marked is not None and frame.acknowledged > marked:
+                end = at
+                break
+            if frame is not None and frame.sequence >= first:
+                begin = min(begin, at)
     except FileNotFoundError:
-        return
-    _copy(source, target, offset=offset)
+        return True
+    _copy(source, target, offset=min(begin, end), end=end)
+    return end == size
 
 
-def _copy(source: Path, target: Path, *, offset: int = HEAD_BYTES) -> None:
-    """Copy a file as long as it is now, without what stands between the head of a segment and an offset."""
+def _copy(source: Path, target: Path, *, offset: int = HEAD_BYTES, end: int | None = None) -> None:
+    """Copy a file up to an end, or as long as it is now, without what stands between the head of a segment and an
+    offset."""
     try:
         file = source.open("rb")
     except FileNotFoundError:
         return
     with file, target.open("xb") as copy:
-        left = os.fstat(file.fileno()).st_size
+        left = os.fstat(file.fileno()).st_size if end is None else end
         head = file.read(min(HEAD_BYTES, left))
         copy.write(head)
         file.seek(offset)
