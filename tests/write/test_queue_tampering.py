@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -23,7 +24,8 @@ from tallystick.evidence.findings import Kind
 from tallystick.write import queue, queue_chain, queue_check, queue_mac, queue_repair, segments
 from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
-from tallystick.write.queue_check import check_queue
+from tallystick.write.queue_check import check_queue, examine
+from tallystick.write.queue_copy import copy_queue
 from tallystick.write.queue_mac import NO_LINK, Statement
 from tallystick.write.queue_mark import MARK_BYTES
 from tallystick.write.segments import Frame
@@ -553,6 +555,32 @@ def test_a_queue_that_is_checked_while_it_runs_is_not_said_to_be_damaged(tmp_pat
             assert check_queue(tmp_path / "audit/queue", key) == ()
         ledger.queue.drain(seconds=30)
         assert ledger.verify().findings == ()
+
+
+def test_checks_and_copies_beside_publishers_and_the_sealing_find_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "CLEAR_SECONDS", 0)  # so that segments come and go all the time
+    events = [{"event_type": "a.b", "entity_id": "e", "payload": {"padding": "x" * 300}}] * 20
+    with tallystick.open(tmp_path / "audit") as ledger:
+        key, acknowledged = ledger.queue_key(), [ledger.publish(event_type="a.b", entity_id="e").sequence]
+
+        def work() -> None:
+            for _ in range(60):
+                acknowledged.append(ledger.publish_many(events)[-1].sequence)
+
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            publishers = [pool.submit(work) for _ in range(3)]
+            copies = 0
+            while not copies or not all(one.done() for one in publishers):
+                least = max(acknowledged)
+                copy_queue(tmp_path / "audit/queue", tmp_path / f"copy-{copies}")
+                assert check_queue(tmp_path / f"copy-{copies}", key) == ()
+                assert examine(tmp_path / f"copy-{copies}", key).end > least
+                assert check_queue(tmp_path / "audit/queue", key) == ()
+                copies += 1
+            for one in publishers:
+                one.result()
 
 
 def test_a_queue_that_grows_while_it_is_checked_is_not_said_to_be_damaged(
