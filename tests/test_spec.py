@@ -13,13 +13,12 @@ from tallystick.core.proof import Proof
 from tallystick.core.system import Genesis
 from tallystick.core.tiles import TileNodes
 from tallystick.ids import IdMaker
-from tallystick.read.follower import Follower
-from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.memory import MemoryStore
 from tallystick.store.reading import tile_hashes
 from tallystick.write.accept import Acceptor
 from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
+from tests.sealing import sealing_index
 
 SPEC = Path(__file__).parent.parent / "SPEC.md"
 INPUT = (
@@ -50,7 +49,7 @@ def worked_example() -> MemoryStore:
     )
     store, ids = MemoryStore(), IdMaker(random=bytes)
     create_ledger(store, genesis=genesis, keys=keys, ids=ids, now=MOMENT)
-    known = Follower(store, SqliteIndexFile(None, store))
+    known = sealing_index(store, keys)
     sealer = Sealer(store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: MOMENT, ids=ids)
     sealer.seal([Acceptor(ids).accept(INPUT)])
     return store

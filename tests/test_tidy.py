@@ -51,7 +51,7 @@ ANYONE: Final = ("errors", "limits")
 OUR_OWN: Final = ("clock", "ids", "keystore")
 """Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
 
-STORED: Final = ("store.contract", "store.reading")
+STORED: Final = ("store.contract", "store.reading", "store.verified_reads")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
@@ -75,12 +75,13 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "keystore": ("core", "durable", "ids"),
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
+    "store.verified_reads": ("core", "store.contract", "store.reading"),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),
     "write": ("clock", "core", "durable", "ids", *STORED, "write"),
     "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
-    "config": (*OUR_OWN, "core", "read", "store"),
+    "config": (*OUR_OWN, "core", "read", "store", "write.run_set"),
     "appending": ("core", "govern.registry", "write"),
     "asking": ("core", "read"),
     "proving": FRONT_DOOR,
@@ -155,6 +156,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "sqlite_file",
         "store.sqlite",
         "store.sqlite_prune",
+        "store.sqlite_sealing",
         "read.sqlite_index",
         "read.sqlite_schema",
         "read.sqlite_cursors",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from tallystick.errors import RejectedError
-from tallystick.read.index import IndexFile
+from tallystick.read.index import FindId, IndexFile
 from tallystick.store.contract import Store
+from tallystick.write.run_set import RunFile
 
 if TYPE_CHECKING:
     from tallystick.read.sqlite_cursors import SqliteCursors
@@ -96,12 +97,27 @@ class Location:
 
         return SqliteStore(self.folder, readonly=readonly or self.still, still=self.still)
 
-    def open_index(self, store: Store, *, private: bool = False) -> IndexFile:
-        """The index file of this location. A private one is a copy in a temporary folder, for who may not write."""
+    def open_index(self, store: Store, *, private: bool = False, find: FindId | None = None) -> IndexFile:
+        """The index file of this location. A private one is a copy in a temporary folder, for who may not write.
+
+        `find` gives the position of an event id, which the index does not know.
+        """
         from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index
 
         private = private or not self._is_writable()
-        return open_private_index(self.folder, store) if private else SqliteIndexFile(self.folder, store)
+        if private:
+            return open_private_index(self.folder, store, find=find)
+        return SqliteIndexFile(self.folder, store, find=find)
+
+    def open_runs(self) -> RunFile:
+        """Where the sealer keeps what it has to know of the past of this location's ledger."""
+        if self.folder is None:
+            from tallystick.store.memory_sealing import MemoryRunFile
+
+            return MemoryRunFile()
+        from tallystick.store.sqlite_sealing import SqliteRunFile
+
+        return SqliteRunFile(self.folder)
 
     def delete_index(self) -> None:
         """Remove the index file. Nothing is lost that the log does not say."""

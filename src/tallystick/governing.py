@@ -49,6 +49,10 @@ class Governing(ABC):
     def _open_sealer(self) -> Sealer:
         """What seals."""
 
+    @abstractmethod
+    def _forget_pruned(self) -> None:
+        """Records were pruned."""
+
     def downsample(
         self,
         name: str,
@@ -101,7 +105,7 @@ class Governing(ABC):
             seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
             clock=self._governed.clock,
             before_prune=before_prune,
-            after_prune=reader.forget_pruned,
+            after_prune=self._forget_pruned,
         )
 
     @property

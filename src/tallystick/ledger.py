@@ -44,6 +44,7 @@ from tallystick.write.queue import Queue, QueueStats
 from tallystick.write.queue_check import DAMAGED
 from tallystick.write.resume import check_master_key
 from tallystick.write.sealer import Sealer
+from tallystick.write.sealing_index import SealingIndex
 
 
 class Pulse(NamedTuple):
@@ -87,6 +88,7 @@ class Ledger(Appending, Asking, Governing, Proving):
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
+        self._sealing_index: SealingIndex | None = None
         self._queue: Queue | None = None
         self._queue_acceptor = Acceptor(IdMaker(), principal=principal, rules=self._registry)
         """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
@@ -246,8 +248,10 @@ class Ledger(Appending, Asking, Governing, Proving):
             try:
                 if self._readers is not None:
                     self._readers.close()
-                if self._reader is not None:
-                    with self._following:
+                with self._following:
+                    if self._sealing_index is not None:
+                        self._sealing_index.close()
+                    if self._reader is not None:
                         self._reader.close()
             finally:
                 self._store.close()
@@ -281,10 +285,11 @@ class Ledger(Appending, Asking, Governing, Proving):
         )
 
     def _find(self, event_id: str) -> int | None:
-        if self._readonly and self._reader is None:  # too much to make an index for
+        """The position of the record with an event id: by the sealing index, or, for who has no keys, by the log."""
+        if self._readonly or not self._keystore.exists():
             found = (stored.position for stored in self._store.read(0, self.size) if has_id(stored.line, event_id))
             return next(found, None)
-        return self._open_reader().find(event_id)
+        return self._open_sealer().find(event_id)
 
     def _open_reader(self) -> Reader:
         with self._opening:
@@ -292,7 +297,7 @@ class Ledger(Appending, Asking, Governing, Proving):
                 raise StoreError("the ledger is closed")
             if self._reader is not None:
                 return self._reader
-            index = self._location.open_index(self._store, private=self._readonly)
+            index = self._location.open_index(self._store, private=self._readonly, find=self._find)
             follower = Follower(self._store, index, progress=self._progress)
             self._reader = Reader(self._store, follower, turn=self._following)
         self._reader.forget_pruned()  # which a crash may have kept the index from
@@ -316,22 +321,38 @@ class Ledger(Appending, Asking, Governing, Proving):
         sealer = self._sealer
         if sealer is not None:
             return sealer
-        self._load_keys()  # before the index is touched: wrong keys change nothing
+        keys = self._load_keys()  # before any index is touched: wrong keys change nothing
         reader = self._open_reader()
         self._registry.load(reader.search, reader.catch_up())
         with self._opening:
             if self._sealer is None:
+                self._sealing_index = SealingIndex(
+                    self._store,
+                    self._location.open_runs(),
+                    key=keys.index_mac,
+                    ledger_id=self.id,
+                    progress=self._progress,
+                )
                 self._sealer = Sealer(
                     self._store,
                     genesis=self.genesis,
                     load_keys=self._load_keys,
-                    known=reader.follower,
+                    known=self._sealing_index,
                     clock=self._clock,
                     ids=self._ids,
                     turn=self._following,
                     rules=self._registry,
+                    told=lambda plan: reader.follower.learn(plan.batch.first, plan.batch.lines),
                 )
             return self._sealer
+
+    def _forget_pruned(self) -> None:
+        """Records were pruned: no index answers for them any more, nor for entities that have no other records."""
+        self._open_reader().forget_pruned()
+        if self._sealing_index is not None and self._sealer is not None:
+            with self._following:
+                self._sealing_index.rebuild()
+            self._sealer.forget()
 
     def _load_keys(self) -> LedgerKeys:
         self._finish_rotations()

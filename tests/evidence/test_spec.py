@@ -21,6 +21,7 @@ from tallystick.read.reader import Reader
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.reading import read_record
 from tallystick.write.sealer import Sealer
+from tests.sealing import sealing_index
 from tests.test_spec import MOMENT, SPEC, example_keys, worked_example
 
 LATER = MOMENT + 3_600 * timestamp.SECOND
@@ -32,13 +33,19 @@ def bundle(tmp_path: Path) -> Path:
     keys, store, ids = example_keys(), worked_example(), IdMaker(random=bytes)
     for _ in range(3):
         ids.next_counter()  # those of the worked example
-    known = Follower(store, SqliteIndexFile(None, store))
+    follower = Follower(store, SqliteIndexFile(None, store))
     turn = threading.Lock()
     genesis = Genesis.of(read_record(store, 0))
     sealer = Sealer(
-        store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: LATER, ids=ids, turn=turn
+        store,
+        genesis=genesis,
+        load_keys=lambda: keys,
+        known=sealing_index(store, keys),
+        clock=lambda: LATER,
+        ids=ids,
+        turn=turn,
     )
-    reader = Reader(store, known, turn=turn)
+    reader = Reader(store, follower, turn=turn)
     source = Source(
         store=store,
         genesis=genesis,

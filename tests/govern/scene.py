@@ -27,6 +27,7 @@ from tallystick.write.request import Sealed
 from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
 from tests.evidence.forge import GENESIS, KEYS, StaticKeys
+from tests.sealing import sealing_index
 
 ONE_EPOCH: Final = replace(GENESIS, epoch_seconds_max=100 * 366 * 86_400, epoch_records_max=1_000_000)
 """A ledger whose epochs change only when they are told to, so that positions are easy to count."""
@@ -57,7 +58,7 @@ class Scene:
             self.store,
             genesis=ONE_EPOCH,
             load_keys=lambda: KEYS,
-            known=self._follower,
+            known=sealing_index(self.store, KEYS),
             clock=self.clock,
             ids=ids,
             turn=self._turn,

@@ -14,6 +14,7 @@ from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.memory import MemoryStore
 from tallystick.store.reading import read_record
 from tallystick.write.sealer import Sealer
+from tests.sealing import sealing_index
 from tests.test_spec import MOMENT, SPEC, example_keys, worked_example
 
 
@@ -24,16 +25,18 @@ def pruned_example() -> MemoryStore:
     for _ in range(3):
         ids.next_counter()  # those of the worked example
     index = SqliteIndexFile(None, store)
-    known = Follower(store, index)
+    follower = Follower(store, index)
     genesis = Genesis.of(read_record(store, 0))
-    sealer = Sealer(store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: now[0], ids=ids)
+    sealer = Sealer(
+        store, genesis=genesis, load_keys=lambda: keys, known=sealing_index(store, keys), clock=lambda: now[0], ids=ids
+    )
 
     def catch_up() -> int:
         head = store.head()
         assert head is not None
-        known.catch_up(head.size)
-        known.flush()
-        known.wait(head.size)
+        follower.catch_up(head.size)
+        follower.flush()
+        follower.wait(head.size)
         return head.size
 
     retention = Retention(

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -25,9 +25,9 @@ import tallystick
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import spell
 from tallystick.read import follower as following
-from tallystick.read import index, sqlite_index
+from tallystick.read import sqlite_index
 from tallystick.read.follower import Follower
-from tallystick.read.index import Rows
+from tallystick.read.query import Query
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.contract import Batch, Head, Store
 from tallystick.store.memory import MemoryStore
@@ -41,43 +41,45 @@ FOREIGN: Final = "01234567-89ab-8def-8123-"
 # ------------------------------------------------------------------------------------------------- the scan
 
 
-def scan(store: Store) -> tuple[dict[str, int], dict[str, int]]:
-    """What the log says: the version of every entity, and the first position of every id."""
-    versions: dict[str, int] = {}
-    positions: dict[str, int] = {}
+def scan(store: Store) -> dict[str, list[int]]:
+    """What the log says: the positions of every entity's records."""
+    positions: dict[str, list[int]] = {}
     for stored in store.read(0, 1 << 40):
-        members = json.loads(stored.line)
-        versions[members["entity_id"]] = members["entity_version"]
-        positions.setdefault(members["id"], stored.position)
-    return versions, positions
+        positions.setdefault(json.loads(stored.line)["entity_id"], []).append(stored.position)
+    return positions
+
+
+def answered(file: SqliteIndexFile, entities: Iterable[str], *, end: int) -> dict[str, list[int]]:
+    """What the index says of them."""
+    return {
+        entity_id: file.questions.positions(
+            Query(entities=(entity_id,)), first=0, end=end, newest_first=False, limit=1 << 40
+        )
+        for entity_id in entities
+    }
 
 
 def check(follower: Follower, store: Store) -> None:
-    """Fails unless the follower answers as the scan does, for what is there and for what is not."""
+    """Fails unless the index that is followed answers as the scan does, for what is there and for what is not."""
     head = store.head()
     assert head is not None
+    assert isinstance(follower.file, SqliteIndexFile)
     follower.catch_up(head.size)
-    versions, positions = scan(store)
-    assert {entity_id: follower.version(entity_id) for entity_id in versions} == versions
-    assert {event_id: follower.find(event_id) for event_id in positions} == positions
-    assert follower.find_all([*positions, "absent", spell("absent", 7)]) == positions
-    assert follower.version("nobody") == 0
-    for absent in ("no such id", spell(FOREIGN, 999_999), next(iter(positions))[:-1] + "f0"):
-        if absent not in positions:
-            assert follower.find(absent) is None
+    follower.flush()
+    follower.wait(head.size)
+    positions = scan(store)
+    assert answered(follower.file, [*positions, "nobody"], end=head.size) == positions | {"nobody": []}
+    assert {*follower.file.questions.names("entity")} == positions.keys()
 
 
 def check_ledger(folder: Path) -> None:
     """The same, of the index that is on disk now."""
     store = SqliteStore(folder)
-    file = SqliteIndexFile(folder, store)
-    follower = Follower(store, file)
+    follower = Follower(store, SqliteIndexFile(folder, store))
     check(follower, store)
     follower.close()
     file = SqliteIndexFile(folder, store)
-    versions, positions = scan(store)
-    assert file.cursor() == len(positions)
-    assert {entity_id: file.version(entity_id) for entity_id in versions} == versions
+    assert file.cursor() == sum(map(len, scan(store).values()))
     file.close()
     store.close()
 
@@ -138,7 +140,7 @@ def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
                 if reopens:
                     ledger.close()
                     ledger = tallystick.open(folder)
-                    ledger._find("x")
+                    ledger.catch_up()
                 assert ledger._reader is not None
                 check(ledger._reader.follower, ledger._store)
             ledger.close()
@@ -147,33 +149,19 @@ def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
     property_holds()
 
 
-RUNS: Final = st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.integers(1, 9)), min_size=1, max_size=14)
+def test_rows_of_several_followers_cut_anywhere_add_up_to_the_same() -> None:
+    @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
+    def property_holds(entities: list[str], cuts: list[int]) -> None:
+        store = store_of([(f"id-{number}", entity_id) for number, entity_id in enumerate(entities)])
+        file = SqliteIndexFile(None, store)
 
+        marks = sorted({0, len(entities), *(cut for cut in cuts if cut < len(entities))})
+        for first, end in pairwise(marks):
+            file.save(first, end, [stored.line for stored in store.read(first, end)])
 
-@given(RUNS, st.lists(st.integers(0, 60), max_size=4))
-def test_rows_of_several_followers_cut_anywhere_add_up_to_the_same(
-    runs: list[tuple[bool, int, int]], cuts: list[int]
-) -> None:
-    # Given a log of runs of made ids, and followers that each began, and saved, at places of their own.
-    log: list[tuple[str, int]] = []
-    counters = {True: 0, False: 0}
-    for foreign, skipped, length in runs:
-        counters[foreign] += skipped
-        for _ in range(length):
-            log.append((FOREIGN if foreign else FOREIGN.replace("0", "f"), counters[foreign]))
-            counters[foreign] += 1
-    store = store_of([(spell(*made), "e") for made in log])
-    file = SqliteIndexFile(None, store)
+        check(Follower(store, file), store)
 
-    marks = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
-    for first, end in pairwise(marks):
-        rows = Rows(first, end)
-        for position in range(first, end):
-            rows.add_made(*log[position], position)
-        file.save(rows, [stored.line for stored in store.read(first, end)])
-
-    follower = Follower(store, file)
-    assert [follower.find(spell(*made)) for made in log] == [*range(len(log))]
+    property_holds()
 
 
 def store_of(rows: Sequence[tuple[str, str]]) -> MemoryStore:
@@ -199,76 +187,26 @@ def store_of(rows: Sequence[tuple[str, str]]) -> MemoryStore:
 
 OVERLAPPING: Final = (
     # Two processes that follow one log, each with a tail of its own, save what they have read in any order.
-    ([(0, 50)], [(0, 30), (0, 50)]),
-    ([(0, 50)], [(0, 20), (20, 30), (0, 50)]),
-    ([(0, 50)], [(0, 10), (0, 30), (10, 20), (0, 50), (30, 40)]),
-    ([(0, 50)], [(0, 50), (0, 30), (20, 40)]),
-    ([(0, 25), (100, 25)], [(0, 30), (0, 50)]),
-    ([(0, 25), (100, 25)], [(0, 40), (30, 45), (0, 50)]),
-    ([(100, 25), (0, 25)], [(0, 30), (20, 45), (0, 50)]),
+    [(0, 30), (0, 50)],
+    [(0, 20), (20, 30), (0, 50)],
+    [(0, 10), (0, 30), (10, 20), (0, 50), (30, 40)],
+    [(0, 50), (0, 30), (20, 40)],
+    [(0, 40), (30, 45), (0, 50)],
 )
 
 
-@pytest.mark.parametrize(("runs", "saves"), OVERLAPPING)
-def test_what_two_processes_save_of_the_same_records_adds_up(
-    tmp_path: Path, runs: list[tuple[int, int]], saves: list[tuple[int, int]]
-) -> None:
-    made = [spell(FOREIGN, counter) for first, count in runs for counter in range(first, first + count)]
-    store = store_of([(event_id, f"entity-{number % 3}") for number, event_id in enumerate(made)])
+@pytest.mark.parametrize("saves", OVERLAPPING)
+def test_what_two_processes_save_of_the_same_records_adds_up(tmp_path: Path, saves: list[tuple[int, int]]) -> None:
+    store = store_of([(f"id-{number}", f"entity-{number % 3}") for number in range(50)])
     file = SqliteIndexFile(tmp_path, store)
-    lines = [stored.line for stored in store.read(0, len(made))]
+    lines = [stored.line for stored in store.read(0, 50)]
 
     for first, end in saves:
-        # A follower can only have begun where somebody had saved to.
-        reading = Follower(store, _Unsaved(store, first))
-        reading._tail = Rows(first, first)
-        tail = reading._tail
-        for stored in store.read(first, end):
-            reading._take(stored)
-        file.save(tail, lines[first:end])
+        file.save(first, end, lines[first:end])
 
     assert file.cursor() == 50
-    assert [file.find(event_id) for event_id in made] == [[position] for position in range(50)]
-    assert [file.version(f"entity-{number}") for number in range(3)] == [17, 17, 16]
+    check(Follower(store, file), store)
     file.close()
-
-
-class _Unsaved(SqliteIndexFile):
-    """An index file that begins at a cursor, and of which nothing else is asked."""
-
-    def __init__(self, store: Store, cursor: int) -> None:
-        super().__init__(None, store)
-        self._cursor = cursor
-
-    def cursor(self) -> int:
-        return self._cursor
-
-    def version(self, entity_id: str) -> int:
-        raise AssertionError(entity_id)
-
-    def find(self, event_id: str) -> list[int]:
-        raise AssertionError(event_id)
-
-    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
-        raise AssertionError(hashes)
-
-    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
-        raise AssertionError(rows, lines)
-
-    def close(self) -> None: ...
-
-
-def test_ids_that_share_a_hash_are_told_apart_by_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (index, following, sqlite_index):
-        monkeypatch.setattr(module, "hash_id", len)
-    ids = [f"id-{number:03}" for number in range(40)]
-    store = store_of([(event_id, "e") for event_id in ids])
-
-    follower = Follower(store, SqliteIndexFile(None, store))
-    follower.catch_up(40)
-
-    assert [follower.find(event_id) for event_id in ids] == [*range(40)]
-    assert follower.find("id-999") is None
 
 
 # --------------------------------------------------------------------------------- what can happen to the file
@@ -320,14 +258,14 @@ def another_database(folder: Path) -> None:
 
 def older_layout(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "index.db"))
-    connection.execute("DROP TABLE made; ALTER TABLE entity RENAME TO entities").fetchall()
+    connection.execute("DROP TABLE label; ALTER TABLE entity RENAME TO entities").fetchall()
     connection.pragma("user_version", 0)
     connection.close()
 
 
 def newer_layout(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "index.db"))
-    connection.pragma("user_version", 3)
+    connection.pragma("user_version", 4)
     connection.close()
 
 
@@ -340,7 +278,7 @@ def of_another_ledger(folder: Path) -> None:
 
 def without_a_table(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "index.db"))
-    connection.execute("DROP TABLE brought").fetchall()
+    connection.execute("DROP TABLE tally").fetchall()
     connection.close()
 
 
@@ -390,6 +328,7 @@ def test_an_index_ahead_of_a_log_that_was_put_back_is_kept_as_the_trace_of_it(tm
 
     # On purpose, then; and when the log has grown past the old index, otherwise than before.
     (folder / "index.db").unlink()
+    (folder / "sealing.db").unlink()
     with tallystick.open(folder) as ledger:
         fill(ledger, 60)
     check_ledger(folder)
@@ -505,88 +444,67 @@ class FailingFile(SqliteIndexFile):
         self.failures = failures
         self.saves = 0
 
-    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
+    def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
         self.saves += 1
         if self.failures:
             self.failures -= 1
             raise StoreError("could not write the index: the disk is full (injected)")
-        super().save(rows, lines)
+        super().save(first, end, lines)
 
 
 @pytest.mark.parametrize("failures", [1, 2, 5])
-def test_a_save_that_failed_is_kept_in_memory_and_tried_again(failures: int, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [(spell(FOREIGN, n) if n % 2 else f"id-{n}", f"entity-{n % 4}") for n in range(100)]
-    store = store_of(rows)
+def test_a_save_that_failed_is_tried_again(failures: int, caplog: pytest.LogCaptureFixture) -> None:
+    store = store_of([(f"id-{n}", f"entity-{n % 4}") for n in range(100)])
     file = FailingFile(store, failures)
     follower = Follower(store, file)
 
     with caplog.at_level(logging.WARNING, "tallystick.index"):
         for size in range(1, 101):
             follower.catch_up(size)
-            event_id, entity_id = rows[size - 1]
-            assert follower.find(event_id) == size - 1
-            assert follower.version(entity_id) == (size - 1) // 4 + 1
-        check(follower, store)
         while file.cursor() < 100:
             follower.flush()
             with suppress(StoreError):
                 follower.wait(100)
 
     assert file.cursor() == 100
-    assert [file.find(event_id) for event_id, _ in rows] == [[position] for position in range(100)]
+    check(follower, store)
     follower.close()
-    assert sum("kept in memory" in record.getMessage() for record in caplog.records) == failures
+    assert sum("could not be written" in record.getMessage() for record in caplog.records) == failures
 
 
-def test_answers_are_right_while_a_save_is_under_way() -> None:
-    rows = [(spell(FOREIGN, n) if n % 2 else f"id-{n}", f"entity-{n % 4}") for n in range(40)]
-    store = store_of(rows)
+def test_an_index_that_cannot_be_written_keeps_a_bounded_part_of_the_log_in_memory() -> None:
+    store = store_of([(f"id-{n}", f"entity-{n % 4}") for n in range(2_000)])
+    file = FailingFile(store, 1_000_000)
+    follower = Follower(store, file)
+    most = 0
+
+    for size in range(1, 2_001):
+        follower.catch_up(size)
+        chunks = [*follower._unwritten, follower._tail]
+        most = max(most, sum(len(chunk.lines or ()) for chunk in chunks), len(chunks))
+    file.failures = 0
+    check(follower, store)
+    follower.close()
+
+    assert most <= (following.CHUNKS_WITH_LINES + 2) * following.FLUSH_RECORDS
+
+
+def test_a_question_during_a_save_waits_for_it() -> None:
+    store = store_of([(f"id-{n}", f"entity-{n % 4}") for n in range(40)])
     held, go_on = threading.Event(), threading.Event()
 
     class SlowFile(SqliteIndexFile):
-        def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
+        def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
             held.set()
             assert go_on.wait(60)
-            super().save(rows, lines)
+            super().save(first, end, lines)
 
     follower = Follower(store, SlowFile(None, store))
     follower.catch_up(10)
     assert held.wait(60)
-
-    for size in range(10, 14):
-        follower.catch_up(size)
-    during = [follower.find(event_id) for event_id, _ in rows[:14]], follower.version("entity-0")
     go_on.set()
-    follower.catch_up(40)
+
     check(follower, store)
-    follower.close()
-
-    assert during == ([*range(13), None], 4)
-
-
-def test_memory_stays_bounded_however_many_entities_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "CACHE_ENTITIES", 50)
-    store = store_of([(f"id-{n}", f"entity-{n}") for n in range(2_000)])
-
-    class CountingFile(SqliteIndexFile):
-        asked = 0
-
-        def version(self, entity_id: str) -> int:
-            self.asked += 1
-            return super().version(entity_id)
-
-    file = CountingFile(None, store)
-    follower = Follower(store, file)
-    most = 0
-    for size in range(10, 2_001, 10):
-        follower.catch_up(size)
-        for number in range(max(0, size - 40), size):
-            assert follower.version(f"entity-{number}") == 1
-        most = max(most, len(follower._young) + len(follower._old) + len(follower._tail.versions))
-
-    assert most <= 2 * (50 + following.FLUSH_RECORDS)
-    assert file.asked < 200, "the newest entities were not remembered"
-    assert all(follower.version(f"entity-{number}") == 1 for number in range(2_000))
     follower.close()
 
 

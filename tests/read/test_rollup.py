@@ -19,7 +19,7 @@ from tallystick.core.record import Record
 from tallystick.core.rollup import ROLLUP_DEFINED, ROLLUP_SEALED, Cells, Definition
 from tallystick.errors import RejectedError, TamperError
 from tallystick.read import follower, rollup
-from tallystick.read.index import KeptRollup, Rows
+from tallystick.read.index import KeptRollup
 from tallystick.read.query import Query
 from tallystick.read.rollup import Rollups
 from tallystick.read.search import Search
@@ -79,7 +79,7 @@ class World:
     def index(self) -> int:
         first = self.file.cursor()
         if first < self.size:
-            self.file.save(Rows(first, self.size), [stored.line for stored in self.store.read(first, self.size)])
+            self.file.save(first, self.size, [stored.line for stored in self.store.read(first, self.size)])
         return self.size
 
     def append(self, batch: Sequence[dict[str, Any]], step: int = 0) -> None:

@@ -292,7 +292,7 @@ def test_after_a_kill_at_any_moment_the_index_answers_as_the_scan_does(tmp_path:
                 check(ledger, terms)
 
 
-STEPS: Final = ("clear", "stage", "entities", "terms", "events", "labels", "postings", "tallies", "made", "cursor")
+STEPS: Final = ("clear", "stage", "entities", "terms", "events", "labels", "postings", "tallies", "cursor")
 KILLED_AT_STEP: Final = """
 import os, sys
 import tallystick

@@ -9,9 +9,7 @@ What is found by a hash or by words is a candidate: the record itself decides.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -19,7 +17,6 @@ import orjson
 
 from tallystick.core.rollup import Cells
 from tallystick.errors import TamperError
-from tallystick.ids import split_made
 from tallystick.limits import SIZE_MAX
 from tallystick.read.query import Query
 from tallystick.read.state import Snapshots
@@ -30,51 +27,11 @@ Progress = Callable[[int, int], None]
 TimeKind: TypeAlias = Literal["recorded", "occurred"]
 """Which of a record's two times: when it was sealed, or when the caller says that it happened."""
 
+FindId = Callable[[str], int | None]
+"""The position of the record with an event id, which is for the sealing index to know, or for the log."""
+
 GroupKind: TypeAlias = Literal["type", "actor", "entity", "label"]
 """By what records are counted apart."""
-
-
-@dataclass(slots=True)
-class Rows:
-    """What the records in [first, end) add to the index."""
-
-    first: int
-    end: int
-    versions: dict[str, int] = field(default_factory=dict)
-    """The last version of every entity among them."""
-    brought: dict[int, list[int]] = field(default_factory=dict)
-    """`hash_id` of ids that callers brought, with the positions."""
-    made: dict[str, list[list[int]]] = field(default_factory=dict)
-    """Runs of made ids by prefix: counter, position and count each."""
-    lines: list[bytes] | None = field(default_factory=list)
-    """The records; None when they have to be read again from the log."""
-
-    def add_brought(self, event_id: str, position: int) -> None:
-        self.brought.setdefault(hash_id(event_id), []).append(position)
-
-    def add_made(self, prefix: str, counter: int, position: int, count: int = 1) -> None:
-        """Add neighbours, joining them to the run before where they continue it."""
-        runs = self.made.setdefault(prefix, [])
-        if runs and runs[-1][0] + runs[-1][2] == counter and runs[-1][1] + runs[-1][2] == position:
-            runs[-1][2] += count
-        else:
-            runs.append([counter, position, count])
-
-    def has_made(self, prefix: str, first: int, last: int) -> bool:
-        """Whether any made id of a prefix is there whose counter is one of these, `last` included."""
-        return any(begin <= last and first < begin + count for begin, _, count in self.made.get(prefix, ()))
-
-    def find(self, event_id: str) -> list[int]:
-        """The positions at which the id may stand: certain for made ids, candidates for brought ones."""
-        made = split_made(event_id)
-        if made is None:
-            return self.brought.get(hash_id(event_id), [])
-        prefix, counter = made
-        return [
-            position + counter - first
-            for first, position, count in self.made.get(prefix, ())
-            if first <= counter < first + count
-        ]
 
 
 class Cell(NamedTuple):
@@ -197,21 +154,9 @@ class IndexFile(Protocol):
     def cursor(self) -> int:
         """Up to which position rows were saved; 0 for a new index."""
 
-    def version(self, entity_id: str) -> int:
-        """The version of the entity in the saved rows; 0 when it is not there."""
-
-    def find(self, event_id: str) -> list[int]:
-        """As `Rows.find`, over the saved rows."""
-
-    def has_made(self, prefix: str, first: int, last: int) -> bool:
-        """As `Rows.has_made`, over the saved rows."""
-
-    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
-        """Which of these `hash_id`s the saved rows have."""
-
-    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
-        """Save rows and cursor together; `lines` are the records that are there. Rows that were saved before,
-        by whomever, change nothing."""
+    def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
+        """Save the rows of the records in [first, end), of which `lines` are there, and the cursor, together. What was
+        saved before, by whomever, changes nothing."""
 
     def forgotten(self) -> int:
         """The position of the newest prune whose records were forgotten; 0 when there was none."""
@@ -224,25 +169,16 @@ class IndexFile(Protocol):
         """Let go of files."""
 
 
-class Glimpse(msgspec.Struct):
-    """What following a log needs to see of a record."""
-
+class _Id(msgspec.Struct):
     id: str
-    entity_id: str
-    entity_version: int
 
 
-glimpse: Final = msgspec.json.Decoder(Glimpse).decode
+_decode_id: Final = msgspec.json.Decoder(_Id).decode
 
 
 def has_id(line: bytes, event_id: str) -> bool:
     """Whether the record of these bytes has the event id."""
     try:
-        return orjson.dumps(event_id) in line and glimpse(line).id == event_id
+        return orjson.dumps(event_id) in line and _decode_id(line).id == event_id
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise TamperError(f"a record that has the text {event_id!r} is damaged: run a verification") from error
-
-
-def hash_id(event_id: str) -> int:
-    """A signed 64-bit hash of an event id. Different ids may share one: hits are candidates."""
-    return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big", signed=True)

@@ -1,6 +1,6 @@
 -- The index of one ledger. Derived: it may be deleted at any time and is rebuilt from the log.
 -- user_version is the number of this layout; an index of another number is rebuilt.
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- One row: up to where the log was read, the hash of the last record read, and of the ledger's genesis.
 CREATE TABLE cursor (
@@ -16,11 +16,10 @@ CREATE TABLE forgotten (
     prune_at INTEGER NOT NULL
 ) STRICT;
 
--- Every entity, and its present version.
+-- Every entity. Its version is for the sealing index to know, as versions are sealed.
 CREATE TABLE entity (
-    id      INTEGER PRIMARY KEY,
-    name    TEXT    NOT NULL UNIQUE,
-    version INTEGER NOT NULL
+    id   INTEGER PRIMARY KEY,
+    name TEXT    NOT NULL UNIQUE
 ) STRICT;
 
 -- Event types, actors and labels, so that rows stay narrow. kind: 'type', 'actor' or 'label'.
@@ -65,22 +64,6 @@ CREATE TABLE tally (
     quarter INTEGER NOT NULL,
     count   INTEGER NOT NULL,
     PRIMARY KEY (hour, type, quarter)
-) STRICT, WITHOUT ROWID;
-
--- Event ids that callers brought, by the first 8 bytes of their SHA-256; two ids may share a hash.
-CREATE TABLE brought (
-    hash     INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    PRIMARY KEY (hash, position)
-) STRICT, WITHOUT ROWID;
-
--- Event ids that we made: runs in which counter and position grow together.
-CREATE TABLE made (
-    prefix   TEXT    NOT NULL,
-    counter  INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    count    INTEGER NOT NULL,
-    PRIMARY KEY (prefix, counter, position)
 ) STRICT, WITHOUT ROWID;
 
 -- States of long streams, so that a fold need not begin at their beginning.

@@ -19,9 +19,6 @@ DELETE FROM main.label WHERE position IN (SELECT position FROM temp.gone);
 -- name: postings
 DELETE FROM main.posting WHERE rowid IN (SELECT position FROM temp.gone);
 
--- name: brought
-DELETE FROM main.brought WHERE position IN (SELECT position FROM temp.gone);
-
 -- name: events
 DELETE FROM main.event WHERE position IN (SELECT position FROM temp.gone);
 

@@ -7,7 +7,6 @@ CREATE TEMP TABLE IF NOT EXISTS incoming (
     position INTEGER PRIMARY KEY,
     type     TEXT    NOT NULL,
     entity   TEXT    NOT NULL,
-    version  INTEGER NOT NULL,
     actor    TEXT,
     recorded INTEGER NOT NULL,
     claimed  TEXT,
@@ -26,7 +25,6 @@ SELECT
     value ->> 'position',
     value ->> 'event_type',
     value ->> 'entity_id',
-    value ->> 'entity_version',
     value ->> '$.actor.id',
     unixepoch(substr(value ->> 'recorded_at', 1, 19)) * 1000000 + substr(value ->> 'recorded_at', 21, 6),
     value ->> 'occurred_at',
@@ -37,9 +35,8 @@ FROM jsonb_each(CAST(?1 AS TEXT))
 WHERE value ->> 'position' >= ?2;
 
 -- name: entities
-INSERT INTO main.entity (name, version)
-SELECT entity, max(version) FROM temp.incoming GROUP BY entity
-ON CONFLICT (name) DO UPDATE SET version = max(version, excluded.version);
+INSERT OR IGNORE INTO main.entity (name)
+SELECT DISTINCT entity FROM temp.incoming;
 
 -- name: terms
 INSERT OR IGNORE INTO main.term (kind, name)
@@ -109,12 +106,6 @@ ORDER BY incoming.position;
 INSERT INTO main.tally
 SELECT recorded / 3600000000, type, recorded / 900000000, count(*) FROM main.event WHERE position >= ?1 GROUP BY 1, 2, 3
 ON CONFLICT DO UPDATE SET count = count + excluded.count;
-
--- name: brought
-INSERT OR IGNORE INTO main.brought SELECT value ->> 0, value ->> 1 FROM json_each(?1);
-
--- name: made
-INSERT OR IGNORE INTO main.made SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1);
 
 -- name: cursor
 INSERT OR REPLACE INTO main.cursor VALUES (1, ?1, ?2, ?3);

@@ -81,19 +81,10 @@ class Reader:
         pruned = RecordsPruned.of(read_record(self._store, newest[0]))
         if not self._store.fetch([pruned.first]):  # else it is sealed, and not done yet
             self.follower.file.forget(absent_ranges(self._store, 0, end), prune_at=newest[0])
-            with self._turn:
-                self.follower.forget_versions()
 
     def close(self) -> None:
         """Write the index's tail and let go of its file; with the turn held."""
         self.follower.close()
-
-    def find(self, event_id: str) -> int | None:
-        """The position of the record with this event id, if there is one."""
-        head = self._store.head()
-        with self._turn:
-            self.follower.catch_up(head.size if head else 0)
-            return self.follower.find(event_id)
 
     def states(self) -> States:
         """What answers for states, as of the present size."""

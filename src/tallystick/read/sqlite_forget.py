@@ -18,7 +18,7 @@ from tallystick.sqlite_file import named_statements
 
 _RANGES_AT_ONCE: Final = 10_000
 
-STEPS: Final = ("labels", "postings", "brought", "events", "entities", "actors", "unused labels", "snapshots", "merge")
+STEPS: Final = ("labels", "postings", "events", "entities", "actors", "unused labels", "snapshots", "merge")
 
 
 def forget(writer: Any, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:

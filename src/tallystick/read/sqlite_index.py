@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
-import orjson
 
 from tallystick.core.record import record_hash
 from tallystick.errors import BusyError, StoreError, TamperError
-from tallystick.ids import split_made
-from tallystick.read.index import Rows, hash_id
+from tallystick.read.index import FindId
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_rollups import SqliteRollups
@@ -41,7 +39,7 @@ from tallystick.sqlite_file import (
 from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
-_LAYOUT: Final = 2
+_LAYOUT: Final = 3
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
@@ -52,13 +50,13 @@ _number: Final = count()
 _log: Final = logging.getLogger("tallystick.index")
 
 
-def open_private_index(folder: Path | None, store: Store) -> SqliteIndexFile:
+def open_private_index(folder: Path | None, store: Store, *, find: FindId | None = None) -> SqliteIndexFile:
     """An index that nobody else sees, in a temporary folder, begun with what the one in `folder` has."""
     scratch = tempfile.TemporaryDirectory(prefix="tallystick-index-")
     try:
         if folder is not None and (folder / FILE_NAME).exists():
             _copy(folder / FILE_NAME, Path(scratch.name) / FILE_NAME)
-        return SqliteIndexFile(Path(scratch.name), store, scratch=scratch)
+        return SqliteIndexFile(Path(scratch.name), store, find=find, scratch=scratch)
     except BaseException:
         scratch.cleanup()
         raise
@@ -78,7 +76,12 @@ class SqliteIndexFile:
     """
 
     def __init__(
-        self, folder: Path | None, store: Store, *, scratch: tempfile.TemporaryDirectory[str] | None = None
+        self,
+        folder: Path | None,
+        store: Store,
+        *,
+        find: FindId | None = None,
+        scratch: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
         self._scratch: Final = scratch
         memory = Path(f"/tallystick-index-{next(_number)}")
@@ -92,7 +95,7 @@ class SqliteIndexFile:
         self._closed = False
         self._identity: tuple[int, int] | None = None
         """Of the file that the writing connection has, in which all must read."""
-        self.questions: Final = SqliteQuestions(self.query, self.tokens, self.find)
+        self.questions: Final = SqliteQuestions(self.query, self.tokens, find)
         self.snapshots: Final = SqliteSnapshots(self)
         self.rollups: Final = SqliteRollups(self)
         problem = self._open()
@@ -107,58 +110,24 @@ class SqliteIndexFile:
         rows = self.query("SELECT position FROM cursor")
         return int(rows[0][0]) if rows else 0
 
-    def version(self, entity_id: str) -> int:
-        rows = self.query("SELECT version FROM entity WHERE name = ?", (entity_id,))
-        found: int = rows[0][0] if rows else 0  # the follower checks that it is one
-        return found
-
-    def find(self, event_id: str) -> list[int]:
-        made = split_made(event_id)
-        if made is None:
-            rows = self.query("SELECT position FROM brought WHERE hash = ?", (hash_id(event_id),))
-            return [position for (position,) in rows]
-        # An id is sealed once, so runs of one prefix do not overlap: the last to begin is the only one.
-        runs = self.query(
-            "SELECT counter, position, count FROM made WHERE prefix = ? AND counter <= ? ORDER BY counter DESC LIMIT 1",
-            made,
-        )
-        return [position + made[1] - first for first, position, count in runs if made[1] < first + count]
-
-    def has_made(self, prefix: str, first: int, last: int) -> bool:
-        runs = self.query(
-            "SELECT counter + count FROM made WHERE prefix = ? AND counter <= ? ORDER BY counter DESC LIMIT 1",
-            (prefix, last),
-        )
-        return any(first < end for (end,) in runs)  # runs do not overlap: an earlier one ends earlier
-
-    def hashes_among(self, hashes: Sequence[int]) -> set[int]:
-        rows = self.query(
-            "SELECT DISTINCT hash FROM brought WHERE hash IN (SELECT value FROM json_each(?))", (_json([*hashes]),)
-        )
-        return {found for (found,) in rows}
-
-    def save(self, rows: Rows, lines: Sequence[bytes]) -> None:
+    def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
         # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,
         # where a statement a row would wait for it thousands of times beside a busy sealing thread.
-        brought = sorted((key, position) for key, positions in rows.brought.items() for position in positions)
         sql = save_statements()
         with self.changing() as writer:
             execute = writer.execute
             found: list[Any] = execute("SELECT position FROM cursor").fetchall()
             saved = found[0][0] if found else 0
-            if saved >= rows.end:
+            if saved >= end:
                 return  # another process saved these records already
-            if saved < rows.first:
+            if saved < first:
                 raise StoreError(f"the index {self.path} has lost rows: open the ledger again to have them back")
             execute(sql["clear"])
-            _stage(writer, lines, saved, rows.end)
+            _stage(writer, lines, saved, end)
             for step in ("entities", "terms", "events", "labels", "postings"):
                 execute(sql[step])
             execute(sql["tallies"], (saved,))
-            made = [row for prefix, runs in rows.made.items() for run in runs for row in _past(saved, prefix, run)]
-            execute(sql["brought"], (_json(brought),))
-            execute(sql["made"], (_json(made),))
-            execute(sql["cursor"], (rows.end, _hash_at(self._store, rows.end - 1), self._ledger_id))
+            execute(sql["cursor"], (end, _hash_at(self._store, end - 1), self._ledger_id))
             execute(sql["clear"])
 
     def forgotten(self) -> int:
@@ -375,18 +344,6 @@ def _copy(source: Path, target: Path) -> None:
     except apsw.Error as error:
         _log.warning("the index %s could not be copied, and is made anew elsewhere: %s", source, error)
         target.unlink(missing_ok=True)
-
-
-def _past(saved: int, prefix: str, run: list[int]) -> list[tuple[str, int, int, int]]:
-    """What of a run of made ids stands at `saved` or after. The part before is in the file, cut by whoever
-    saved it as it pleased: rows that overlap would hide one another."""
-    counter, position, count = run
-    skipped = max(0, saved - position)
-    return [(prefix, counter + skipped, position + skipped, count - skipped)] if skipped < count else []
-
-
-def _json(rows: list[Any]) -> str:
-    return orjson.dumps(rows).decode()
 
 
 def _hash_at(store: Store, position: int) -> bytes:

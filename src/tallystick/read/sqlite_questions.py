@@ -16,7 +16,7 @@ import orjson
 from tallystick.core.buckets import QUARTER_HOUR as QUARTER
 from tallystick.core.rollup import TYPES
 from tallystick.limits import SIZE_MAX
-from tallystick.read.index import Cell, GroupKind, TimeKind
+from tallystick.read.index import Cell, FindId, GroupKind, TimeKind
 from tallystick.read.postings import alternatives, condition_expressions, conjunction, text_expressions
 from tallystick.read.query import Query
 from tallystick.read.sqlite_selection import Selection
@@ -38,9 +38,12 @@ _COLUMNS: Final[dict[GroupKind, str]] = {"type": "type", "actor": "actor", "enti
 
 
 class SqliteQuestions:
-    """Keeps `Questions`. `query` runs one statement that reads; `tokens` splits as the posting lists do."""
+    """Keeps `Questions`. `query` runs one statement that reads; `tokens` splits as the posting lists do.
 
-    def __init__(self, query: QueryRows, tokens: Tokens, find: Callable[[str], list[int]]) -> None:
+    The index knows no event ids: `find` does. Without it a question for one has all records as candidates.
+    """
+
+    def __init__(self, query: QueryRows, tokens: Tokens, find: FindId | None) -> None:
         self._query: Final = query
         self._tokens: Final = tokens
         self._find: Final = find
@@ -258,10 +261,10 @@ class SqliteQuestions:
             selection.first = max(selection.first, self.end_at(query.after))
         if query.before is not None:
             selection.end = min(selection.end, self.end_at(query.before))
-        if query.event_id is not None:
+        if query.event_id is not None and self._find is not None:
             found = self._find(query.event_id)
-            selection.test("e.position IN (SELECT value FROM json_each(?))", orjson.dumps(found).decode())
-            selection.impossible = not found
+            selection.test("e.position = ?", -1 if found is None else found)
+            selection.impossible = found is None
         self._select_words(query, selection)
         if query.occurred_after is not None or query.occurred_before is not None:
             self._select_occurred(query, selection)

@@ -1,13 +1,15 @@
 """The port `Known`: the two questions about the past that sealing has to ask.
 
-It is where the way in meets the way out. The front door hands the sealer something that answers; the
-answers are derived from the log (I5), so whatever gives them may be lost and rebuilt at any time.
+The answers are derived from the log (I5), so whatever gives them may be lost and rebuilt at any time. They are sealed:
+whoever gives them has proven them, also that there is no such entity and no such id.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from tallystick.store.verified_reads import VerifiedReads
 
 
 class MadeRun(NamedTuple):
@@ -22,8 +24,15 @@ class MadeRun(NamedTuple):
 class Known(Protocol):
     """Answers for the records already sealed. Called by one thread at a time."""
 
-    def catch_up(self, size: int) -> None:
-        """Read what the log has below `size`; the answers then cover at least those records."""
+    def catch_up(self, reads: VerifiedReads) -> None:
+        """Read what the log has and is not known yet; the answers then cover at least what `reads` proves.
+
+        `reads` goes on to stand for all that the sealer has committed. Raises `TamperError` where the log is not the
+        one that was known.
+        """
+
+    def check_room(self) -> None:
+        """Whether what is sealed next can be remembered. Raises `BusyError`."""
 
     def version(self, entity_id: str) -> int:
         """The entity's present version; 0 when it has no events."""

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tallystick.core import timestamp
-from tallystick.core.checkpoint import open_checkpoint
 from tallystick.core.keys import LedgerKeys, commitment, epoch_key
-from tallystick.core.merkle import TILE_HEIGHT, TILE_WIDTH, Tree, leaf_hash
+from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer, VerifierKey
 from tallystick.core.record import record_hash
 from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis
 from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.ids import IdMaker, spell
 from tallystick.store.contract import Batch, Store
-from tallystick.store.reading import checkpoint_key, evidence_key, read_record, tile_hashes
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record
+from tallystick.store.verified_reads import VerifiedReads, verified_tree
 from tallystick.write.known import MadeRun
 from tallystick.write.seal import Planner, State
 
@@ -58,7 +58,9 @@ def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMa
 class _GenesisAlone:
     """`Known` of a ledger that has only its genesis."""
 
-    def catch_up(self, size: int) -> None: ...
+    def catch_up(self, reads: VerifiedReads) -> None: ...
+
+    def check_room(self) -> None: ...
 
     def version(self, entity_id: str) -> int:
         return int(entity_id == SYSTEM_ENTITY)
@@ -84,16 +86,13 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
     if head is None:
         raise StoreError("the store holds no ledger")
     try:
-        verifier_key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
-        checkpoint = open_checkpoint(head.checkpoint, [verifier_key], origin=genesis.origin)
-        tree = Tree.from_edges(head.size, _edges(store, head.size))
+        key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
+        tree = verified_tree(store, head, key)
         last = read_record(store, head.size - 1)
         opened_record = read_record(store, head.epoch_at)
         opened = EpochOpened.of(opened_record)
     except RejectedError as error:
         raise TamperError(f"the head does not hold: {error}; run a verification") from error
-    if (checkpoint.size, checkpoint.root) != (head.size, tree.root):
-        raise TamperError("the head's signed checkpoint is not of these records: run a verification")
     if opened.epoch != last.members["epoch"]:
         raise TamperError("the head names the wrong epoch: run a verification")
     return State(
@@ -124,12 +123,3 @@ def check_master_key(keys: LedgerKeys, store: Store, *, epoch_at: int) -> None:
     opened = EpochOpened.of(read_record(store, epoch_at))
     if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
         raise RejectedError("the master key is not the one that this ledger was sealed under", cure=_KEYS_CURE)
-
-
-def _edges(store: Store, size: int) -> list[bytes]:
-    """The hashes of the unfinished tile of every level."""
-    edges = []
-    for level in range(-(-size.bit_length() // TILE_HEIGHT)):
-        index, width = divmod(size >> TILE_HEIGHT * level, TILE_WIDTH)
-        edges.append(tile_hashes(store, level, index, width) if width else b"")
-    return edges

@@ -20,13 +20,13 @@ from tallystick.core.content import Content
 from tallystick.core.custody import OwnEvent
 from tallystick.core.keys import LedgerKeys, epoch_key, tagger
 from tallystick.core.note import Signer
-from tallystick.core.record import KEY_ROTATED
+from tallystick.core.record import KEY_ROTATED, Record
 from tallystick.core.system import SYSTEM_ENTITY, Genesis, KeyRotated, Purpose
-from tallystick.errors import BusyError, ConflictError, RejectedError, StoreError, TallystickError
+from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedError, StoreError, TallystickError
 from tallystick.ids import IdMaker, spell
 from tallystick.limits import BATCH_EVENTS_MAX, DRAFT_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
-from tallystick.store.reading import read_record
+from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.accept import Draft, system_draft
 from tallystick.write.group import GroupCommit
 from tallystick.write.known import Known
@@ -47,8 +47,8 @@ _log: Final = logging.getLogger("tallystick.write")
 class Sealer:
     """Seals drafts for one ledger that exists. Safe for many threads, and beside other processes.
 
-    `turn` is held while the sealer asks and tells `known`; hold it to ask `known` from elsewhere. `rules` are told of
-    every commit, and drafts that were judged by older ones are not sealed.
+    `turn` is held while the sealer works; hold it to use `known` from elsewhere. `rules` are told of every commit, and
+    drafts that were judged by older ones are not sealed. `told` is called with each plan that was committed.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class Sealer:
         ids: IdMaker,
         turn: threading.Lock | None = None,
         rules: Rules | None = None,
+        told: Callable[[Plan], None] | None = None,
     ) -> None:
         self._rules: Final = rules
+        self._told: Final = told
         self._store: Final = store
         self._genesis: Final = genesis
         self._load_keys: Final = load_keys
@@ -77,6 +79,8 @@ class Sealer:
             self._settle, events_max=BATCH_EVENTS_MAX, waiting_max=WAITING_EVENTS_MAX, turn=self._turn
         )
         self._state: State | None = None
+        self._reads: VerifiedReads | None = None
+        """The log as the state in memory proves it."""
         self._tag: tuple[int, Tag] | None = None
         self._checkpoint_signer: Signer | None = None
         self._clock_held = False
@@ -131,6 +135,18 @@ class Sealer:
             self._commit_until_won([request], prepare=prepare)
         assert request.sealed is not None, "drafts without conditions are never refused"
         return request.sealed
+
+    def find(self, event_id: str) -> int | None:
+        """The position of the record with an event id, if there is one, also of those that others have sealed."""
+        with self._turn:
+            self._is_current()
+            self._current_state()
+            return self._known.find_all([event_id]).get(event_id)
+
+    def forget(self) -> None:
+        """Read everything back from the store at the next commit."""
+        with self._turn:
+            self._state = None
 
     def change_epoch(self) -> None:
         """Close the present epoch and open the next (SPEC 5.2)."""
@@ -195,13 +211,14 @@ class Sealer:
 
     def _planner(self) -> Planner:
         state = self._current_state()
+        self._known.check_room()
         now = self._clock()
         self._report_clock(now, state)
         return Planner(
             state,
             genesis=self._genesis,
             known=self._known,
-            read=lambda position: read_record(self._store, position),
+            read=self._read,
             event_mac=self._keys.event_mac,
             ids=self._ids,
             now=now,
@@ -216,7 +233,8 @@ class Sealer:
                 keys = self._load_keys()
                 check_keys(keys, self._store, state=state, genesis=self._genesis)
                 self._keys, self._keys_at = keys, named  # only now: the next attempt must not pass unchecked
-            self._known.catch_up(state.tree.size)
+            self._reads = VerifiedReads(self._store, state.tree)
+            self._known.catch_up(self._reads)
             if self._rules is not None:
                 self._rules.follow(state.tree.size)
             self._state = state
@@ -236,11 +254,22 @@ class Sealer:
             head = self._store.head()
             if head is None or head.checkpoint != plan.head.checkpoint:
                 raise
+        assert self._reads is not None, "there is a state"
+        self._reads.advance(plan.state.tree)
         self._known.learn(plan.head.size, plan.versions, lines=plan.batch.lines, brought=plan.brought, made=plan.made)
+        if self._told is not None:
+            self._told(plan)
         if self._rules is not None:
             self._rules.learn(state.tree.size, plan.batch.lines, own=SYSTEM_ENTITY in plan.versions)
         self._state = plan.state
         return True
+
+    def _read(self, position: int) -> Record:
+        """A record that was sealed before; a repeat is answered with what it says."""
+        assert self._reads is not None, "there is a state"
+        for stored in self._reads.fetch([position]):
+            return Record.parse(stored.line)
+        raise NotFoundError(f"the record at position {position} was pruned: its time to be kept was over")
 
     def _add_all(self, planner: Planner, requests: list[Request]) -> list[tuple[Request, TallystickError]]:
         """Add what can be added; give the others with what is against them."""

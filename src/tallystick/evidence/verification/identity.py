@@ -10,12 +10,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import pairwise
 from typing import Final
 
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.ids import spell, split_made
-from tallystick.read.index import hash_id
 
 BROUGHT_MAX: Final = 4_000_000
 RUNS_MAX: Final = 1_000_000
@@ -105,3 +105,8 @@ def _join(known: list[list[int]], runs: list[list[int]]) -> None:
         known.extend(rest)
     else:
         known.extend(runs)
+
+
+def hash_id(event_id: str) -> int:
+    """A signed 64-bit hash of an event id. Different ids may share one: hits are candidates."""
+    return int.from_bytes(sha256(event_id.encode()).digest()[:8], "big", signed=True)

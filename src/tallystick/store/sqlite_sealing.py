@@ -1,0 +1,167 @@
+"""Where the sealer's runs rest: the database file `sealing.db` in the ledger's folder (`write.run_set.RunFile`).
+
+It keeps bytes and knows nothing of them. What is damaged or gone is for the caller to notice, who authenticates all
+of it, and rebuilds it from the log. So commits need not reach the disk at once, only stay whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from tallystick.errors import StoreError, TamperError
+from tallystick.sqlite_file import connect, connect_readonly, identity, query, run_script, transaction, translated
+
+FILE_NAME: Final = "sealing.db"
+_LAYOUT: Final = 1
+_PAGE_BITS: Final = 32
+_CACHE_KB: Final = 4_096
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError)
+"""What SQLite says of a file whose content, or whose schema, is not what we wrote."""
+
+
+class SqliteRunFile:
+    """`sealing.db` in `folder`. Safe for many threads, and beside other processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path: Final = folder / FILE_NAME
+        self._reading: Final = threading.Lock()
+        """Guards the connection that reads. It is never held while something is written, so no lookup waits for a
+        merge."""
+        self._writing: Final = threading.RLock()
+        """Guards the connection that writes. Who writes a merge also reads, and may be the first to do so."""
+        self._reader: apsw.Connection | None = None
+        self._reader_of: tuple[int, int] | None = None
+        self._writer: apsw.Connection | None = None
+        self._writer_of: tuple[int, int] | None = None
+        """Which file each connection has, as its name may be another file's by now."""
+
+    def manifest(self) -> bytes | None:
+        rows = self._read("SELECT content FROM manifest", ())
+        return rows[0][0] if rows and type(rows[0][0]) is bytes else None
+
+    def pages(self, run: int, first: int, end: int) -> list[bytes | None]:
+        base = run << _PAGE_BITS
+        rows = self._read("SELECT id, content FROM page WHERE id >= ? AND id < ?", (base + first, base + end))
+        found = {number - base: content for number, content in rows if type(content) is bytes}
+        return [found.get(number) for number in range(first, end)]
+
+    def replace(
+        self,
+        expected: bytes | None,
+        manifest: Callable[[], bytes],
+        *,
+        pages: Iterable[tuple[int, int, bytes]],
+        kept: Sequence[int],
+    ) -> bool:
+        with self._writing, _noticing_damage("write sealing.db"):
+            writer = self._open_writer()
+            with transaction(writer):  # a crash within leaves what was there before
+                found = query(writer, "SELECT content FROM manifest")
+                if (found[0][0] if found else None) != expected:
+                    return False
+                rows = ((run << _PAGE_BITS | number, content) for run, number, content in pages)
+                writer.executemany("INSERT OR REPLACE INTO page VALUES (?, ?)", rows)
+                writer.execute("INSERT OR REPLACE INTO manifest VALUES (1, ?)", (manifest(),))
+                _drop_others(writer, kept)
+        return True
+
+    def discard(self) -> None:
+        self.close()
+        with self._reading, self._writing:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._reading, self._writing:
+            self._close_reader()
+            self._close_writer()
+
+    def _read(self, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
+        with self._reading, _noticing_damage("read sealing.db"):
+            if self._reader is None or identity(self._path) != self._reader_of:
+                # At first, or when the file was replaced or removed: what has its name now is what others use.
+                self._close_reader()
+                with self._writing:
+                    self._open_writer()
+                self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._path)
+            return query(self._reader, statement, values)
+
+    def _open_writer(self) -> apsw.Connection:
+        if self._writer is not None:
+            if self._writer.in_transaction or identity(self._path) == self._writer_of:
+                return self._writer
+            self._close_writer()
+        writer = connect(self._path, synchronous="normal")
+        try:
+            writer.pragma("cache_size", -_CACHE_KB)
+            with transaction(writer):
+                if not query(writer, "SELECT 1 FROM sqlite_schema LIMIT 1"):
+                    run_script(writer, _script())
+            if writer.pragma("user_version") != _LAYOUT or _schema_of(writer) != _schema():
+                raise TamperError("sealing.db has another layout, or its schema was altered")
+        except BaseException:
+            writer.close()
+            raise
+        self._writer, self._writer_of = writer, identity(self._path)
+        return writer
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        _close(reader)
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        _close(writer)
+
+
+def _close(connection: apsw.Connection | None) -> None:
+    if connection is not None:
+        with suppress(apsw.Error):  # of a file that is damaged: there is nothing in it that anybody needs
+            connection.close()
+
+
+def _drop_others(writer: apsw.Connection, kept: Sequence[int]) -> None:
+    """Remove the pages of all runs but these."""
+    first = 0
+    for run in sorted(kept):
+        writer.execute("DELETE FROM page WHERE id >= ? AND id < ?", (first, run << _PAGE_BITS))
+        first = (run + 1) << _PAGE_BITS
+    writer.execute("DELETE FROM page WHERE id >= ?", (first,))
+
+
+@contextmanager
+def _noticing_damage(doing: str) -> Iterator[None]:
+    """Damage as `TamperError`, which the caller heals; all else as a failing store."""
+    try:
+        with translated(doing):
+            yield
+    except StoreError as error:
+        if isinstance(error.__cause__, _DAMAGE):
+            raise TamperError(f"sealing.db is damaged: {error.__cause__}") from error
+        raise
+
+
+def _script() -> str:
+    return files("tallystick.store").joinpath("sealing.sql").read_text("utf-8")
+
+
+def _schema_of(connection: apsw.Connection) -> dict[object, object]:
+    return dict(query(connection, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+
+
+@cache
+def _schema() -> dict[object, object]:
+    scratch = apsw.Connection(":memory:")
+    try:
+        run_script(scratch, _script())
+        return _schema_of(scratch)
+    finally:
+        scratch.close()

@@ -1,0 +1,172 @@
+"""Reading a log so that every record handed out is proven to be in the signed tree.
+
+A CRC32 tells bit rot, and nothing else: whoever can write the file fits it. Here a record counts only if its leaf
+hash stands in a hash tile whose path leads to the root of a checkpoint whose signature was checked. A record that
+is absent counts as pruned only if a proven `tallystick.records.pruned` says exactly which positions are absent.
+What is obeyed, sealed upon or shown as evidence is read through this module (I6, I8).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from tallystick.core.checkpoint import open_checkpoint
+from tallystick.core.custody import RECORDS_PRUNED
+from tallystick.core.merkle import (
+    HASH_BYTES,
+    TILE_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    Tree,
+    leaf_hash,
+    split_hashes,
+    tile_roots,
+)
+from tallystick.core.note import VerifierKey
+from tallystick.core.pruned import Absent, RecordsPruned
+from tallystick.core.record import Record
+from tallystick.errors import RejectedError, TamperError
+from tallystick.store.contract import Head, Store, StoredRecord
+from tallystick.store.reading import absent_ranges, tile_hashes
+
+_TILES_CACHED: Final = 64
+"""Proven tiles that are kept, 8 KiB each: neighbours share a tile, and all tiles share those above them."""
+
+_BLOCK_RECORDS: Final = 1_000
+_PRUNES_TRIED: Final = 10
+"""Prunes that are compared with what is absent. Only the newest can be unfinished, and then the one before it fits."""
+
+
+class VerifiedReads:
+    """The first `tree.size` records of one ledger, proven against the root of `tree`. For one thread at a time.
+
+    The caller has checked that the root is the one of a checkpoint by the right key. Reading raises `TamperError` at
+    the first record that is missing or is not the one in the tree, and names its position.
+    """
+
+    def __init__(self, store: Store, tree: Tree) -> None:
+        self._store: Final = store
+        self._tree = tree
+        self._tiles: Final[OrderedDict[tuple[int, int], bytes]] = OrderedDict()
+        self._lawful_below = 0
+        """Below this position, what is absent was found to be exactly what a proven prune says."""
+
+    @property
+    def size(self) -> int:
+        """How many records are proven."""
+        return self._tree.size
+
+    def advance(self, tree: Tree) -> None:
+        """Go on with a later state of the same tree, as the caller has grown it. What was proven stays so."""
+        self._tree = tree
+
+    def read(self, first: int, end: int) -> Iterator[StoredRecord]:
+        """The records at [first, end), in order; those that were lawfully pruned are left out."""
+        expected = first
+        for stored in self._store.read(first, min(end, self.size)):
+            if stored.position != expected:
+                self._check_absent(expected, stored.position)
+            self._check(stored)
+            yield stored
+            expected = stored.position + 1
+        self._check_absent(expected, min(end, self.size))
+
+    def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """The records at these positions, in order of position; those that were lawfully pruned are left out."""
+        found = self._store.fetch(positions)
+        for stored in found:
+            self._check(stored)
+        for position in sorted({*positions} - {stored.position for stored in found}):
+            self._check_absent(position, position + 1)
+        return found
+
+    def _check(self, stored: StoredRecord) -> None:
+        position = stored.position
+        at = position % TILE_WIDTH * HASH_BYTES
+        if self._tile(0, position // TILE_WIDTH)[at : at + HASH_BYTES] != leaf_hash(stored.line):
+            raise TamperError(f"the record at position {position} is not the one in the signed tree: verify the ledger")
+
+    def _tile(self, level: int, index: int) -> bytes:
+        """The proven hashes of a tile: at the right edge those of the tree, else those whose root stands above."""
+        if index == self._tree.size >> TILE_HEIGHT * (level + 1):
+            return self._tree.edges[level]
+        cached = self._tiles.get((level, index))
+        if cached is not None:
+            self._tiles.move_to_end((level, index))
+            return cached
+        hashes = tile_hashes(self._store, level, index, TILE_WIDTH)
+        above, at = self._tile(level + 1, index // TILE_WIDTH), index % TILE_WIDTH * HASH_BYTES
+        if len(hashes) != TILE_BYTES or tile_roots(split_hashes(hashes))[0] != above[at : at + HASH_BYTES]:
+            raise TamperError(f"the hash tile {level}/{index} is not the one in the signed tree: verify the ledger")
+        self._tiles[level, index] = hashes
+        if len(self._tiles) > _TILES_CACHED:
+            self._tiles.popitem(last=False)
+        return hashes
+
+    def _check_absent(self, first: int, end: int) -> None:
+        """Whether the records at [first, end), which the store does not have, were lawfully pruned."""
+        if first < end and end > self._lawful_below:
+            self._lawful_below = self._find_prune()
+            if end > self._lawful_below:
+                position = max(first, self._lawful_below)
+                raise TamperError(f"the record at position {position} is missing: verify the ledger")
+
+    def _find_prune(self) -> int:
+        """The end of the newest prune that says exactly what is absent below its end; 0 when there is none.
+
+        The store's own word for it (`pruned_below`) is only where to look: whoever can remove a record can change it.
+        """
+        below = min(self._store.pruned_below(), self.size)
+        if not below:
+            return 0
+        absent = [*absent_ranges(self._store, 0, below)]
+        for pruned in islice(self._prunes(below), _PRUNES_TRIED):
+            within = [(first, min(last, pruned.end)) for first, last in absent if first < pruned.end]
+            if Absent.over(within) == pruned.absent:
+                return pruned.end
+        return 0
+
+    def _prunes(self, below: int) -> Iterator[RecordsPruned]:
+        """The prunes that end at `below` or before, newest first. A prune stands past all that it removed."""
+        for end in range(self.size, below, -_BLOCK_RECORDS):
+            for stored in reversed([*self._store.read(max(end - _BLOCK_RECORDS, below), end)]):
+                if RECORDS_PRUNED.encode() in stored.line:
+                    pruned = self._prune_of(stored)
+                    if pruned is not None and pruned.end <= below:
+                        yield pruned
+
+    def _prune_of(self, stored: StoredRecord) -> RecordsPruned | None:
+        """The prune that a record tells of; None for another record that has these words."""
+        self._check(stored)
+        try:
+            record = Record.parse(stored.line)
+            return RecordsPruned.of(record) if record.event_type == RECORDS_PRUNED else None
+        except RejectedError:
+            return None
+
+
+def unfinished_tiles(store: Store, size: int) -> list[bytes]:
+    """The hashes of the unfinished tile of every level of the tree of the first `size` records, as stored.
+
+    Whether they are the right ones, the root of `Tree.from_edges` tells.
+    """
+    edges = []
+    for level in range(-(-size.bit_length() // TILE_HEIGHT)):
+        index, width = divmod(size >> TILE_HEIGHT * level, TILE_WIDTH)
+        edges.append(tile_hashes(store, level, index, width) if width else b"")
+    return edges
+
+
+def verified_tree(store: Store, head: Head, key: VerifierKey) -> Tree:
+    """The tree of a head whose checkpoint is signed by `key`. `TamperError` when head, log and signature disagree."""
+    try:
+        checkpoint = open_checkpoint(head.checkpoint, [key], origin=key.name)
+        tree = Tree.from_edges(head.size, unfinished_tiles(store, head.size))
+    except RejectedError as error:
+        raise TamperError(f"the head does not hold: {error}; run a verification") from error
+    if (checkpoint.size, checkpoint.root) != (head.size, tree.root):
+        raise TamperError("the head's signed checkpoint is not of these records: run a verification")
+    return tree
