@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench bench-read bench-evidence bench-backup bench-serve lint fix verifier clean
+.PHONY: help setup demo serve test bench bench-read bench-evidence bench-backup bench-publish bench-serve lint fix verifier clean
 
 help:  ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
@@ -38,6 +38,9 @@ bench-evidence: .venv/ready  ## Measure bundles: export and verify a million rec
 
 bench-backup: .venv/ready  ## Measure backups of a million records, and what writers see meanwhile
 	@$(RUN) -m benchmarks.backup $(ARGS)
+
+bench-publish: .venv/ready  ## Measure how long a published event waits for its ticket
+	@$(RUN) -m benchmarks.publish $(ARGS)
 
 bench-serve: .venv/ready  ## Measure the service over HTTP
 	@$(RUN) -m benchmarks.serve $(ARGS)

@@ -46,7 +46,10 @@ from tallystick.serve import watch
 from tallystick.store import sqlite
 from tallystick.store.sqlite import SqliteStore
 from tallystick.write import queue_copy, segments
+from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
+from tallystick.write.queue_check import check_queue
+from tallystick.write.queue_mac import NO_LINK
 from tests.test_crash import environment, lines_of, may_mount, raw_lines
 from tests.threads import in_threads
 
@@ -224,8 +227,8 @@ def test_what_was_accepted_before_is_there_once_and_in_order_whenever_it_is_seal
             go_on(ledger)
             copy_cursors(location, folder)
 
-        def within(source: Path, target: Path, *, lines: bool = False) -> None:
-            copy(source, target, lines=lines)
+        def within(source: Path, target: Path, **more: Any) -> None:
+            copy(source, target, **more)
             go_on(ledger)
 
         if drained == "between":
@@ -245,6 +248,39 @@ def test_what_was_accepted_before_is_there_once_and_in_order_whenever_it_is_seal
         assert after.verify().holds
 
 
+def test_a_copy_ends_before_what_was_acknowledged_after_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its mark would be older than its frames say, which looks like an older copy that was put back."""
+    journal, copy_mark = Journal(tmp_path / "queue", key=b"k" * 32), queue_copy._copy_mark
+    journal.sync(journal.append([b"x" * 50] * 3, now=1) + 3)
+
+    def then_more(source: Path, target: Path) -> int | None:
+        marked = copy_mark(source, target)
+        for number in range(4):
+            journal.sync(journal.append([b"y" * 50], now=1) + 1)
+            if number == 1:
+                journal.done(journal.next(2), {})
+                journal.clear()
+        return marked
+
+    monkeypatch.setattr(queue_copy, "_copy_mark", then_more)
+    queue_copy.copy_queue(tmp_path / "queue", tmp_path / "copy")
+    journal.close()
+
+    assert check_queue(tmp_path / "copy", b"k" * 32) == ()
+    copied = Journal(tmp_path / "copy", key=b"k" * 32)
+    assert (copied.cursor, copied.end) == (2, 4)  # the fourth was written under the mark that was copied
+    copied.close()
+
+
+def frame(ledger: tallystick.Ledger, body: bytes) -> bytes:
+    """The next frame of a queue, as the ledger itself would write it."""
+    journal = ledger.queue._journal
+    bare = segments.Frame(journal.end, journal.end, 0, body, journal._link, NO_LINK)
+    return segments.render(segments.authenticate(bare, journal._tag))
+
+
 def test_a_write_that_is_under_way_in_the_queue_is_not_in_the_backup_and_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,25 +288,24 @@ def test_a_write_that_is_under_way_in_the_queue_is_not_in_the_backup_and_is_no_d
         names = publish(opened, 3)
         (segment,) = (tmp_path / "ledger/queue").glob("segment-*.q")
         with segment.open("ab") as file:
-            file.write(segments.render(segments.Frame(3, 3, 0, b"half of it"))[:-3])
-        (tmp_path / "ledger/queue/refused.jsonl").write_bytes(b'{"sequence": 99, "why": "x"}\n{"seq')
+            file.write(frame(opened, b"half of it")[:-3])
+        (tmp_path / "ledger/queue/refused.jsonl").write_bytes(b'{"sequence":99,"why":"x","mac":""}\n{"seq')
         tallystick.backup(tmp_path / "ledger", tmp_path / "made", keys=tmp_path / "keys")
 
     tallystick.restore(tmp_path / "made", tmp_path / "back")
 
-    assert (tmp_path / "back/queue/refused.jsonl").read_bytes() == b'{"sequence": 99, "why": "x"}\n'
     with tallystick.open(tmp_path / "back", keys=tmp_path / "keys") as after:
         after.queue.drain(seconds=20)
         assert ids_of(after) == names
 
 
-def test_a_queue_that_is_repaired_meanwhile_is_copied_again(
+def test_a_queue_that_is_repaired_meanwhile_is_copied_again_without_what_the_repair_kept(
     ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, repairs = queue_copy._copy, iter(["damaged-1", "damaged-2"])
 
-    def within(source: Path, target: Path, *, lines: bool = False) -> None:
-        copy(source, target, lines=lines)
+    def within(source: Path, target: Path, **more: Any) -> None:
+        copy(source, target, **more)
         for name in [next(repairs, None)]:
             if name is not None:
                 (ledger / "queue" / name).mkdir()
@@ -280,21 +315,20 @@ def test_a_queue_that_is_repaired_meanwhile_is_copied_again(
 
     made = tallystick.backup(ledger, tmp_path / "made", keys=tmp_path / "keys").path
 
-    kept = sorted(path.relative_to(made).as_posix() for path in made.rglob("segment-*.q"))
-    assert [name for name in kept if "damaged" in name] == [
-        f"queue/damaged-{number}/segment-00000000000000000000.q" for number in (1, 2)
-    ]
-    assert tallystick.check_backup(made).holds
+    assert next(repairs, None) is None
+    assert left_in(made / "queue") == ["cursor", "mark", "refused.jsonl", f"segment-{1:020}.q"]
+    assert tallystick.check_backup(made, keys=tmp_path / "keys").holds
 
 
+@pytest.mark.parametrize("name", ["damaged", "repaired"])
 def test_a_queue_that_is_repaired_again_and_again_is_a_busy_error(
-    ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     copy, numbers = queue_copy._copy, iter(range(1_000))
 
-    def within(source: Path, target: Path, *, lines: bool = False) -> None:
-        copy(source, target, lines=lines)
-        (ledger / "queue" / f"damaged-{next(numbers)}").mkdir()
+    def within(source: Path, target: Path, **more: Any) -> None:
+        copy(source, target, **more)
+        (ledger / "queue" / f"{name}-{next(numbers)}").mkdir()
 
     monkeypatch.setattr(queue_copy, "_copy", within)
 
@@ -614,7 +648,14 @@ def to_folder(path: Path) -> None:
     path.mkdir()
 
 
-MEMBERS: Final = ("ledger.db", "cursors.db", "cosigned.checkpoint", "queue/cursor", f"queue/segment-{0:020}.q")
+MEMBERS: Final = (
+    "ledger.db",
+    "cursors.db",
+    "cosigned.checkpoint",
+    "queue/cursor",
+    "queue/mark",
+    f"queue/segment-{1:020}.q",
+)
 
 
 @pytest.mark.parametrize("change", [flip, lengthen, shorten, Path.unlink, to_link, to_link_out, to_pipe, to_folder])
@@ -775,22 +816,27 @@ def test_another_ledger_is_not_taken_for_it(made: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signed_by", ["nobody", "another"])
-def test_a_queue_that_was_altered_together_with_the_manifest_is_found_by_the_signature(
+def test_a_queue_that_was_altered_together_with_the_manifest_is_found_by_the_signature_and_by_the_keys(
     made: Path, tmp_path: Path, signed_by: str
 ) -> None:
     # Given an event that somebody put into the queue: no ledger proves anything of it.
-    with (made / f"queue/segment-{0:020}.q").open("ab") as file:
-        file.write(segments.render(segments.Frame(1, 1, 0, b"forged")))
+    with (made / f"queue/segment-{1:020}.q").open("ab") as file:
+        file.write(segments.render(segments.Frame(1, 1, 0, b"forged", NO_LINK, NO_LINK)))
+    (made / "queue/cursor").unlink()
     manifest, key = manifest_of(made), None
     if signed_by == "another":
         key = Ed25519PrivateKey.generate()
         manifest["signer"] = render_base64(key.public_key().public_bytes_raw())
+    manifest["files"] = [one for one in manifest["files"] if one["name"] != "queue/cursor"]
     rewrite(made, manifest, key=key)
 
     restored = tallystick.restore(made, tmp_path / "back")
+    with_keys = tallystick.restore(made, tmp_path / "back", keys=tmp_path / "keys", signed=False)
 
     assert [finding.kind for finding in restored.findings] == [Kind.SEAL]
+    assert {finding.kind for finding in with_keys.findings} == {Kind.QUEUE}
     check_nothing_made(restored, tmp_path)
+    check_nothing_made(with_keys, tmp_path)
 
 
 def test_a_tar_that_was_cut_short_or_changed_anywhere_is_found(ledger: Path, tmp_path: Path) -> None:

@@ -87,13 +87,17 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "asking": ("core", "read"),
     "proving": FRONT_DOOR,
     "governing": ("asking", *FRONT_DOOR),
-    "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
+    "queueing": FRONT_DOOR,
+    "ledger": ("appending", "asking", "governing", "proving", "queueing", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
     "leases": ("ledger",),
     "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
-    "evidence.verification.index": ("config", "core", "evidence", *STORED, "write.run_set"),
+    "evidence.verification.beside": (
+        *("config", "core", "evidence", *STORED),
+        *("write.queue", "write.queue_check", "write.run_set"),
+    ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
@@ -138,7 +142,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cli": ("cli", "integrations", *BORDER),
     "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
-    "cli.queue": ("cli", "clock", "write.journal", "write.queue", "write.segments", *BORDER),  # a queue nobody has open
+    # A queue that no process has open is looked at, and repaired, without a ledger.
+    "cli.queue": ("cli", "clock", "write.queue", "write.queue_findings", "write.queue_repair", *BORDER),
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
     "cli.serve": ("cli", "serve.diagnostics", "serve.server", "serve.settings", *BORDER),  # it starts the service
     "cli.projection": ("cli", "read.sqlite_cursors", *BORDER),  # it changes what is kept of projections, by name

@@ -13,6 +13,11 @@ def sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
+def sync_data(descriptor: int) -> None:
+    """Wait until the bytes of an open file are on the disk, and of its size and dates what reading them needs."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder reach the disk, as far as the system can be asked for that."""
     if os.name != "posix":

@@ -6,7 +6,7 @@ How long records are kept, what is counted for good, and what events have to loo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tallystick.asking import one_query
@@ -93,10 +93,19 @@ class Governing(ABC):
             time=time,
         )
 
+    @abstractmethod
+    def _clear_queue(self) -> None:
+        """Have what is sealed leave the files of the queue."""
+
     @property
     def retention(self) -> Retention:
         """How long records are kept, who holds them, and the pruning of those whose time has come."""
         reader = self._open_reader()
+
+        def before_prune(end: int, doomed: Iterator[Record]) -> Sequence[tuple[str, dict[str, Any]]]:
+            self._clear_queue()  # before anything is removed: it may refuse, and then nothing has happened
+            return reader.seal_removed(end, doomed)
+
         return Retention(
             self._store,
             search=reader.search,
@@ -104,7 +113,7 @@ class Governing(ABC):
             catch_up=reader.catch_up,
             seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
             clock=self._governed.clock,
-            before_prune=reader.seal_removed,
+            before_prune=before_prune,
             after_prune=self._forget_pruned,
             own_records=self._own_records if self.has_keys else None,
         )

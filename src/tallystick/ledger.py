@@ -31,6 +31,7 @@ from tallystick.governing import Governed, Governing
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.proving import Proving
+from tallystick.queueing import Queueing
 from tallystick.read.follower import Follower
 from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
@@ -40,7 +41,6 @@ from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.write.accept import Acceptor
-from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue import Queue, QueueStats
 from tallystick.write.seal import Plan
 from tallystick.write.sealer import Sealer
@@ -56,7 +56,7 @@ class Pulse(NamedTuple):
     queue: QueueStats | None
 
 
-class Ledger(Appending, Asking, Governing, Proving):
+class Ledger(Queueing, Appending, Asking, Governing, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -77,7 +77,7 @@ class Ledger(Appending, Asking, Governing, Proving):
         self._readonly: Final = readonly
         self._location = location
         self._keystore: Final = keystore
-        self._clock: Final = clock
+        self._clock = clock
         self._progress: Final = progress
         self._ids: Final = IdMaker()
         self._registry = Registry(store)
@@ -85,7 +85,7 @@ class Ledger(Appending, Asking, Governing, Proving):
         """Used with the sealing turn held."""
         self._governed = Governed(self._registry, clock, principal)
         self._acceptor = Acceptor(self._ids, principal=principal, rules=self._registry)
-        self._opening: Final = threading.Lock()
+        self._opening = threading.Lock()
         self._following: Final = threading.Lock()
         """Held while the index is asked or told: by the sealer for a commit, by a reader for a question."""
         self._sealer: Sealer | None = None
@@ -142,22 +142,6 @@ class Ledger(Appending, Asking, Governing, Proving):
         reader, queue, size = self._reader, self._queue, self.size
         behind = 0 if reader is None else max(0, size - reader.follower.end)
         return Pulse(size, behind, None if queue is None else queue.stats())
-
-    @property
-    def queue(self) -> Queue:
-        """The queue of what was published and is not sealed yet; opening it goes on with what an earlier process left.
-
-        Raises `BusyError` when another process has it, `TamperError` when it is damaged.
-        """
-        if self._queue is None:
-            sealer = self._open_sealer()
-            with self._opening:
-                if self._location.folder is None:
-                    raise RejectedError("a ledger in memory has no queue", cure="append, or use a folder")
-                if self._queue is None:
-                    folder = self._location.folder / QUEUE_FOLDER
-                    self._queue = Queue(folder, seal=sealer.seal_each, find=self._find, clock=self._clock)
-        return self._queue
 
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
         """The records at positions [first, end), up to the present size at most, in order.

@@ -41,7 +41,7 @@ def damage(folder: Path) -> None:
 @pytest.mark.usefixtures("left")
 def test_what_was_left_is_told_and_sealed(run: Run) -> None:
     told = json.loads(run("queue", "stats", "--json").stdout)
-    assert (told["depth"], told["damage"]) == (6, [])
+    assert (told["depth"], told["findings"]) == (6, [])
     assert "waiting  6 events" in run("queue", "stats").stdout
 
     assert run("queue", "drain").stdout == "sealed 6 events; nothing waits\n"
@@ -59,8 +59,8 @@ def test_damage_is_told_and_nothing_is_lost_without_leave(left: Path, run: Run) 
     shown = run("queue", "repair", code=1).stdout
     drained = run("queue", "drain", code=1).stderr
 
-    assert "DAMAGED  1 event from number 2 on" in stats
-    assert "DAMAGED  1 event from number 2 on" in shown
+    assert "DAMAGED  segment-" in stats
+    assert "event 2 was acknowledged, and cannot be read" in shown
     assert "the queue is damaged" in drained
     assert "Traceback" not in drained
     assert {path: path.read_bytes() for path in left.iterdir()} == before
@@ -71,7 +71,7 @@ def test_a_repair_goes_on_with_the_rest(left: Path, run: Run) -> None:
 
     repaired = json.loads(run("queue", "repair", "--yes", "--json").stdout)
 
-    assert [(one["first"], one["end"]) for one in repaired["damage"]] == [(2, 3)]
+    assert [(one["sequence"], one["end"]) for one in repaired["findings"]] == [(2, 3)]
     assert run("queue", "drain").stdout == "sealed 5 events, 1 refused, as their tickets say; nothing waits\n"
     assert run("queue", "repair").stdout == "the queue is not damaged\n"
 

@@ -92,7 +92,7 @@ def test_another_key_than_the_trusted_one_is_a_finding(run: Run, tmp_path: Path)
 def test_without_keys_all_but_the_signatures_is_checked(run: Run) -> None:
     shutil.move("audit/keys", "elsewhere")
 
-    assert "not checked: the keys are not here" in run("verify").stdout
+    assert "not checked, nor is the queue: the keys are not here" in run("verify").stdout
     assert "6 hold" in run("verify", "--keys", "elsewhere").stdout
     assert run("verify", "--keys", "nowhere", code=2).stderr.startswith("error: there are no keys in nowhere")
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,12 +30,13 @@ from tallystick.errors import (
     TamperError,
 )
 from tallystick.ids import IdMaker
-from tallystick.write import journal, segments
+from tallystick.write import journal, queue_mac, queue_repair, segments
 from tallystick.write.accept import Acceptor, Draft
-from tallystick.write.journal import Journal, look, repair
+from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
+from tallystick.write.queue_mac import Kind
+from tallystick.write.queue_repair import look, repair
 from tallystick.write.request import Sealed
-from tallystick.write.segments import Frame
 
 
 class Ledger:
@@ -73,12 +75,16 @@ def draft(number: int = 0, **more: object) -> Draft:
     return ACCEPTOR.accept({"event_type": "a.b", "entity_id": f"e{number % 3}", "payload": {"n": number}, **more})
 
 
-def opened(folder: Path, ledger: Ledger, **bounds: int) -> Queue:
-    return Queue(folder, seal=ledger.seal, find=ledger.find, clock=wall_clock, **bounds)
+KEY = b"k" * 32
+
+
+def opened(folder: Path, ledger: Ledger, **bounds: Any) -> Queue:
+    return Queue(folder, key=KEY, seal=ledger.seal, find=ledger.find, clock=wall_clock, **bounds)
 
 
 def bodies(folder: Path) -> list[bytes]:
-    return [frame.body for frame in segments.Tail(folder, first=0).take(10_000)]
+    frames = [frame for _, path in segments.segments(folder) for _, frame in segments.read(path)]
+    return [frame.body for frame in frames if frame is not None]
 
 
 def test_what_is_accepted_is_sealed_in_order_and_its_ticket_says_so(tmp_path: Path) -> None:
@@ -194,18 +200,21 @@ def test_a_ledger_that_does_not_hold_stops_the_sealing_and_says_why(tmp_path: Pa
     again.close()
 
 
-def test_an_older_cursor_seals_again_and_changes_nothing(tmp_path: Path) -> None:
+def test_an_older_cursor_seals_again_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Journal, "clear", lambda _: None)  # so that what it points to is still there
     ledger = Ledger()
     queue = opened(tmp_path, ledger)
+    older = (tmp_path / "cursor").read_bytes()
     queue.accept([draft(number) for number in range(10)])
     queue.close()
-    ids = [*ledger.ids]
+    ids, calls = [*ledger.ids], ledger.calls
 
-    (tmp_path / "cursor").unlink()
+    (tmp_path / "cursor").write_bytes(older)
     again = opened(tmp_path, ledger)
     again.drain(seconds=5)
 
     assert ledger.ids == ids
+    assert ledger.calls > calls
     again.close()
 
 
@@ -263,25 +272,26 @@ def test_a_segment_goes_only_when_the_cursor_past_it_is_on_the_disk(
     def replaced(path: Path, data: bytes) -> None:
         nonlocal written
         durable.replace(path, data)
-        written = int(data)
+        if path.name == "cursor":
+            written = queue_mac.peek(Kind.CURSOR, data).sequence
 
     def synced_folder(folder: Path) -> None:
         nonlocal on_disk
         durable.sync_folder(folder)
         on_disk = written
 
-    unlink = Path.unlink
+    erase = segments.erase
 
-    def unlinked(path: Path, missing_ok: bool = False) -> None:
-        if path.name.startswith("segment-"):
+    def erased(paths: list[Path]) -> None:
+        for path in paths:
             last = max(frame.sequence for _, frame in segments.read(path) if frame is not None)
             gone.append(last < on_disk)
-        unlink(path, missing_ok=missing_ok)
+        erase(paths)
 
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 2_000)
     monkeypatch.setattr(journal, "replace", replaced)
     monkeypatch.setattr(journal, "sync_folder", synced_folder)
-    monkeypatch.setattr(Path, "unlink", unlinked)
+    monkeypatch.setattr(segments, "erase", erased)
     queue = opened(tmp_path, Ledger())
     for number in range(60):
         queue.accept([draft(number)])
@@ -295,46 +305,62 @@ def test_a_segment_goes_only_when_the_cursor_past_it_is_on_the_disk(
 # --------------------------------------------------------------------------------------- torn, and damaged
 
 
-def filled(folder: Path, groups: Sequence[int] = (3, 2, 4)) -> list[bytes]:
-    """A journal of some groups, each durable before the next, and nothing of it sealed. Its frames."""
-    made = Journal(folder)
+def filled(folder: Path, groups: Sequence[int] = (3, 2, 4), *, unmarked: int = 0) -> list[bytes]:
+    """A journal of some groups, each acknowledged before the next, then frames that are not; nothing is sealed. All
+    frames."""
+    made = Journal(folder, key=KEY)
     for group in groups:
         first = made.append([b"x" * (40 + made.end % 7) for _ in range(group)], now=5)
         made.sync(first + group)
+    if unmarked:
+        made.append([b"y" * (40 + number % 7) for number in range(unmarked)], now=5)
     made.close()
     (_, path), *_ = segments.segments(folder)
     return [segments.render(frame) for _, frame in segments.read(path) if frame is not None]
 
 
-@pytest.mark.parametrize("cut", range(1, 260, 3))
-def test_a_torn_tail_is_cut_back_to_the_last_whole_frame(tmp_path: Path, cut: int) -> None:
-    rendered = filled(tmp_path)
+@pytest.mark.parametrize("cut", range(1, 437, 3))
+def test_a_torn_tail_that_was_not_acknowledged_is_cut_back_to_the_last_whole_frame(tmp_path: Path, cut: int) -> None:
+    rendered = filled(tmp_path, (3, 2), unmarked=4)
     (_, path), *_ = segments.segments(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
 
-    reopened = Journal(tmp_path)
+    reopened = Journal(tmp_path, key=KEY)
 
     kept, size = 0, len(whole) - cut - segments.HEAD_BYTES
     while size >= len(rendered[kept]):
         size -= len(rendered[kept])
         kept += 1
-    assert reopened.end == kept
+    assert reopened.end == kept >= 5
     first = reopened.append([b"next"], now=9)
     reopened.sync(first + 1)
     reopened.close()
     assert first == kept
     assert bodies(tmp_path)[-1] == b"next"
+    assert look(tmp_path, KEY).findings == ()
 
 
-def test_what_was_never_durable_is_torn_though_a_later_frame_is_whole(tmp_path: Path) -> None:
-    filled(tmp_path, (3,))
+@pytest.mark.parametrize("cut", [1, 5, 100, 130, 300, 10_000])
+def test_a_tail_that_was_acknowledged_is_never_cut_off(tmp_path: Path, cut: int) -> None:
+    filled(tmp_path, (3, 2))
     (_, path), *_ = segments.segments(tmp_path)
-    good = path.read_bytes()
-    late = [segments.render(Frame(number, 3, 5, b"late")) for number in (3, 4, 5)]
-    path.write_bytes(good + b"\0" * len(late[0]) + late[1] + late[2])
+    data = path.read_bytes()[: max(-cut, segments.HEAD_BYTES - path.stat().st_size) or None]
+    path.write_bytes(data)
 
-    reopened = Journal(tmp_path)
+    with pytest.raises(TamperError, match="acknowledged"):
+        Journal(tmp_path, key=KEY)
+
+    assert path.read_bytes() == data
+
+
+def test_what_was_never_acknowledged_is_torn_though_a_later_frame_is_whole(tmp_path: Path) -> None:
+    rendered = filled(tmp_path, (3,), unmarked=3)
+    (_, path), *_ = segments.segments(tmp_path)
+    good = path.read_bytes()[: -sum(map(len, rendered[3:]))]
+    path.write_bytes(good + b"\0" * len(rendered[3]) + rendered[4] + rendered[5])
+
+    reopened = Journal(tmp_path, key=KEY)
 
     assert reopened.end == 3
     reopened.close()
@@ -342,18 +368,17 @@ def test_what_was_never_durable_is_torn_though_a_later_frame_is_whole(tmp_path: 
 
 
 @given(at=st.integers(0, 10_000), flip=st.integers(1, 255))
-def test_a_byte_changed_in_what_is_durable_stops_the_queue(at: int, flip: int) -> None:
+def test_a_byte_changed_in_what_is_acknowledged_stops_the_queue(at: int, flip: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rendered = filled(folder, (3, 2, 4))
+        filled(folder, (3, 2, 4))
         (_, path), *_ = segments.segments(folder)
         data = bytearray(path.read_bytes())
-        durable = segments.HEAD_BYTES + sum(len(one) for one in rendered[:5])  # a later group says that it was
-        data[segments.HEAD_BYTES + at % (durable - segments.HEAD_BYTES)] ^= flip
+        data[at % len(data)] ^= flip
         path.write_bytes(data)
 
         with pytest.raises(TamperError, match="the queue is damaged"):
-            Journal(folder)
+            Journal(folder, key=KEY)
         assert path.read_bytes() == data
 
 
@@ -372,11 +397,11 @@ def test_a_repair_says_what_it_loses_and_keeps_the_rest_in_its_place(tmp_path: P
     data[data.index(tickets[2].event_id.encode())] ^= 1
     path.write_bytes(data)
 
-    with pytest.raises(TamperError, match="1 events from number 2 on"):
+    with pytest.raises(TamperError, match="event 2 was acknowledged"):
         opened(tmp_path, ledger)
-    assert [(one.first, one.end) for one in look(tmp_path).damage] == [(2, 3)]
-    assert [(one.first, one.end) for one in repair(tmp_path, now=7)] == [(2, 3)]
-    assert repair(tmp_path, now=8) == ()
+    assert [(one.sequence, one.end) for one in look(tmp_path, KEY).findings] == [(2, 3)]
+    assert [(one.sequence, one.end) for one in repair(tmp_path, KEY, now=7)] == [(2, 3)]
+    assert repair(tmp_path, KEY, now=8) == ()
 
     again = opened(tmp_path, ledger)
     again.drain(seconds=5)
@@ -397,36 +422,14 @@ def test_a_repair_that_was_cut_short_is_finished_or_was_never_begun(
     path.write_bytes(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "finish_repair", lambda _: None)
-        repair(tmp_path, now=7)
+        patch.setattr(queue_repair, "finish_repair", lambda *_, **__: None)
+        repair(tmp_path, KEY, now=7)
     assert path.read_bytes() == data
 
-    reopened = Journal(tmp_path)  # which finishes it
+    reopened = Journal(tmp_path, key=KEY)  # which finishes it
     assert reopened.end == 9
     reopened.close()
-    assert bodies(tmp_path)[0] == journal.LOST
-
-
-@given(st.binary(max_size=2_000))
-def test_any_bytes_in_a_segment_are_read_or_told(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        segments.segment_path(folder, 0).write_bytes(data)
-        try:
-            made = Journal(folder)
-        except TamperError:
-            return
-        first = made.append([b"y"], now=1)
-        made.sync(first + 1)
-        made.close()
-        assert bodies(folder)[-1] == b"y"
-
-
-def test_a_cursor_that_is_none_is_told(tmp_path: Path) -> None:
-    (tmp_path / "cursor").write_bytes(b"7x\n")
-
-    with pytest.raises(TamperError, match="cursor is damaged"):
-        Journal(tmp_path)
+    assert bodies(tmp_path)[0] == segments.LOST
 
 
 # ------------------------------------------------------------------------------------------ kill -9, disk
@@ -471,7 +474,7 @@ def test_a_full_disk_refuses_and_keeps_what_was_taken(tmp_path: Path) -> None:
         from tallystick.errors import StoreError
         from tallystick.write.journal import Journal
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        made = Journal(Path(sys.argv[1]))
+        made = Journal(Path(sys.argv[1]), key=b"k" * 32)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
         taken = 0
         for _ in range(200):
@@ -493,7 +496,7 @@ def test_a_full_disk_refuses_and_keeps_what_was_taken(tmp_path: Path) -> None:
 
 
 def test_an_fsync_that_fails_is_never_papered_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Journal(tmp_path)
+    made = Journal(tmp_path, key=KEY)
 
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
@@ -540,8 +543,11 @@ def test_of_events_published_together_all_are_taken_or_none(tmp_path: Path) -> N
         assert ledger.queue.stats().accepted == 0
 
 
-def test_what_was_sealed_long_ago_hides_nothing_from_whoever_opens_it_again(tmp_path: Path) -> None:
+def test_what_was_sealed_long_ago_hides_nothing_from_the_next_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More than is read at once stands before the cursor, in the same segment."""
+    monkeypatch.setattr(Journal, "clear", lambda _: None)
     with tallystick.open(tmp_path / "ledger") as ledger:
         for _ in range(6):
             ledger.publish_many([{"event_type": "a.b", "entity_id": "e", "payload": {"n": "x" * 300}}] * 1_000)

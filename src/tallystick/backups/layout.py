@@ -15,8 +15,10 @@ from typing import Final, Literal, TypeAlias, get_args
 from tallystick.config import CURSORS_FILE, LEDGER_FILE
 from tallystick.evidence.others.cosigning import KEPT_FILE
 from tallystick.limits import TENANT_NAME_CHARACTERS_MAX
-from tallystick.write.journal import CURSOR, DAMAGED, REFUSED, REPAIRED
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
+from tallystick.write.queue_check import CURSOR
+from tallystick.write.queue_mark import MARK
+from tallystick.write.queue_refusals import REFUSED
 
 Extent: TypeAlias = Literal["ledger", "deployment"]
 """What a backup is of."""
@@ -35,10 +37,7 @@ TENANTS: Final = ("tenants", "access")
 _TENANT: Final = rf"[a-z0-9](?:[a-z0-9-]{{0,{TENANT_NAME_CHARACTERS_MAX - 2}}}[a-z0-9])?"
 _FOLDERS: Final[dict[Extent, str]] = {"ledger": "", "deployment": rf"{SYSTEM}|(?:{'|'.join(TENANTS)})/{_TENANT}"}
 _SEGMENT: Final = r"segment-[0-9]{20}\.q"
-_NUMBER: Final = r"[0-9]{1,20}"
-_IN_QUEUE: Final = (
-    rf"{CURSOR}|{re.escape(REFUSED)}|{_SEGMENT}|{REPAIRED}-{_NUMBER}-{_NUMBER}|{DAMAGED}-{_NUMBER}/{_SEGMENT}"
-)
+_IN_QUEUE: Final = rf"{CURSOR}|{MARK}|{re.escape(REFUSED)}|{_SEGMENT}"
 _OF_LEDGER: Final = re.compile(
     rf"{'|'.join(map(re.escape, (LEDGER_FILE, CURSORS_FILE, KEPT_FILE)))}|{QUEUE_FOLDER}/(?:{_IN_QUEUE})", re.ASCII
 )

@@ -1,4 +1,4 @@
-"""`queue`: what was published and is not sealed yet: how it stands, sealing it, and mending it after damage."""
+"""`queue`: what was published and is not sealed yet: how it stands, sealing it, and repairing it after damage."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tallystick.cli import failures, screen
-from tallystick.cli.options import Settings, ledger_options, sealing_options
+from tallystick.cli.options import Settings, sealing_options
 from tallystick.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from tallystick.write.segments import Damage
+    from collections.abc import Sequence
+
+    from tallystick.write.queue_findings import QueueFinding
 
 
 @click.group()
@@ -40,56 +42,59 @@ def drain(settings: Settings, *, seconds: float) -> None:
 
 
 @queue.command("stats")
-@ledger_options
+@sealing_options
 def stats(settings: Settings) -> None:
     """Say what waits, while no other process has the queue.
 
-    Nothing is sealed by this. Exits with 1 when the queue is damaged.
+    Every file of the queue is authenticated with the keys, and nothing is sealed. Exits with 1 when the queue is
+    damaged, and with 2 when the keys are not here: then nothing is known of it.
 
-    JSON: depth, bytes, oldest_accepted_at, damage (segment, offset, first, end).
+    JSON: depth, bytes, oldest_accepted_at, findings (kind, file, sequence, end, seen).
     """
     from tallystick.core import timestamp
-    from tallystick.write.journal import look
+    from tallystick.write.queue_repair import look
 
-    seen = look(_folder(settings))
+    folder = _folder(settings)
+    seen = look(folder, _key(settings))
     oldest = None if seen.oldest_at is None else timestamp.render(seen.oldest_at)
     if settings.json:
         facts = {"depth": seen.depth, "bytes": seen.bytes, "oldest_accepted_at": oldest}
-        screen.say_json({**facts, "damage": _damage_json(seen.damage)})
+        screen.say_json({**facts, "findings": [one.to_json() for one in seen.findings]})
     else:
         waiting = screen.counted(seen.depth, "event")
         screen.say_pairs([("waiting", waiting), ("bytes", f"{seen.bytes:,}"), ("oldest", oldest or "none")])
-        _say_damage(seen.damage)
-    if seen.damage:
+        _say_findings(seen.findings)
+    if seen.findings:
         raise click.exceptions.Exit(failures.REFUSED)
 
 
 @queue.command("repair")
 @click.option("--yes", is_flag=True, help="Do it; without this only what would be lost is shown.")
-@ledger_options
+@sealing_options
 def repair(settings: Settings, *, yes: bool) -> None:
     """Show what was lost to damage, and with --yes go on without it.
 
-    What is good stays, each at its place; whoever asks for a ticket that was lost is told so. The damaged files are
-    kept beside. Exits with 1 when something is lost and --yes was not given.
+    What is good stays, each at its place; a ticket of an event that was lost says so. The damaged files are kept in a
+    folder `damaged-…` in that of the queue, and no prune runs until it is moved away or deleted: they may have events
+    that are to be pruned. Exits with 1 when something is damaged and --yes was not given.
 
-    JSON: repaired, damage (segment, offset, first, end).
+    JSON: repaired, findings (kind, file, sequence, end, seen).
     """
     from tallystick.clock import wall_clock
-    from tallystick.write.journal import look
-    from tallystick.write.journal import repair as run
+    from tallystick.write.queue_repair import look
+    from tallystick.write.queue_repair import repair as run
 
-    folder = _folder(settings)
-    damage = run(folder, now=wall_clock()) if yes else look(folder).damage
+    folder, key = _folder(settings), _key(settings)
+    findings = run(folder, key, now=wall_clock()) if yes else look(folder, key).findings
     if settings.json:
-        screen.say_json({"repaired": yes, "damage": _damage_json(damage)})
-    elif not damage:
+        screen.say_json({"repaired": yes, "findings": [one.to_json() for one in findings]})
+    elif not findings:
         screen.say("the queue is not damaged")
     else:
-        _say_damage(damage)
+        _say_findings(findings)
         done = "repaired: the rest is sealed with the next `tallystick queue drain`"
-        screen.say(done if yes else "with --yes, the rest goes on without them")
-    if damage and not yes:
+        screen.say(done if yes else "with --yes, the rest goes on without what was lost")
+    if findings and not yes:
         raise click.exceptions.Exit(failures.REFUSED)
 
 
@@ -105,12 +110,15 @@ def _folder(settings: Settings) -> Path:
     return ledger / FOLDER
 
 
-def _say_damage(damage: tuple[Damage, ...]) -> None:
-    for one in damage:
-        lost = screen.counted(one.end - one.first, "event")
-        place = f"at byte {one.offset} of {one.path.name}"
-        screen.say(("DAMAGED", "red bold"), f"  {lost} from number {one.first} on, {place}")
+def _key(settings: Settings) -> bytes:
+    """The key of the queue. Raises `NotFoundError` without the keys, `RejectedError` for those of another ledger."""
+    with settings.open() as ledger:
+        try:
+            return ledger.queue_key()
+        except NotFoundError as error:
+            raise NotFoundError(f"the queue could not be authenticated, and nothing is known of it: {error}") from error
 
 
-def _damage_json(damage: tuple[Damage, ...]) -> list[dict[str, object]]:
-    return [{"segment": one.path.name, "offset": one.offset, "first": one.first, "end": one.end} for one in damage]
+def _say_findings(findings: Sequence[QueueFinding]) -> None:
+    for one in findings:
+        screen.say(("DAMAGED", "red bold"), f"  {one.text}")

@@ -48,9 +48,9 @@ def verify(
 ) -> None:
     """Check that nothing was changed, and where it was.
 
-    Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all; then whether the
-    index, from which queries are answered, says what the records say. Nothing is written. Signatures are checked where
-    the keys are at hand; all else is checked without them.
+    Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all; then the queue,
+    and whether the index, from which queries are answered, says what the records say. Nothing is written. Signatures
+    and the queue are checked where the keys are at hand; all else is checked without them.
     Exits 0 when the ledger holds and 1 when anything was found.
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
@@ -143,7 +143,7 @@ def _held_against(report: Report) -> str:
 
 def _signatures(report: Report) -> str:
     if not report.keys:
-        return "not checked: the keys are not here (all else is checked without them)"
+        return "not checked, nor is the queue: the keys are not here (all else is checked without them)"
     unclosed = f"; {report.unclosed:,} in the epoch still open" if report.unclosed else ""
     genesis = "" if report.first else "; the genesis by the root key"
     return f"{report.signatures:,} hold{unclosed}{genesis}"

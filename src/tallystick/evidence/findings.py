@@ -47,6 +47,7 @@ class Kind(StrEnum):
     SELECTION = "selection"
     BACKUP = "backup"
     INDEX = "index"
+    QUEUE = "queue"
 
 
 MEANING: Final = {
@@ -83,6 +84,7 @@ MEANING: Final = {
     Kind.INDEX: "What is derived from the log does not say what the log says, so that queries may answer wrongly. "
     "The log is not touched by it: rebuild the index with `tallystick index rebuild`.",
     Kind.SELECTION: "The records that fit are not those that the manifest tells of: its selectors or counts are wrong.",
+    Kind.QUEUE: "The queue is not as it was written: events that were acknowledged were altered or removed.",
     Kind.REACH: "The bundle cannot be held against the checkpoint that is known: have it exported with that one.",
 }
 

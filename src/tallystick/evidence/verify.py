@@ -23,9 +23,9 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
+from tallystick.evidence.verification.beside import beside_findings
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
-from tallystick.evidence.verification.index import sealing_findings
 from tallystick.evidence.verification.plan import Plan
 from tallystick.evidence.verification.prunes import PruneCheck, pruned_meanwhile, prunes_below
 from tallystick.evidence.verification.ranges import without
@@ -183,7 +183,7 @@ class _Verification:
         self._findings += prunes.hold_against(tree, history, origin=self._origin)
         since = self._check_since(history, tree)
         self._check_store(inspection)
-        indexed = self._check_index(plan, progress)
+        indexed = self._check_beside(plan, progress)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
         return Report(
             ledger=self._ledger,
@@ -342,17 +342,18 @@ class _Verification:
         except StoreError as error:
             self._add(Kind.STORE, None, str(error))
 
-    def _check_index(self, plan: Plan, progress: Progress | None) -> int | None:
-        """Compare what is derived from the log with it; by another process, if others scanned the records, too."""
-        if not self._index or not plan.is_whole or plan.location is None:
+    def _check_beside(self, plan: Plan, progress: Progress | None) -> int | None:
+        """What SPEC does not speak of: the queue and the sealing index, and whether the query index says what the log
+        says, up to where; that by another process, if others scanned the records, too."""
+        if plan.location is None:
+            return None
+        if self._keys and self._genesis:
+            ledger_id, index = self._genesis_record.hash, self._index
+            self._findings += beside_findings(plan.location, self._store, self._keys, ledger_id=ledger_id, index=index)
+        if not self._index or not plan.is_whole:
             return None
         end, found = compare_index(plan.location, self._store, apart=plan.is_apart, progress=progress)
         self._findings += found
-        if self._keys and self._genesis:
-            key, ledger_id = self._keys.index_mac, self._genesis_record.hash
-            self._findings += sealing_findings(
-                plan.location, self._store, key=key, ledger_id=ledger_id, size=plan.head.size
-            )
         return end
 
     def _check_past_the_end(self) -> None:

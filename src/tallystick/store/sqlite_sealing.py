@@ -98,6 +98,9 @@ class SqliteRunFile:
                         self._open_writer()
                 self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._path)
                 if self._readonly:
+                    if not query(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1"):
+                        self._close_reader()  # another process makes it just now, and there is nothing in it yet
+                        return []
                     _check_layout(self._reader)
             return query(self._reader, statement, values)
 

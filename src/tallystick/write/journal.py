@@ -1,34 +1,35 @@
 """The journal of the queue: what was accepted, what of it is sealed, and what was refused, in files of one folder.
 
-Appending is three steps: bytes into the newest segment, one fsync for all that wait, and only then does anybody get a
-ticket. The cursor says what is sealed; it may be behind the truth, and then the same is sealed again, which changes
-nothing. Opening cuts off what a crash tore, and refuses to go on over damage.
+Appending is three steps: bytes into the newest segment, one fsync for all that wait, one mark that says so, synced,
+too; only then does anybody get a ticket. The cursor says what is sealed; it may be behind the truth, and then the same
+is sealed again, which changes nothing. Everything that is read back is authenticated (`tallystick.write.queue_check`).
+Opening cuts off what a crash tore, and refuses to go on over damage.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import logging
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
 from tallystick.durable import replace, sync, sync_folder
-from tallystick.errors import BusyError, StoreError, TamperError
-from tallystick.write import segments
-from tallystick.write.segments import Damage, Frame
+from tallystick.errors import StoreError, TamperError
+from tallystick.ids import random_bytes
+from tallystick.write import queue_mac, segments
+from tallystick.write.queue_check import CURSOR, examine
+from tallystick.write.queue_findings import Examined, damage_text
+from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, Kind, Statement
+from tallystick.write.queue_mark import MARK, MarkFile, make_mark, render_mark
+from tallystick.write.queue_refusals import REFUSED, append_refusals, open_refusals, render_refusals
+from tallystick.write.queue_repair import finish_repair
+from tallystick.write.segments import Frame, Place
 
-CURSOR: Final = "cursor"
-REFUSED: Final = "refused.jsonl"
-REPAIRED: Final = "repaired"
-DAMAGED: Final = "damaged"
-"""Names in the folder of a queue; the last two with numbers, while a repair is under way, and after it."""
+REASON_CHARACTERS_MAX: Final = 4_000
+"""What is kept of why an event was refused."""
 
 _log: Final = logging.getLogger("tallystick.write")
 
@@ -37,28 +38,18 @@ class Journal:
     """The files of one queue, for this process alone. Safe for many threads that append, and one that moves the
     cursor."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open it, making it if need be. Raises `BusyError` when another process has it, `TamperError` for damage."""
+    def __init__(self, folder: Path, *, key: bytes, mark: Path | None = None) -> None:
+        """Open it, making it if need be. `key` is `LedgerKeys.queue_mac`; `mark` is the file of the mark, by default in
+        the folder. Raises `BusyError` when another process has it, `TamperError` for damage."""
         self._folder: Final = folder
-        self._writing: Final = threading.Lock()
-        self._syncing: Final = threading.Lock()
-        self._held: Final = _lock(folder)
+        self._key: Final = key
+        self._writing: Final = threading.Lock()  # order of frames: one thread at a time gives numbers, links and bytes
+        self._syncing: Final = threading.Lock()  # one fsync of frames at a time; who waits for it finds it done
+        self._marking: Final = threading.Lock()  # one mark at a time, for all groups that were synced before it
+        self._clearing: Final = threading.Lock()  # the cursor, and what is removed because of it, move together
+        self._held: Final = segments.lock(folder)
         try:
-            finish_repair(folder)
-            self.cursor: int = _read_cursor(folder)
-            """Everything below is sealed or refused."""
-            self.refusals: dict[int, str] = _read_refused(folder / REFUSED)
-            """Why events were refused when their turn came, by sequence number."""
-            scanned = self._scanned()
-            self.end: int = max(scanned.end, self.cursor)
-            """The next sequence number."""
-            self.durable: int = self.end
-            """Everything below is on the disk."""
-            self.bytes: int = scanned.bytes
-            """Of the frames from the cursor on."""
-            self.oldest_at: int | None = scanned.oldest_at
-            """When the frame at the cursor was accepted, in microseconds."""
-            self._file: IO[bytes] = self._newest()
+            self._open(mark or folder / MARK)
         except OSError as error:
             self._held.close()
             raise StoreError(f"could not open the queue in {folder}: {error}") from error
@@ -67,228 +58,234 @@ class Journal:
             raise
         self.broken: str | None = None
         """Why nothing more can be taken."""
-        self._tail = segments.Tail(folder, first=self.cursor)
+
+    def _open(self, mark: Path) -> None:
+        finish_repair(self._folder, self._key, mark=mark)
+        examined = examine(self._folder, self._key, mark=mark)
+        if examined.findings:
+            raise TamperError(damage_text(examined.findings))
+        if examined.mark is None or examined.cursor is None or not examined.mark.sequence:
+            examined = self._make(mark, examined)
+        assert examined.cursor is not None, "it was found, or made"
+        assert examined.mark is not None, "it was found, or made"
+        self._queue = examined.cursor.queue
+        self._tag = segments.tagger(self._key, self._queue)
+        self._cursor = examined.cursor
+        self.refusals: dict[int, str] = dict(examined.refusals.reasons)
+        """Why events were refused when their turn came, by sequence number."""
+        self._refused_end = examined.refusals.end
+        open_refusals(self._folder / REFUSED, end=self._refused_end)
+        self._settle(examined)
+        self._first, newest = segments.segments(self._folder)[-1]
+        self._file: IO[bytes] = segments.open_end(newest)
+        self.end: int = examined.end
+        """The next sequence number."""
+        self._link = examined.link
+        """The MAC of the newest frame."""
+        self._synced = (self.end, self._link)
+        """Up to where frames are on the disk."""
+        self._mark = MarkFile(mark, examined.mark, key=self._key)
+        if self.end > examined.mark.sequence:
+            self._mark.write(self.end, self._link)
+        self.durable: int = self.end
+        """Everything below is on the disk, and the mark says so."""
+        self.bytes: int = examined.bytes
+        """Of the frames from the cursor on."""
+        self.oldest_at: int | None = examined.oldest_at
+        """When the frame at the cursor was accepted, in microseconds."""
+        self._place = examined.start or Place(newest, self._file.tell(), self.end, self._link)
+        """Where the frame at the cursor is, or will be."""
+        self._read_to = self._place
+        """Where the frames end that `next` returned."""
+        self._remove_sealed()  # which a crash may have kept an earlier process from
+
+    def _make(self, mark: Path, examined: Examined) -> Examined:
+        """Make a queue, or what of it a crash kept from being made: the mark first, which says that there is one. Until
+        it speaks of events, the rest may be missing."""
+        queue = examined.queue or random_bytes(QUEUE_ID_BYTES)
+        start = Statement(queue, 0, NO_LINK)
+        if examined.mark is None:
+            make_mark(mark, render_mark(start._replace(number=1), key=self._key))
+        if not segments.segments(self._folder):
+            segments.begin(self._folder, start, key=self._key).close()
+        if examined.cursor is None or not (self._folder / CURSOR).exists():
+            replace(self._folder / CURSOR, queue_mac.render(Kind.CURSOR, start, key=self._key))
+            sync_folder(self._folder)  # a cursor that is missing later is damage, so its name has to be durable
+        made = examine(self._folder, self._key, mark=mark)
+        if made.findings:
+            raise TamperError(damage_text(made.findings))
+        return made
+
+    def _settle(self, examined: Examined) -> None:
+        """What stands past the mark was not acknowledged. What is torn is cut off. Whole frames are kept: they were
+        written by us, sealing them is harmless, and cutting them would let an older mark delete what was acknowledged.
+        """
+        if examined.torn is not None:
+            path, offset = examined.torn
+            _log.warning("the queue was cut at byte %d of %s, where a crash tore it", offset, path.name)
+            segments.cut(self._folder, path, offset)
+        for path, offset in examined.unmarked:
+            if path.exists():
+                segments.write_again(path, offset)
 
     def append(self, bodies: Sequence[bytes], *, now: int) -> int:
         """Append frames; the sequence number of the first. Not durable yet: see `sync`. `StoreError`: none is there."""
         with self._writing:
             if self.broken:
                 raise StoreError(f"the queue takes nothing more: {self.broken}")
-            first, durable = self.end, self.durable
-            frames = [Frame(first + number, durable, now, body) for number, body in enumerate(bodies)]
-            data = b"".join(map(segments.render, frames))
-            self._roll_before(len(data))
+            first = self.end
+            written, link = segments.render_chain(
+                bodies, self._tag, sequence=first, acknowledged=self.durable, accepted_at=now, link=self._link
+            )
+            self._roll_before(len(written))
             at = self._file.tell()
             try:
-                _write_all(self._file, data)
+                segments.write_all(self._file, written)
             except OSError as error:
                 # A crash here leaves part of a frame, which the next opening cuts off; so do we.
-                with contextlib.suppress(OSError):
+                try:
                     self._file.truncate(at)
                     self._file.seek(at)
+                except OSError as failed:  # what is written next would stand after half a frame, and be lost
+                    self.broken = f"its disk failed: {failed}"
                 raise StoreError(f"could not write to the queue: {error}") from error
-            self.end = first + len(bodies)
-            self.bytes += len(data)
+            self.end, self._link = first + len(bodies), link
+            self.bytes += len(written)
             self.oldest_at = now if self.oldest_at is None else self.oldest_at
             return first
 
     def sync(self, end: int) -> None:
-        """Wait until everything below `end` is on the disk. Whoever comes first does it for all that wait."""
+        """Wait until everything below `end` is on the disk, and the mark says so: only then is there a ticket.
+
+        The first caller syncs for all that wait. Frames of the next group are synced while the mark of this one
+        is, and one mark is written for all groups that were synced before it.
+        """
         with self._syncing:
+            if self._synced[0] < end:
+                self._sync_frames()
+        with self._marking:
             if self.durable >= end:
                 return
-            with self._writing:
-                target, descriptor = self.end, os.dup(self._file.fileno())
+            if self.broken:
+                raise StoreError(f"the queue could not be made durable: {self.broken}; repeat with the same ids")
+            synced, link = self._synced
             try:
-                os.fsync(descriptor)
+                # A crash here leaves whole frames past the mark. They are kept; no caller has a ticket.
+                self._mark.write(synced, link)
             except OSError as error:
-                # What is on the disk is not known any more, and a second fsync may lie: nothing is taken until it is
-                # opened again, which looks.
-                self.broken = f"its disk failed: {error}"
-                raise StoreError(f"the queue could not be made durable: {error}; repeat with the same ids") from error
-            finally:
-                os.close(descriptor)
-            self.durable = target
+                self._break(error)
+            self.durable = synced
+
+    def _sync_frames(self) -> None:
+        with self._writing:
+            if self.broken:
+                raise StoreError(f"the queue could not be made durable: {self.broken}; repeat with the same ids")
+            target, descriptor = (self.end, self._link), os.dup(self._file.fileno())
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            self._break(error)
+        finally:
+            os.close(descriptor)
+        self._synced = target
+
+    def _break(self, error: OSError) -> None:
+        # What is on the disk is not known any more, and a second fsync may lie: nothing is taken until it is opened
+        # again, which looks, and writes what stands past the mark once more.
+        self.broken = f"its disk failed: {error}"
+        raise StoreError(f"the queue could not be made durable: {error}; repeat with the same ids") from error
 
     def next(self, count: int) -> list[Frame]:
-        """The frames at the cursor, at most so many, all durable. `TamperError` when they are not there any more."""
+        """The frames at the cursor, at most so many, all acknowledged and authentic, in their order.
+
+        They are read back from the disk. `TamperError` when they are not there any more, or not as they were written.
+        """
         count = min(count, self.durable - self.cursor)
-        found = self._tail.take(count) if count else []
-        if len(found) != count or (found and found[0].sequence != self.cursor):
-            self.again()
-            found = self._tail.take(count)
-        if len(found) != count or (found and found[0].sequence != self.cursor):
-            raise TamperError(f"the queue has lost what was accepted as {self.cursor}: see `tallystick queue repair`")
+        found, self._read_to = segments.take(self._folder, self._place, count, key=self._key, queue=self._queue)
+        if len(found) != count:
+            lost = self.cursor + len(found)
+            raise TamperError(
+                f"event {lost} of the queue was acknowledged, and is not on the disk as it was written: it was altered "
+                "or removed. Nothing more is sealed; see `tallystick queue stats` and `tallystick queue repair`"
+            )
         return found
 
-    def again(self) -> None:
-        """Have `next` give the frames at the cursor once more."""
-        self._tail = segments.Tail(self._folder, first=self.cursor)
+    @property
+    def cursor(self) -> int:
+        """Everything below is sealed or refused."""
+        return self._cursor.sequence
 
     def done(self, frames: Sequence[Frame], refused: dict[int, str]) -> None:
         """The frames at the cursor are sealed, but for those that were refused. A crash within does them again."""
-        if refused:
-            lines = [json.dumps({"sequence": n, "why": why}, ensure_ascii=False) for n, why in refused.items()]
-            with (self._folder / REFUSED).open("ab") as file:
-                file.write("".join(f"{line}\n" for line in lines).encode())
-                sync(file)
-        cursor = self.cursor + len(frames)
-        ended = [path for (_, path), (end, _) in pairwise(segments.segments(self._folder)) if end <= cursor]
-        replace(self._folder / CURSOR, f"{cursor}\n".encode())
-        if ended:  # an older cursor is good, too, as long as what it points to is there
-            sync_folder(self._folder)
-        with self._writing:
-            self.refusals |= refused
-            self.cursor = cursor
-            self.bytes -= sum(map(segments.frame_bytes, frames))
-            self.oldest_at = None if cursor == self.end else frames[-1].accepted_at
-        for path in ended:
-            path.unlink(missing_ok=True)
+        if not frames:
+            return
+        with self._clearing:
+            at = self._cursor
+            refused = {sequence: why[:REASON_CHARACTERS_MAX] for sequence, why in refused.items()}
+            lines, other = render_refusals(refused, key=self._key, queue=self._queue, link=at.other)
+            if refused:
+                # A crash after this leaves lines that the cursor does not count: they are cut off, and written again.
+                append_refusals(self._folder / REFUSED, lines, end=self._refused_end)
+            after = Statement(self._queue, at.sequence + len(frames), frames[-1].mac, at.number + len(refused), other)
+            replace(self._folder / CURSOR, queue_mac.render(Kind.CURSOR, after, key=self._key))
+            with self._writing:
+                self.refusals |= refused
+                self._refused_end += len(lines)
+                self._cursor, self._place = after, self._read_to
+                self.bytes -= sum(map(segments.frame_bytes, frames))
+                self.oldest_at = None if self.cursor == self.end else frames[-1].accepted_at
+            self._remove_sealed()
+
+    @property
+    def has_sealed(self) -> bool:
+        """Whether the newest segment has frames that are sealed, and so keeps what may have to go."""
+        return self._first < self.cursor
+
+    def clear(self) -> None:
+        """Have what is sealed leave the disk, as far as nothing that waits is in the same segment.
+
+        The newest segment is closed and the next one begun, so that it goes when its last event is sealed. A crash
+        between the two leaves the closed one, and the next opening removes it. Raises `StoreError`.
+        """
+        with self._clearing:
+            try:
+                with self._writing:
+                    if self.broken is None and self.has_sealed:
+                        self._roll()
+                self._remove_sealed()
+            except OSError as error:
+                raise StoreError(f"could not remove what is sealed from the queue: {error}") from error
 
     def close(self) -> None:
         """Let go of the files."""
         with self._writing:
             self.broken = self.broken or "it was closed"
             self._file.close()
+        with self._marking:
+            self._mark.close()
         self._held.close()
 
+    def _remove_sealed(self) -> None:
+        """Remove segments of which the next one begins at the cursor, or before it."""
+        ended = [path for (_, path), (end, _) in pairwise(segments.segments(self._folder)) if end <= self.cursor]
+        if ended:
+            # An older cursor is good, too, as long as what it points to is there: this one has to be on the disk.
+            sync_folder(self._folder)
+            segments.erase(ended)
+
     def _roll_before(self, size: int) -> None:
-        """Go on in a new segment, if this one is full. What is in it is made durable first."""
+        """Go on in a new segment, if this one is full."""
         if self._file.tell() == segments.HEAD_BYTES or self._file.tell() + size <= segments.SEGMENT_BYTES:
             return
         try:
-            sync(self._file)
-            following = segments.begin(self._folder, self.end)
+            self._roll()
         except OSError as error:
             raise StoreError(f"could not begin a segment of the queue: {error}") from error
+
+    def _roll(self) -> None:
+        """Go on in a new segment. What is in this one is made durable first: no segment follows one that is torn."""
+        if self.durable < self.end:
+            sync(self._file)
+        following = segments.begin(self._folder, Statement(self._queue, self.end, self._link), key=self._key)
         self._file.close()
-        self._file = following
-
-    def _scanned(self) -> segments.Scanned:
-        scanned = segments.scan(self._folder, cursor=self.cursor)
-        if scanned.damage:
-            raise TamperError(damage_text(scanned.damage))
-        if scanned.torn is not None:
-            path, offset = scanned.torn
-            _log.warning("the queue was cut at byte %d of %s, where a crash tore it", offset, path.name)
-            segments.cut(self._folder, path, offset)
-        return scanned
-
-    def _newest(self) -> IO[bytes]:
-        """The segment to append to."""
-        found = segments.segments(self._folder)
-        if not found or segments.good_end(found[-1][1]) is None:
-            return segments.begin(self._folder, self.end)
-        file = found[-1][1].open("r+b", buffering=0)
-        file.seek(0, os.SEEK_END)
-        return file
-
-
-LOST: Final = b""
-"""The body of a frame in the place of one that was lost to damage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """How a queue stands that nobody has open."""
-
-    depth: int
-    bytes: int
-    oldest_at: int | None
-    damage: tuple[Damage, ...]
-
-
-def look(folder: Path) -> Seen:
-    """Look at a queue and change nothing. Raises `BusyError` while a process has it open."""
-    with _lock(folder):
-        cursor = _read_cursor(folder)
-        scanned = segments.scan(folder, cursor=cursor)
-        return Seen(max(0, scanned.end - cursor), scanned.bytes, scanned.oldest_at, scanned.damage)
-
-
-def repair(folder: Path, *, now: int) -> tuple[Damage, ...]:
-    """Go on without what was lost to damage: what was lost. What is good stays, each at its place.
-
-    The old segments are kept in a folder `damaged-…`. A crash leaves the queue as it was, or repaired.
-    """
-    with _lock(folder):
-        cursor = _read_cursor(folder)
-        scanned = segments.scan(folder, cursor=cursor)
-        if not scanned.damage:
-            return ()
-        good: dict[int, Frame] = {}
-        for _, path in segments.segments(folder):
-            good.update((frame.sequence, frame) for _, frame in segments.read(path) if frame is not None)
-        scratch = folder / ".repairing"
-        with segments.begin_at(scratch) as file:
-            for sequence in range(cursor, scanned.end):
-                frame = good.get(sequence) or Frame(sequence, sequence, now, LOST)
-                _write_all(file, segments.render(frame))
-            sync(file)
-        scratch.rename(folder / f"{REPAIRED}-{cursor}-{now}")
-        sync_folder(folder)  # from here on the repair is done, or will be
-        finish_repair(folder)
-        return scanned.damage
-
-
-def finish_repair(folder: Path) -> None:
-    """Put what was repaired in its place, if a crash kept that from being done."""
-    for path in folder.glob(f"{REPAIRED}-*-*"):
-        _, cursor, now = path.name.split("-")
-        aside = folder / f"{DAMAGED}-{now}"
-        aside.mkdir(exist_ok=True)
-        for _, old in segments.segments(folder):
-            old.rename(aside / old.name)
-        path.rename(segments.segment_path(folder, int(cursor)))
-
-
-def damage_text(damage: Sequence[Damage]) -> str:
-    """What is lost, in words."""
-    lost = "; ".join(f"{one.end - one.first} events from number {one.first} on, in {one.path.name}" for one in damage)
-    return f"the queue is damaged, and nothing of it is sealed: {lost}. See `tallystick queue repair`"
-
-
-def _lock(folder: Path) -> IO[bytes]:
-    """Have the queue for this process alone, until the file is closed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("ab")
-    except OSError as error:
-        raise StoreError(f"could not open the queue in {folder}: {error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise BusyError(f"another process has the queue in {folder}") from error
-    return file
-
-
-def _read_cursor(folder: Path) -> int:
-    try:
-        text = (folder / CURSOR).read_bytes()
-    except FileNotFoundError:
-        found = segments.segments(folder)
-        return found[0][0] if found else 0
-    if not text.endswith(b"\n") or not text[:-1].isdigit():
-        raise TamperError(f"{folder / CURSOR} is damaged: delete it, and what waits is gone through again")
-    return int(text)
-
-
-def _read_refused(path: Path) -> dict[int, str]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}
-    found: dict[int, str] = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a torn last line: it is refused again
-            one = json.loads(line)
-            found[int(one["sequence"])] = str(one["why"])
-    return found
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = file.write(view)
-        view = view[written:]
+        self._file, self._first = following, self.end

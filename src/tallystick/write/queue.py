@@ -1,6 +1,6 @@
 """The queue: events that are accepted, durable and ordered, and not sealed yet (I1).
 
-Whoever publishes has a ticket when the event is on the disk; many threads share one fsync. A thread of the queue's own
+A caller has a ticket when the event is on the disk; many threads share the syncs. A thread of the queue's own
 seals what waits, in order, and moves the cursor on. Nothing is sealed twice: every event has an id, and a repeat is
 answered with the first record. Past the high-water mark events are refused with `BusyError`, never dropped. One process
 has the queue at a time; how it rests on the disk is `tallystick.write.journal`.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,13 @@ from tallystick.errors import (
     TamperError,
 )
 from tallystick.limits import QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX
+from tallystick.write import queue_check
 from tallystick.write.accept import BROUGHT, Draft
-from tallystick.write.journal import LOST, Journal
+from tallystick.write.journal import Journal
 from tallystick.write.request import Sealed
+from tallystick.write.segments import LOST
 
-FOLDER: Final = "queue"
+FOLDER: Final = queue_check.FOLDER
 BATCH_EVENTS: Final = 1_000
 
 Seal: TypeAlias = Callable[[Sequence[Draft]], Sequence[Sealed | ConflictError]]
@@ -100,7 +103,12 @@ class Progress:
 GATHER_EVENTS: Final = 1_000
 GATHER_SECONDS: Final = 0.02
 """With fewer events than that it waits so long for more: many sealed together cost a third of what they cost alone, and
-whoever is answered from the queue has said that it may take a moment."""
+a caller that takes a ticket has said that sealing may take a moment."""
+
+
+CLEAR_SECONDS: Final = 1.0
+"""How often what is sealed is removed from the disk, where its segment may still get others: it may be purged from the
+ledger, and must not stay here. More often costs three syncs each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +135,16 @@ class Queue:
         self,
         folder: Path,
         *,
+        key: bytes,
+        mark: Path | None = None,
         seal: Seal,
         find: Find,
         clock: Clock,
         events_max: int = QUEUE_EVENTS_MAX,
         bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
-        """Open it, making it if need be, and begin to seal what waits. Raises as `Journal` does."""
+        """Open it, making it if need be, and begin to seal what waits. `key` is `LedgerKeys.queue_mac`, `mark` the file
+        of the mark, by default in the folder. Raises as `Journal` does."""
         self._seal: Final = seal
         self._find: Final = find
         self._clock: Final = clock
@@ -144,8 +155,9 @@ class Queue:
         self._stopping = False
         self._halted = False
         self._problem: str | None = None
+        self._cleared = time.monotonic()
         self._accepted = self._sealed = self._conflicts = self._turned_away = 0
-        self._journal: Final = Journal(folder)
+        self._journal: Final = Journal(folder, key=key, mark=mark)
         self._drainer: Final = threading.Thread(target=self._drain, name="tallystick-queue", daemon=True)
         self._drainer.start()
 
@@ -233,7 +245,15 @@ class Queue:
             self._stopping = True
             self._changed.notify_all()
         self._drainer.join()
+        try:
+            self._journal.clear()
+        except StoreError as error:
+            _log.warning("%s: it goes when the queue is opened again", error)
         self._journal.close()
+
+    def clear(self) -> None:
+        """Have what is sealed leave the disk now, and not within `CLEAR_SECONDS`. Raises `StoreError`."""
+        self._journal.clear()
 
     def _is_empty(self) -> bool:
         return self._journal.cursor >= self._journal.durable
@@ -243,14 +263,20 @@ class Queue:
         failures = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or not self._is_empty())
+                idle = CLEAR_SECONDS if self._journal.has_sealed else None
+                self._changed.wait_for(lambda: self._stopping or not self._is_empty(), idle)
                 if self._stopping:
                     return
+            if self._is_empty():
+                self._clear()
+                continue
             if self._journal.durable - self._journal.cursor < GATHER_EVENTS:
                 self._hurry.wait(GATHER_SECONDS)
             try:
                 self._seal_next()
                 failures = 0
+                if time.monotonic() - self._cleared >= CLEAR_SECONDS:
+                    self._clear()
             except (BusyError, StoreError, OSError) as error:
                 pause: float | None = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
@@ -262,7 +288,7 @@ class Queue:
                 self._tell(error)
             else:
                 continue
-            self._journal.again()
+            self._clear()  # it may take long until more is sealed
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause)
 
@@ -281,6 +307,13 @@ class Queue:
             self._sealed += len(frames) - len(refused)
             self._conflicts += len(refused)
             self._changed.notify_all()
+
+    def _clear(self) -> None:
+        self._cleared = time.monotonic()
+        try:
+            self._journal.clear()
+        except StoreError as error:
+            _log.warning("%s: it is tried again in a moment", error)
 
     def _tell(self, error: Exception) -> None:
         with self._changed:

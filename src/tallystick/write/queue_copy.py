@@ -1,95 +1,169 @@
-"""Copying a queue while a process has it, and appends to it, seals from it, and removes what is sealed.
+"""Copying a queue while a process uses it: appends to it, seals from it, and removes what is sealed.
 
-The copy is what a crash at this moment would leave, and is opened as such. Segments come first and the cursor after
-them: what was removed meanwhile is below the cursor, and sealed. So whoever copies the ledger after the queue has every
-event that was accepted before, in the one or in the other, and one that is in both is sealed once.
+The copy is what a crash at some moment of the copying would leave, and is opened as such. The mark comes first, then
+the segments, then the cursor, the reverse of the order in which they are written: so the frames reach the mark, and
+what was removed meanwhile is below the cursor. Events that are sealed are left out, as they may be purged from the
+ledger later, and so is what a repair kept. The keys are not needed, and nothing is authenticated: opening the
+copy does that.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tallystick.durable import sync
 from tallystick.errors import BusyError, StoreError
-from tallystick.write import segments
-from tallystick.write.journal import CURSOR, DAMAGED, REFUSED, REPAIRED
+from tallystick.write import queue_mac, segments
+from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED
+from tallystick.write.queue_mac import STATEMENT_BYTES, FaultError, Kind
+from tallystick.write.queue_mark import MARK, mark_bytes, peek_mark
+from tallystick.write.queue_refusals import REFUSED
+from tallystick.write.segments import HEAD_BYTES
 
-_ATTEMPTS_MAX: Final = 5
+_ATTEMPTS_MAX: Final = 50
+"""Copies that a running queue may spoil, by sealing all that the copy has within the copying: each is short then."""
+_MARK_READS_MAX: Final = 100
+"""Reads of a mark that is being written, before it counts as damaged and is copied as it is."""
 _CHUNK_BYTES: Final = 1 << 20
 
 
-def copy_queue(source: Path, target: Path) -> None:
+def copy_queue(source: Path, target: Path, *, mark: Path | None = None) -> None:
     """Copy the queue in a folder into another, which is not there yet. Durable on return, but for the names.
 
-    Nothing is made where there is no queue. Raises `StoreError`, and `BusyError` when it is repaired again and again.
+    `mark` says where its mark is, if not in the folder; that of the copy is. Nothing is made where there is no queue.
+    Raises `StoreError`, and `BusyError` when it is repaired, or sealed faster than it can be copied.
     """
     if not source.is_dir():
         return
     try:
         for _ in range(_ATTEMPTS_MAX):
-            repairs = [*_repairs(source)]
-            _copy_once(source, target, repairs)
-            if [*_repairs(source)] == repairs:
+            repairs = _repairs(source)
+            is_whole = not any(one.startswith(REPAIRED) for one in repairs)
+            if is_whole and _copy_once(source, target, mark or source / MARK) and _repairs(source) == repairs:
+                for path in target.iterdir():
+                    with path.open("r+b") as file:
+                        sync(file)
                 return
-            # A repair took the segments away while they were read.
-            shutil.rmtree(target)
+            shutil.rmtree(target, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"could not copy the queue in {source}: {error}") from error
-    raise BusyError(f"the queue in {source} is being repaired: wait until it is, then repeat")
+    raise BusyError(f"the queue in {source} is being repaired, or changes too fast: repeat a moment later")
 
 
-def _repairs(folder: Path) -> Iterator[Path]:
-    """What a repair makes, or leaves."""
-    yield from sorted(folder.glob(f"{REPAIRED}-*-*"))
-    yield from sorted(folder.glob(f"{DAMAGED}-*"))
+def _repairs(source: Path) -> list[str]:
+    """What a repair makes, or leaves: another one took the files away while they were read."""
+    return sorted(path.name for name in (REPAIRED, DAMAGED) for path in source.glob(f"{name}-*"))
 
 
-def _copy_once(source: Path, target: Path, repairs: list[Path]) -> None:
+def _copy_once(source: Path, target: Path, mark: Path) -> bool:
+    """Copy all files; whether the copy is of one state."""
     target.mkdir(mode=0o700)
-    for _, path in segments.segments(source):
-        _copy(path, target / path.name)
-    for path in repairs:
-        if path.is_dir():
-            (target / path.name).mkdir(mode=0o700)
-            for _, old in segments.segments(path):
-                _copy(old, target / path.name / old.name)
-        else:
-            _copy(path, target / path.name)
+    before = _cursor(source)
+    marked = _copy_mark(mark, target / MARK)
+    for path in _with_events_from(source, before or 0):
+        if not _copy_segment(path, target / path.name, first=before or 0, marked=marked):
+            break
     _copy(source / CURSOR, target / CURSOR)
-    # After the cursor: of all below it that was refused it says why. What it says of more is refused again.
-    _copy(source / REFUSED, target / REFUSED, lines=True)
+    # After the cursor, which says how many lines there are. A line more is of a batch that is sealed again.
+    _copy(source / REFUSED, target / REFUSED)
+    after = _cursor(target)
+    if after == before:
+        return True  # nothing was sealed meanwhile, and so nothing removed: the copy is as good as the queue is
+    if after is None or marked is None or after > marked or not any(_with_events_from(target, after)):
+        return False
+    _leave_out(target, after)
+    return _has_head(_with_events_from(target, after)[0])
 
 
-def _copy(source: Path, target: Path, *, lines: bool = False) -> None:
-    """Copy a file as long as it is now; of lines only whole ones. One that is gone is left out."""
+def _leave_out(target: Path, first: int) -> None:
+    """Take what was sealed while it was copied out of the copy."""
+    needed = _with_events_from(target, first)
+    for _, path in segments.segments(target):
+        if path not in needed:
+            path.unlink()
+    copied = target / ".copy"
+    _copy_segment(needed[0], copied, first=first, marked=None)
+    copied.replace(needed[0])
+
+
+def _with_events_from(folder: Path, first: int) -> list[Path]:
+    """The segments that may have a sequence number, or later ones."""
+    found = segments.segments(folder)
+    return [path for number, (_, path) in enumerate(found) if number + 1 == len(found) or found[number + 1][0] > first]
+
+
+def _cursor(folder: Path) -> int | None:
+    """Below which event all is sealed; None when no cursor says so."""
+    try:
+        with (folder / CURSOR).open("rb") as file:
+            return queue_mac.peek(Kind.CURSOR, file.read(STATEMENT_BYTES + 1)).sequence
+    except (FileNotFoundError, FaultError):
+        return None
+
+
+def _has_head(path: Path) -> bool:
+    """Whether a segment was copied before it was removed, and so was overwritten."""
+    try:
+        with path.open("rb") as file:
+            queue_mac.peek(Kind.SEGMENT, file.read(HEAD_BYTES))
+    except FaultError:
+        return False
+    return True
+
+
+def _copy_mark(source: Path, target: Path) -> int | None:
+    """Copy a mark between two writes of it; up to where it says that events were acknowledged."""
+    data = None
+    for _ in range(_MARK_READS_MAX):
+        data = mark_bytes(source)
+        marked = None if data is None else peek_mark(data)
+        if data is None or marked is not None:
+            break
+    if data is None:
+        return None
+    target.write_bytes(data)
+    return None if marked is None else marked.sequence
+
+
+def _copy_segment(source: Path, target: Path, *, first: int, marked: int | None) -> bool:
+    """Copy the head of a segment, and what it has from an event on. One that is gone is left out.
+
+    A frame that says that more was acknowledged than the copied mark was written later, and so is all after it: it is
+    left out, as the copied mark would look like an older one. Whether all of the segment was copied is the result.
+    """
+    try:
+        size = end = source.stat().st_size
+        begin = size if first else HEAD_BYTES
+        for at, frame in segments.read(source):
+            if at >= size:
+                break
+            if frame is not None and marked is not None and frame.acknowledged > marked:
+                end = at
+                break
+            if frame is not None and frame.sequence >= first:
+                begin = min(begin, at)
+    except FileNotFoundError:
+        return True
+    _copy(source, target, offset=min(begin, end), end=end)
+    return end == size
+
+
+def _copy(source: Path, target: Path, *, offset: int = HEAD_BYTES, end: int | None = None) -> None:
+    """Copy a file up to an end, or as long as it is now, without what stands between the head of a segment and an
+    offset."""
     try:
         file = source.open("rb")
     except FileNotFoundError:
         return
     with file, target.open("xb") as copy:
-        left = os.fstat(file.fileno()).st_size
-        while left and (data := file.read(min(left, _CHUNK_BYTES))):
+        left = os.fstat(file.fileno()).st_size if end is None else end
+        head = file.read(min(HEAD_BYTES, left))
+        copy.write(head)
+        file.seek(offset)
+        left -= max(offset, len(head))
+        while left > 0 and (data := file.read(min(left, _CHUNK_BYTES))):
             copy.write(data)
             left -= len(data)
-        copy.flush()
-        if lines:
-            copy.truncate(_end_of_lines(target))
-        sync(copy)
-
-
-def _end_of_lines(path: Path) -> int:
-    """Where the last whole line ends."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - _CHUNK_BYTES)
-            file.seek(start)
-            at = file.read(end - start).rfind(b"\n")
-            if at >= 0:
-                return start + at + 1
-            end = start
-    return 0

@@ -109,12 +109,17 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
 
 def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis) -> None:
     """Whether these are the keys of this ledger. `RejectedError` before anything is sealed under others."""
-    opened = EpochOpened.of(read_record(store, state.epoch_at))
-    if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
-        raise RejectedError("the master key is not the one that this ledger was sealed under", cure=_KEYS_CURE)
+    check_master_key(keys, store, epoch_at=state.epoch_at)
     in_force = checkpoint_key(store, state.checkpoint_key_at, genesis=genesis)
     if keys.checkpoint.public_key().public_bytes_raw() != in_force:
         raise RejectedError("the checkpoint key is not the one in force in this ledger", cure=_KEYS_CURE)
     in_force = evidence_key(store, state.evidence_key_at, genesis=genesis)
     if keys.evidence.public_key().public_bytes_raw() != in_force:
         raise RejectedError("the evidence key is not the one in force in this ledger", cure=_KEYS_CURE)
+
+
+def check_master_key(keys: LedgerKeys, store: Store, *, epoch_at: int) -> None:
+    """Whether the MAC keys are this ledger's, as the epoch opened at a position says. Raises `RejectedError`."""
+    opened = EpochOpened.of(read_record(store, epoch_at))
+    if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
+        raise RejectedError("the master key is not the one that this ledger was sealed under", cure=_KEYS_CURE)

@@ -1,24 +1,28 @@
-"""Where the queue rests: append-only segment files of frames, each with its length and CRC32.
+"""Segments: append-only files of frames, each frame linked to the one before it by its MAC.
 
-    tallystick-queue/1\\n                           the head of a segment, named by the first sequence number in it
-    length, crc32, sequence, durable, accepted_at  a frame: unsigned 32, 32, 64, 64, 64 bits, big-endian; then its bytes
+    a statement of the kind `segment`       the head: the first sequence number, and the MAC of the frame before it
+    b"\xf5tq2", crc32, length, sequence, acknowledged, accepted_at, link, mac; then the body: a frame
 
-`durable` says below which sequence number everything was on the disk when the frame was written. So what a crash
-tore, of which nobody was told, is told from damage: what a later frame says was durable, and is not there, is damage.
+Integers are unsigned and big-endian, of 32, 32, 64, 64 and 64 bits. `link` is the MAC of the frame before, so that no
+frame can be removed, moved or replaced, and each can still be authenticated by itself after a gap. `acknowledged` says
+below which sequence number all was acknowledged when the frame was written: a mark that says less is an older one. The
+CRC32 tells bit rot from tampering. Without the key frames can be found and counted, which is enough for a copy.
 """
 
 from __future__ import annotations
 
-import os
+import fcntl
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from hmac import compare_digest
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
-from tallystick.durable import sync, sync_folder
-from tallystick.errors import StoreError
+from tallystick.durable import replace, sync, sync_folder
+from tallystick.errors import BusyError, StoreError
+from tallystick.write import queue_mac
+from tallystick.write.queue_mac import STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 """A segment is closed once it is as long as this, and removed when all in it is sealed."""
@@ -26,43 +30,88 @@ SEGMENT_BYTES: Final = 16 * 1024 * 1024
 FRAME_BYTES_MAX: Final = 262_144
 """More than any draft has; a larger length is damage."""
 
+HEAD_BYTES: Final = STATEMENT_BYTES
+
+LOST: Final = b""
+"""The body of a frame in the place of one that was lost to damage."""
+
+_RESYNCS_MAX: Final = 10_000
+"""Places in one segment that look like the begin of a frame and are none, before the rest of it counts as lost: each
+costs a checksum over up to `FRAME_BYTES_MAX`, and an attacker who writes the file chooses how many there are."""
+
 _READ_BYTES: Final = 4 * FRAME_BYTES_MAX
-_HEAD: Final = b"tallystick-queue/1\n"
-_FRAME: Final = struct.Struct(">IIQQQ")
+_MAGIC: Final = b"\xf5tq2"
+_FRAME: Final = struct.Struct(">4sIIQQQ16s16s")
 _COVERED: Final = struct.Struct(">IQQQ")
-
-
-HEAD_BYTES: Final = len(_HEAD)
 
 
 class Frame(NamedTuple):
     """One accepted draft as it lies on the disk."""
 
     sequence: int
-    durable: int
+    acknowledged: int
+    """Everything below this sequence number was acknowledged when the frame was written."""
     accepted_at: int
     """In microseconds."""
     body: bytes
+    link: bytes
+    """The MAC of the frame before."""
+    mac: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A place in a segment where durable frames were, and are not."""
+class Place(NamedTuple):
+    """Where the next frame to be read is: in a segment, at an offset, after a frame with that MAC."""
 
     path: Path
     offset: int
-    first: int
-    """The sequence number that should be there."""
-    end: int
-    """The next one that is there."""
+    sequence: int
+    link: bytes
+
+
+Tag: TypeAlias = Callable[[bytes], bytes]
+"""Gives the MAC of a frame of one queue, from all of it but the MAC; see `tagger`."""
+
+
+def tagger(key: bytes, queue: bytes) -> Tag:
+    """What authenticates the frames of the queue of that id."""
+    return queue_mac.tagger(key, "frame", queue)
+
+
+def authenticate(frame: Frame, tag: Tag) -> Frame:
+    """The frame with its MAC."""
+    return frame._replace(mac=tag(_authenticated(frame)))
+
+
+def is_authentic(frame: Frame, tag: Tag) -> bool:
+    """Whether the holder of the key wrote this frame into this queue, after the frame with its `link`."""
+    return compare_digest(tag(_authenticated(frame)), frame.mac)
+
+
+def _authenticated(frame: Frame) -> bytes:
+    return frame.link + _COVERED.pack(len(frame.body), *frame[:3]) + frame.body
 
 
 def render(frame: Frame) -> bytes:
     """The bytes of a frame."""
-    length = len(frame.body)
-    covered = _COVERED.pack(length, frame.sequence, frame.durable, frame.accepted_at)
-    crc = crc32(frame.body, crc32(covered))
-    return _FRAME.pack(length, crc, frame.sequence, frame.durable, frame.accepted_at) + frame.body
+    return _render(_COVERED.pack(len(frame.body), *frame[:3]) + frame.link + frame.mac, frame.body)
+
+
+def render_chain(
+    bodies: Sequence[bytes], tag: Tag, *, sequence: int, acknowledged: int, accepted_at: int, link: bytes
+) -> tuple[bytes, bytes]:
+    """The bytes of new frames, each linked to the one before, and the MAC of the last. This is done for every event
+    that is published, so it makes no `Frame`."""
+    parts = []
+    for number, body in enumerate(bodies, sequence):
+        covered = _COVERED.pack(len(body), number, acknowledged, accepted_at)
+        mac = tag(link + covered + body)
+        parts.append(_render(covered + link + mac, body))
+        link = mac
+    return b"".join(parts), link
+
+
+def _render(head: bytes, body: bytes) -> bytes:
+    return _MAGIC + crc32(body, crc32(head)).to_bytes(4, "big") + head + body
 
 
 def frame_bytes(frame: Frame) -> int:
@@ -70,10 +119,33 @@ def frame_bytes(frame: Frame) -> int:
     return _FRAME.size + len(frame.body)
 
 
-def good_end(path: Path) -> int | None:
-    """How long a segment is that has its head; None for one that a crash left without."""
-    with path.open("rb") as file:
-        return file.seek(0, os.SEEK_END) if file.read(HEAD_BYTES) == _HEAD else None
+def frame_at(data: bytes, at: int) -> Frame | None:
+    """The frame that begins here, if one with a right checksum does."""
+    if at + _FRAME.size > len(data):
+        return None
+    magic, crc, length, sequence, acknowledged, accepted_at, link, mac = _FRAME.unpack_from(data, at)
+    if magic != _MAGIC or length > FRAME_BYTES_MAX:
+        return None
+    begin = at + _FRAME.size
+    body = data[begin : begin + length]
+    if len(body) != length or crc32(body, crc32(data[at + 8 : begin])) != crc:
+        return None
+    return Frame(sequence, acknowledged, accepted_at, body, link, mac)
+
+
+def lock(folder: Path) -> IO[bytes]:
+    """Have the queue for this process alone, until the file is closed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("ab")
+    except OSError as error:
+        raise StoreError(f"could not open the queue in {folder}: {error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise BusyError(f"another process has the queue in {folder}") from error
+    return file
 
 
 def segment_path(folder: Path, first: int) -> Path:
@@ -86,160 +158,130 @@ def segments(folder: Path) -> list[tuple[int, Path]]:
     found = []
     for path in folder.glob("segment-*.q"):
         digits = path.name.removeprefix("segment-").removesuffix(".q")
-        if digits.isdecimal() and segment_path(folder, int(digits)) == path:
+        if digits.isascii() and digits.isdecimal() and segment_path(folder, int(digits)) == path:
             found.append((int(digits), path))
     return sorted(found)
 
 
-def begin(folder: Path, first: int) -> IO[bytes]:
-    """Make a segment, durably, and open it for appending. One that a crash left without a frame is begun again."""
-    file = begin_at(segment_path(folder, first))
-    sync(file)
-    sync_folder(folder)
+def begin(folder: Path, head: Statement, *, key: bytes) -> IO[bytes]:
+    """Make a segment, durably, and open it for appending.
+
+    It gets its name when its head is on the disk, so that no crash leaves a segment without one.
+    """
+    path = segment_path(folder, head.sequence)
+    replace(path, queue_mac.render(Kind.SEGMENT, head, key=key))
+    sync_folder(folder)  # a frame in a file whose name a power cut takes away would be lost
+    return open_end(path)
+
+
+def open_end(path: Path) -> IO[bytes]:
+    """A segment, open for appending."""
+    file = path.open("r+b", buffering=0)
+    file.seek(0, 2)
     return file
 
 
-def begin_at(path: Path) -> IO[bytes]:
-    """A file with the head of a segment, open for appending."""
-    file = path.open("w+b", buffering=0)
-    file.write(_HEAD)
-    return file
+def read_head(path: Path, *, key: bytes) -> Statement:
+    """The head of a segment. Raises `FaultError` for one that is not authentic, or not of this file's name."""
+    with path.open("rb") as file:
+        head = queue_mac.parse(Kind.SEGMENT, file.read(HEAD_BYTES), key=key)
+    if segment_path(path.parent, head.sequence) != path:
+        raise FaultError(Fault.ALTERED, f"it is the segment that begins with {head.sequence}, under another name")
+    return head
 
 
-def read(path: Path, *, offset: int = 0) -> Iterator[tuple[int, Frame | None]]:
-    """The frames of a segment, each with the offset at which it begins; and None once for all that is no frame."""
-    data = path.read_bytes()
-    at = max(offset, len(_HEAD))
-    if not data.startswith(_HEAD):
-        at = _next_frame(data, 0)
-        yield 0, None
-    while at < len(data):
-        frame = _frame_at(data, at)
-        if frame is None:
-            yield at, None
-            at = _next_frame(data, at + 1)
+def read(path: Path, *, offset: int = HEAD_BYTES) -> Iterator[tuple[int, Frame | None]]:
+    """The frames of a segment by their checksums, each with the offset at which it begins; and None once for all that
+    is no frame. Memory stays flat, however long the file is."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        yield from _frames(file, offset)
+
+
+def _frames(file: IO[bytes], base: int) -> Iterator[tuple[int, Frame | None]]:
+    data, at, resyncs, lost, ended = file.read(_READ_BYTES), 0, 0, False, False
+    while True:
+        if not ended and len(data) - at < _FRAME.size + FRAME_BYTES_MAX:
+            more = file.read(_READ_BYTES)
+            # What is appended after this is not read: of a frame that is being written the begin was taken for damage.
+            ended = not more
+            base, data, at = base + at, data[at:] + more, 0
             continue
-        yield at, frame
-        at += frame_bytes(frame)
+        if at >= len(data):
+            return
+        frame = frame_at(data, at)
+        if frame is not None:
+            lost = False
+            yield base + at, frame
+            at += frame_bytes(frame)
+            continue
+        if not lost:
+            lost = True
+            yield base + at, None
+        resyncs += 1
+        if resyncs > _RESYNCS_MAX:
+            return
+        following = data.find(_MAGIC, at + 1)
+        at = following if following >= 0 else max(at + 1, len(data) - len(_MAGIC) + 1)
 
 
-def _frame_at(data: bytes, at: int) -> Frame | None:
-    """The frame that begins here, if a good one does."""
-    if at + _FRAME.size > len(data):
-        return None
-    length, crc, sequence, durable, accepted_at = _FRAME.unpack_from(data, at)
-    body = data[at + _FRAME.size : at + _FRAME.size + length]
-    if length > FRAME_BYTES_MAX or len(body) != length:
-        return None
-    covered = _COVERED.pack(length, sequence, durable, accepted_at)
-    return Frame(sequence, durable, accepted_at, body) if crc32(body, crc32(covered)) == crc else None
+def take(folder: Path, place: Place, count: int, *, key: bytes, queue: bytes) -> tuple[list[Frame], Place]:
+    """The next frames from a place on, at most so many, and the place after them.
 
-
-def _next_frame(data: bytes, at: int) -> int:
-    """Where the next good frame begins; the end when there is none."""
-    while at < len(data) and _frame_at(data, at) is None:
-        at += 1
-    return at
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """What was found in all segments."""
-
-    end: int
-    """The sequence number after the last good frame."""
-    bytes: int
-    """Of the frames from the cursor on."""
-    oldest_at: int | None
-    """When the frame at the cursor was accepted."""
-    damage: tuple[Damage, ...]
-    torn: tuple[Path, int] | None
-    """What a crash tore: a segment, and the offset up to which it is good."""
-
-
-@dataclass(slots=True)
-class _Gap:
-    """No good frame from here on, so far."""
-
-    path: Path
-    offset: int
-    first: int
-    resumes: int | None = None
-
-
-def scan(folder: Path, *, cursor: int) -> Scanned:
-    """Look through all segments: what is there from the cursor on, what is torn, and what is damaged."""
-    expected, size, oldest = cursor, 0, None
-    gap: _Gap | None = None
-    damage: list[Damage] = []
-    for _, path in segments(folder):
-        for offset, frame in read(path):
-            if frame is not None and frame.sequence < cursor:
-                continue  # sealed before
-            if frame is None or (gap is None and frame.sequence != expected):
-                gap = gap or _Gap(path, offset, expected)
-            if frame is None:
-                continue
-            if gap is not None:
-                gap.resumes = frame.sequence if gap.resumes is None else gap.resumes
-                if frame.durable > gap.first:
-                    damage.append(Damage(gap.path, gap.offset, gap.first, gap.resumes))
-                    gap = None
-            if gap is None:
-                oldest = frame.accepted_at if oldest is None else oldest
-                expected, size = frame.sequence + 1, size + frame_bytes(frame)
-    torn = (gap.path, gap.offset) if gap else None
-    return Scanned(expected, size, oldest, tuple(damage), torn)
-
-
-class Tail:
-    """Reads on, frame by frame, from a sequence number. What is appended later is read later."""
-
-    def __init__(self, folder: Path, *, first: int) -> None:
-        self._folder: Final = folder
-        self._next = first
-        self._path: Path | None = None
-        self._offset = 0
-
-    def take(self, count: int) -> list[Frame]:
-        """The next frames, at most so many. Fewer when there are no more, or what follows is no good frame."""
-        found: list[Frame] = []
-        while len(found) < count:
-            before = self._offset
-            found += self._take_from_segment(count - len(found))
-            if self._offset == before and not self._go_on():  # else it may only have passed older frames
-                return found
-        return found
-
-    def _take_from_segment(self, count: int) -> list[Frame]:
-        if self._path is None and not self._go_on():
-            return []
-        assert self._path is not None, "a segment was found"
+    Fewer when there are no more, or when what follows is not the authentic frame that was written after the last one:
+    nothing is returned that the holder of the key did not write, here and in this order.
+    """
+    path, offset, sequence, link = place
+    tag = tagger(key, queue)
+    found: list[Frame] = []
+    while len(found) < count:
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
+            with path.open("rb") as file:
+                file.seek(offset)
                 data = file.read(_READ_BYTES)
         except FileNotFoundError:
-            return []  # all in it was sealed, and it was removed: the next one goes on
-        found: list[Frame] = []
+            data = b""  # all in it was sealed, and it was removed: the next one goes on
         at = 0
-        while len(found) < count and (frame := _frame_at(data, at)) is not None:
+        while len(found) < count and (frame := frame_at(data, at)) is not None:
+            if (frame.sequence, frame.link) != (sequence, link) or not is_authentic(frame, tag):
+                return found, Place(path, offset + at, sequence, link)
+            found.append(frame)
             at += frame_bytes(frame)
-            if frame.sequence == self._next:
-                found.append(frame)
-                self._next += 1
-            elif frame.sequence > self._next:
-                return found
-        self._offset += at
-        return found
+            sequence, link = sequence + 1, frame.mac
+        offset += at
+        if not at and len(found) < count:
+            following = segment_path(folder, sequence)
+            if following == path or not _follows(following, Statement(queue, sequence, link), key=key):
+                break
+            path, offset = following, HEAD_BYTES
+    return found, Place(path, offset, sequence, link)
 
-    def _go_on(self) -> bool:
-        """Turn to the segment that has the next frame, if there is another than the present one."""
-        holding = [path for first, path in segments(self._folder) if first <= self._next]
-        if not holding or holding[-1] == self._path:
-            return False
-        self._path, self._offset = holding[-1], HEAD_BYTES
-        return True
+
+def _follows(path: Path, expected: Statement, *, key: bytes) -> bool:
+    """Whether a segment is there, and goes on where the one before it ended."""
+    try:
+        return read_head(path, key=key) == expected
+    except (FileNotFoundError, FaultError):
+        return False
+
+
+def erase(paths: list[Path]) -> None:
+    """Remove segments in which all is sealed, and what they say.
+
+    They are overwritten first: where a file system writes in place, no free block keeps an event that is pruned later.
+    One that copies on write, and the spare blocks of an SSD, may keep it. A crash leaves zeros, which nothing reads.
+    """
+    for path in paths:
+        try:
+            with path.open("r+b", buffering=0) as file:
+                left = file.seek(0, 2)
+                file.seek(0)
+                while left > 0:
+                    left -= file.write(bytes(min(left, _READ_BYTES)))
+                sync(file)  # else the zeros might never leave memory, as the file is removed next
+        except FileNotFoundError:
+            continue
+        path.unlink(missing_ok=True)
 
 
 def cut(folder: Path, path: Path, offset: int) -> None:
@@ -249,9 +291,32 @@ def cut(folder: Path, path: Path, offset: int) -> None:
             if later > path:
                 later.unlink()
         with path.open("r+b") as file:
-            file.truncate(max(offset, len(_HEAD)))
-            if offset < len(_HEAD):
-                file.write(_HEAD)
+            file.truncate(max(offset, HEAD_BYTES))
             sync(file)
     except OSError as error:
-        raise StoreError(f"could not mend {path}: {error}") from error
+        raise StoreError(f"could not cut the torn end of {path}: {error}") from error
+
+
+def write_again(path: Path, offset: int) -> None:
+    """Write a segment from an offset on once more, durably. Raises `OSError`.
+
+    An fsync that failed may have left these bytes in memory alone, where they look written; a later fsync does not
+    write them. Written again, they are. A crash within leaves the same bytes, or a torn end.
+    """
+    with path.open("r+b", buffering=0) as file:
+        while True:
+            file.seek(offset)
+            data = file.read(_READ_BYTES)
+            if not data:
+                break
+            file.seek(offset)
+            write_all(file, data)
+            offset += len(data)
+        sync(file)
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all of it; an unbuffered file may take only a part at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tallystick.config import Location
-from tallystick.core.record import record_hash
-from tallystick.errors import StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.store.contract import Store
-from tallystick.write.run_set import RunSet
 
 INDEX: Final = "index"
 """Asks a process for the next step."""
@@ -41,22 +38,3 @@ def index_steps(location: Location, store: Store) -> Iterator[IndexStep]:
     yield IndexStep(
         check.end, tuple(Finding(Kind.INDEX, one.position, f"index.db: {one.seen}", one.end) for one in check.faults)
     )
-
-
-def sealing_findings(location: Location, store: Store, *, key: bytes, ledger_id: bytes, size: int) -> list[Finding]:
-    """Whether what the sealer knows of the past is what was written under its key, and is of this log."""
-    file = location.open_runs_readonly()
-    if file is None:
-        return []
-    try:
-        manifest = RunSet(file, key=key, ledger_id=ledger_id).check()
-        if manifest.size > size:
-            raise TamperError(f"it covers {manifest.size} records, and the ledger has {size}")
-        for stored in store.read(manifest.size - 1, manifest.size):
-            if record_hash(stored.line) != manifest.last_hash:
-                raise TamperError(f"another record was sealed at position {stored.position}")
-    except (StoreError, TamperError) as error:
-        return [Finding(Kind.INDEX, None, f"sealing.db: {error}")]
-    finally:
-        file.close()
-    return []

@@ -1,0 +1,92 @@
+"""The queue of the front door: opened when it is first used, authenticated under a key of its own, and cleared for a
+prune.
+
+What it does with events is `tallystick.write.queue`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+
+from tallystick.clock import Clock
+from tallystick.config import Location
+from tallystick.core.keys import LedgerKeys
+from tallystick.errors import BusyError, ConflictError, RejectedError
+from tallystick.store.contract import Head, Store
+from tallystick.write.queue import FOLDER as QUEUE_FOLDER
+from tallystick.write.queue import Queue
+from tallystick.write.queue_check import DAMAGED
+from tallystick.write.resume import check_master_key
+from tallystick.write.sealer import Sealer
+
+
+class Queueing(ABC):
+    """What opens and clears the queue of one ledger. Safe for many threads."""
+
+    _store: Store
+    _location: Location
+    _clock: Clock
+    _opening: threading.Lock
+    _queue: Queue | None
+
+    @abstractmethod
+    def _open_sealer(self) -> Sealer:
+        """What seals."""
+
+    @abstractmethod
+    def _load_keys(self) -> LedgerKeys:
+        """The keys of the ledger."""
+
+    @abstractmethod
+    def _head(self) -> Head:
+        """The newest committed head."""
+
+    @abstractmethod
+    def _find(self, event_id: str) -> int | None:
+        """The position of the record with an event id."""
+
+    @property
+    def queue(self) -> Queue:
+        """The queue of what was published and is not sealed yet; opening it goes on with what an earlier process left.
+
+        Raises `BusyError` when another process has it, `TamperError` when it is damaged.
+        """
+        if self._queue is None:
+            sealer = self._open_sealer()
+            with self._opening:
+                if self._location.folder is None:
+                    raise RejectedError("a ledger in memory has no queue", cure="append, or use a folder")
+                if self._queue is None:
+                    folder = self._location.folder / QUEUE_FOLDER
+                    key = self.queue_key()
+                    self._queue = Queue(folder, key=key, seal=sealer.seal_each, find=self._find, clock=self._clock)
+        return self._queue
+
+    def queue_key(self) -> bytes:
+        """The key under which the queue is authenticated. `RejectedError` for keys of another ledger: under them a good
+        queue would look forged, and a new one would look forged under the right keys."""
+        keys = self._load_keys()
+        check_master_key(keys, self._store, epoch_at=self._head().epoch_at)
+        return keys.queue_mac
+
+    def _clear_queue(self) -> None:
+        """Have events that are sealed, and may be pruned now, leave the queue's files (SPEC 9 speaks of records alone).
+
+        `ConflictError` while a repair's folder keeps them: it is evidence, and not ours to delete. `TamperError` when
+        the queue is damaged, and may have more than it says.
+        """
+        folder = None if self._location.folder is None else self._location.folder / QUEUE_FOLDER
+        if folder is None or not folder.is_dir():
+            return
+        kept = sorted(path.name for path in folder.glob(f"{DAMAGED}-*"))
+        if kept:
+            raise ConflictError(
+                f"{folder / kept[0]} keeps what a repair of the queue took away, which may have events that are to be "
+                "pruned: move it to where it is kept as evidence, or delete it, then prune again"
+            )
+        try:
+            queue = self.queue
+        except BusyError:
+            return  # another process has it, and removes what is sealed within a second
+        queue.clear()
