@@ -51,7 +51,7 @@ ANYONE: Final = ("errors", "limits")
 OUR_OWN: Final = ("clock", "ids", "keystore")
 """Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
 
-STORED: Final = ("store.contract", "store.reading", "store.verified_reads")
+STORED: Final = ("store.contract", "store.proven_store", "store.reading", "store.verified_reads")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
@@ -76,6 +76,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "keystore": ("core", "durable", "ids"),
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
+    "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
@@ -91,8 +92,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "ledger": ("appending", "asking", "governing", "proving", "queueing", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
-    "leases": ("ledger",),
-    "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "write.queue"),
+    "leases": ("ledger", "queueing"),
+    "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.verification.beside": (
         *("config", "core", "evidence", *STORED),

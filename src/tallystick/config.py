@@ -37,6 +37,9 @@ class Location:
     """Where one ledger rests: a folder, or None for a ledger in memory."""
 
     folder: Path | None
+    scratch: bool = False
+    """Whether the index is made from nothing, for this opening alone, where nobody finds it: for answers that serve as
+    evidence. Neither the index nor the cursors that lie here are looked at."""
     still: bool = False
     """Whether nobody writes to it, and nothing may be left beside it by reading: a copy that is looked at."""
 
@@ -103,8 +106,10 @@ class Location:
 
         `find` gives the position of an event id, which the index does not know.
         """
-        from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index
+        from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index, open_scratch_index
 
+        if self.scratch:
+            return open_scratch_index(store, find=find)
         private = private or not self._is_writable()
         if private:
             return open_private_index(self.folder, store, find=find)
@@ -149,7 +154,7 @@ class Location:
         """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
         from tallystick.read.sqlite_cursors import SqliteCursors
 
-        return SqliteCursors(None if private or not self._is_writable() else self.folder, ledger_id)
+        return SqliteCursors(None if private or self.scratch or not self._is_writable() else self.folder, ledger_id)
 
     def copy_cursors(self, folder: Path) -> None:
         """Copy what projections and subscriptions have reached into another folder, if there is anything.

@@ -51,9 +51,10 @@ from tallystick.govern.directory import (
 from tallystick.govern.plans import Plan
 from tallystick.ids import random_bytes
 from tallystick.leases import Ledgers, drain
-from tallystick.ledger import Ledger, Pulse
+from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
+from tallystick.queueing import Pulse
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 
 DEFAULT_TENANT: Final = "default"

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tallystick.errors import BusyError
-from tallystick.ledger import Ledger, Pulse
+from tallystick.ledger import Ledger
+from tallystick.queueing import Pulse
 
 _DRAIN_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.5

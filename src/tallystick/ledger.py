@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final
 
 from tallystick.appending import Appending
 from tallystick.asking import Asking
@@ -39,21 +41,14 @@ from tallystick.read.own_records import OF_THE_LEDGER, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
+from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
+from tallystick.store.verified_reads import verified_tree
 from tallystick.write.accept import Acceptor
-from tallystick.write.queue import Queue, QueueStats
+from tallystick.write.queue import Queue
 from tallystick.write.seal import Plan
 from tallystick.write.sealer import Sealer
 from tallystick.write.sealing_index import SealingIndex
-
-
-class Pulse(NamedTuple):
-    """How a ledger stands: its size, the records that its index has not taken yet (0 while nobody asked for one), and
-    its queue (None while nobody used it)."""
-
-    size: int
-    index_behind: int
-    queue: QueueStats | None
 
 
 class Ledger(Queueing, Appending, Asking, Governing, Proving):
@@ -137,12 +132,6 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
         """The public key, 32 bytes, that signs evidence at present."""
         return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
 
-    def pulse(self) -> Pulse:
-        """How it stands; for whoever watches over it."""
-        reader, queue, size = self._reader, self._queue, self.size
-        behind = 0 if reader is None else max(0, size - reader.follower.end)
-        return Pulse(size, behind, None if queue is None else queue.stats())
-
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
         """The records at positions [first, end), up to the present size at most, in order.
 
@@ -158,6 +147,29 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
         """
         sealer = self._open_sealer()
         return sealer.prove(lambda reads, _: [Record.parse(one.line) for one in reads.read(first, reads.size)])
+
+    @contextmanager
+    def proven(self, *, progress: Progress | None = None) -> Iterator[Ledger]:
+        """The ledger as it is now, for answers that serve as evidence: each comes from records that are proven to be in
+        the signed tree, by an index that is made from them first, which takes about 20 µs a record.
+
+        Nothing can be written to what is given. Raises `TamperError` at a record that is not the one that was sealed.
+        """
+        head = self._head()
+        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
+        if self.has_keys and key != self._load_keys().checkpoint.public_key().public_bytes_raw():
+            raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
+        store = ProvenStore(self._store, head, verified_tree(self._store, head, VerifierKey(self.origin, key)))
+        location = replace(self._location, scratch=True)
+        proven = Ledger(
+            store, location=location, keystore=self._keystore, clock=self._clock, progress=progress, readonly=True
+        )
+        try:
+            if self._reader is not None:
+                proven._open_reader().adopt(self._reader)
+            yield proven
+        finally:
+            proven.close()
 
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id. `NotFoundError` when there is none."""

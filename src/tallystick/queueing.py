@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from tallystick.clock import Clock
 from tallystick.config import Location
 from tallystick.core.keys import LedgerKeys
 from tallystick.errors import BusyError, ConflictError, RejectedError
+from tallystick.read.reader import Reader
 from tallystick.store.contract import Head, Store
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
-from tallystick.write.queue import Queue
+from tallystick.write.queue import Queue, QueueStats
 from tallystick.write.queue_check import DAMAGED
 from tallystick.write.resume import check_master_key
 from tallystick.write.sealer import Sealer
+
+
+class Pulse(NamedTuple):
+    """How a ledger stands: its size, the records that its index has not taken yet (0 while nobody asked for one), and
+    its queue (None while nobody used it)."""
+
+    size: int
+    index_behind: int
+    queue: QueueStats | None
 
 
 class Queueing(ABC):
@@ -29,6 +40,7 @@ class Queueing(ABC):
     _clock: Clock
     _opening: threading.Lock
     _queue: Queue | None
+    _reader: Reader | None
 
     @abstractmethod
     def _open_sealer(self) -> Sealer:
@@ -45,6 +57,12 @@ class Queueing(ABC):
     @abstractmethod
     def _find(self, event_id: str) -> int | None:
         """The position of the record with an event id."""
+
+    def pulse(self) -> Pulse:
+        """How it stands; for whoever watches over it."""
+        reader, queue, size = self._reader, self._queue, self._head().size
+        behind = 0 if reader is None else max(0, size - reader.follower.end)
+        return Pulse(size, behind, None if queue is None else queue.stats())
 
     @property
     def queue(self) -> Queue:

@@ -47,10 +47,14 @@ class Reader:
         self._turn: Final = turn
         self.questions: Final[Questions] = follower.file.questions
         self.search: Final = Search(store, self.questions)
-        self.folds: Final = Folds()
-        self.upcasters: Final = Upcasters()
+        self.folds = Folds()
+        self.upcasters = Upcasters()
         self.rollups: Final = Rollups(store, self.search, follower.file.rollups)
         follower.after_save = self.rollups.advance
+
+    def adopt(self, other: Reader) -> None:
+        """Fold and upcast as another reader does."""
+        self.folds, self.upcasters = other.folds, other.upcasters
 
     def catch_up(self, size: int | None = None) -> int:
         """Wait until the index answers for the first `size` records, by default all there are; that size."""

@@ -40,6 +40,9 @@ from tallystick.store.contract import Store
 
 FILE_NAME: Final = "index.db"
 LAYOUT: Final = 3
+SCRATCH_IN_MEMORY_RECORDS: Final = 50_000
+"""Records up to which an index for one use is in memory, where it takes some ten megabytes."""
+
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
@@ -60,6 +63,22 @@ def open_private_index(folder: Path | None, store: Store, *, find: FindId | None
     except BaseException:
         scratch.cleanup()
         raise
+
+
+def open_scratch_index(store: Store, *, find: FindId | None = None) -> SqliteIndexFile:
+    """An index made from nothing for one use: in memory, or for a large ledger in files that have no name any more, so
+    that nobody can edit them."""
+    head = store.head()
+    if head is None or head.size <= SCRATCH_IN_MEMORY_RECORDS:
+        return SqliteIndexFile(None, store, find=find)
+    scratch = tempfile.TemporaryDirectory(prefix="tallystick-index-")
+    try:
+        index = SqliteIndexFile(Path(scratch.name), store, find=find, scratch=scratch)
+        delete_files(Path(scratch.name))  # those who have them open go on
+    except BaseException:
+        scratch.cleanup()
+        raise
+    return index
 
 
 def delete_files(folder: Path) -> None:

@@ -11,14 +11,13 @@ from typing import Any
 import orjson
 
 from tallystick.core.checkpoint import Checkpoint
-from tallystick.core.fold import Fold
 from tallystick.core.matcher import Matcher
-from tallystick.core.merkle import leaf_hash
+from tallystick.core.merkle import Tree
 from tallystick.core.record import Record
 from tallystick.core.selector import Selector
 from tallystick.errors import RejectedError, TamperError
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.reading import read_lines, stored_nodes
+from tallystick.store.verified_reads import VerifiedReads, unfinished_tiles
 
 
 def matching(
@@ -26,21 +25,19 @@ def matching(
 ) -> Iterator[tuple[dict[str, Any], list[int]]]:
     """The members of each record at [first, end), and the indexes of the selectors that it fits.
 
-    Raises `TamperError` at a record that is missing or damaged, and at the end if the records do not lead to the root
-    of the checkpoint: what was given before counts only then.
+    Each is proven before it is given. Raises `TamperError` at a record that is missing, or is not the one in the tree.
     """
+    tree = Tree.from_edges(checkpoint.size, unfinished_tiles(store, checkpoint.size))
+    if tree.root != checkpoint.root:
+        raise TamperError("the records do not lead to the signed root: run a verification")
     matcher = Matcher(selectors)
-    fold = Fold(cuts=(first, end), node=stored_nodes(store, checkpoint.size))
-    for stored in read_lines(store, first, end):
-        fold.add(stored.position, leaf_hash(stored.line))
+    for stored in VerifiedReads(store, tree).read(first, end):
         members = members_of(stored)
         yield members, matcher.match(members)
-    if fold.root(checkpoint.size) != checkpoint.root:
-        raise TamperError("the records do not lead to the signed root: run a verification")
 
 
 def members_of(stored: StoredRecord) -> dict[str, Any]:
-    """The members of a record, as far as its CRC32 vouches for it. What they are worth, the root tells."""
+    """The members of a record, which is proven or about to be."""
     try:
         members: dict[str, Any] = orjson.loads(stored.line)
         if members["position"] != stored.position:

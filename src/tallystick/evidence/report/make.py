@@ -66,8 +66,30 @@ def make(
     document's description. `progress` is told how many questions were asked.
     Raises `RejectedError` with the document's line, `NotFoundError` for an entity of which there is no event.
     """
-    values = document.values(given or {})
-    view = View(ledger, period, catalogue, window_days=document.window_days, checkpoint=checkpoint, assessor=assessor)
+    # What a report says serves as evidence: it is read from proven records, and not by an index that anybody can edit.
+    with ledger.proven() as proven:
+        return _make(
+            View(proven, period, catalogue, window_days=document.window_days, checkpoint=checkpoint, assessor=assessor),
+            ledger,
+            document,
+            period=period,
+            given=given or {},
+            lead=lead,
+            progress=progress,
+        )
+
+
+def _make(
+    view: View,
+    ledger: Ledger,
+    document: Document,
+    *,
+    period: Period,
+    given: Mapping[str, str],
+    lead: str,
+    progress: Progress | None,
+) -> Made:
+    values = document.values(given)
     for parameter in document.parameters:
         if parameter.type == "entity" and values[parameter.name]:
             view.check_known(values[parameter.name])
@@ -91,10 +113,7 @@ def make(
         facts=(
             ("Ledger", visible(ledger.origin)),
             ("Period", f"{view.window.described}, by {view.window.time} time"),
-            *(
-                (name.replace("_", " ").capitalize(), visible(value))
-                for name, value in _shown_values(document, given or {})
-            ),
+            *((name.replace("_", " ").capitalize(), visible(value)) for name, value in _shown_values(document, given)),
             ("Made", shown(period.now)),
             ("Checkpoint", f"{view.size:,} records, root {root}"),
             *([("Pruned", _PRUNED)] if view.is_pruned else []),

@@ -1,0 +1,83 @@
+"""A store as it was at one signed head, of which every record that is read is proven to be in the tree.
+
+What is read through it can be shown as evidence: an index that is derived from it, and what that finds, owe nothing to
+files that somebody may have edited.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tallystick.core.merkle import Tile, Tree
+from tallystick.errors import StoreError
+from tallystick.store.contract import Batch, Head, Store, StoredRecord
+from tallystick.store.verified_reads import VerifiedReads
+
+_READ_PAGE: Final = 1_000
+_READONLY: Final = "it is read as it was at one moment, and nothing is written"
+
+
+class ProvenStore:
+    """Reads `store` as of `head`, whose tree the caller has checked. What writes raises `StoreError`.
+
+    Raises `TamperError` at a record that is missing, or is not the one in the tree. Closing it closes nothing.
+    """
+
+    def __init__(self, store: Store, head: Head, tree: Tree) -> None:
+        self._store: Final = store
+        self._head: Final = head
+        self._reads: Final = VerifiedReads(store, tree)
+        self._lock: Final = threading.Lock()
+        """Verified reads are for one thread at a time."""
+
+    def head(self) -> Head | None:
+        return self._head
+
+    def read(self, first: int, end: int) -> Iterator[StoredRecord]:
+        end = min(end, self._head.size)
+        while first < end:
+            stop = min(first + _READ_PAGE, end)
+            with self._lock:
+                page = [*self._reads.read(first, stop)]
+            yield from page
+            first = stop
+
+    def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        with self._lock:
+            return self._reads.fetch([position for position in positions if position < self._head.size])
+
+    def tiles(self, level: int, first: int, end: int) -> list[Tile]:
+        return self._store.tiles(level, first, end)
+
+    def pruned_below(self) -> int:
+        return self._store.pruned_below()
+
+    def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        return self._store.leaves(first, end)
+
+    def last_position(self) -> int | None:
+        return self._head.size - 1
+
+    def inspect(self) -> list[str]:
+        return self._store.inspect()
+
+    def bytes_used(self) -> int:
+        return self._store.bytes_used()
+
+    def create(self, batch: Batch, head: Head) -> None:  # noqa: ARG002
+        raise StoreError(_READONLY)
+
+    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:  # noqa: ARG002
+        raise StoreError(_READONLY)
+
+    def prune(self, end: int, kept: Sequence[int]) -> int:  # noqa: ARG002
+        raise StoreError(_READONLY)
+
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        self._store.copy(folder, progress=progress)
+
+    def close(self) -> None:
+        """The store that it reads is another's to close."""
