@@ -59,7 +59,18 @@ DECIDED: Final = ("govern.pruning", "govern.registered", "govern.registry", "gov
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}"
-    for name in ("as_of", "index", "projection", "query", "search", "shapes", "signed", "state", "timeseries")
+    for name in (
+        "as_of",
+        "compared",
+        "index",
+        "projection",
+        "query",
+        "search",
+        "shapes",
+        "signed",
+        "state",
+        "timeseries",
+    )
 )
 """The values that questions and answers are made of."""
 
@@ -82,10 +93,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),
     "write": ("clock", "core", "durable", "ids", *STORED, "write"),
-    "read": ("clock", "core", "ids", "read", "sqlite_file", *STORED),
+    "read": ("clock", "core", "durable", "ids", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store", "write.run_set"),
     "appending": ("core", "govern.registry", "write"),
-    "asking": ("core", "read"),
+    "asking": ("config", "core", "keystore", "read"),
     "proving": FRONT_DOOR,
     "governing": ("asking", *FRONT_DOOR),
     "queueing": FRONT_DOOR,
@@ -96,7 +107,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "write.queue"),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.verification.beside": (
-        *("config", "core", "evidence", *STORED),
+        *("config", "core", "evidence", "read", *STORED),
         *("write.queue", "write.queue_check", "write.run_set"),
     ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),

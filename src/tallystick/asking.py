@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Unpack
 
+from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.moment import Moment
 from tallystick.core.record import Record
 from tallystick.core.rollup import Definition
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import RejectedError
+from tallystick.keystore import Keystore
 from tallystick.read.as_of import BEGINNING, Point, When
+from tallystick.read.compared import Compared, ComparedFile
 from tallystick.read.fold import Folds
 from tallystick.read.index import TimeKind
 from tallystick.read.projection import RunningProjection
@@ -33,6 +37,16 @@ from tallystick.read.timeseries import Extent, Series
 class Asking(ABC):
     """What can be asked of a ledger. Safe for many threads."""
 
+    _location: Location
+    _keystore: Keystore
+    _compared_file: ComparedFile | None
+    id: bytes
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The ledger's name."""
+
     @abstractmethod
     def _open_reader(self) -> Reader:
         """What answers."""
@@ -44,6 +58,15 @@ class Asking(ABC):
     @abstractmethod
     def _open_readers(self) -> Readers:
         """Those who read on."""
+
+    def _compared(self) -> Compared | None:
+        if self._compared_file is None:
+            folder = self._location.folder
+            if folder is None or self._location.scratch or not self._keystore.exists():
+                return None
+            key = self._keystore.ledger_keys(self.name).index_mac
+            self._compared_file = ComparedFile(folder, key=key, ledger_id=self.id)
+        return self._compared_file.read()
 
     def catch_up(self, size: int | None = None) -> int:
         """Wait until the index answers for the first `size` records, by default for all there are; that size.
@@ -72,7 +95,8 @@ class Asking(ABC):
         query = one_query(query, members)
         reader = self._open_reader()
         size = reader.catch_up()
-        return reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor, sees=sees)
+        page = reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor, sees=sees)
+        return replace(page, index_verified=self._compared())
 
     def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:
         """Every record that fits a query, in order, one after another; those appended later are not among them."""
@@ -92,7 +116,8 @@ class Asking(ABC):
         A date takes in all of that day in UTC. Time is recorded time, or with `clock="occurred"` what the events
         claim. `NotFoundError` when the ledger has no event of the entity at all.
         """
-        return self._open_reader().states().state(entity_id, as_of, **point)
+        state = self._open_reader().states().state(entity_id, as_of, **point)
+        return replace(state, index_verified=self._compared())
 
     def history(self, entity_id: str, *, earlier: When = BEGINNING, later: When = None) -> Iterator[Record]:
         """The records of an entity, upcast, from one moment to another, in order."""
@@ -132,7 +157,7 @@ class Asking(ABC):
                 raise RejectedError(f"{value!r} is not a text", place=name)
         reader = self._open_reader()
         size = reader.catch_up()
-        return reader.timeseries().query(
+        series = reader.timeseries().query(
             one_query(query, members),
             size=size,
             width=width,
@@ -144,6 +169,7 @@ class Asking(ABC):
             time=time,
             fill=fill,
         )
+        return replace(series, index_verified=self._compared())
 
     def extent(self, query: Query | None = None, /, *, time: TimeKind = "recorded", **members: Any) -> Extent:
         """From when to when there are records that fit a query, and how many."""

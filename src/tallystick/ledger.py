@@ -34,6 +34,7 @@ from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.proving import Proving
 from tallystick.queueing import Queueing
+from tallystick.read.compared import ComparedFile
 from tallystick.read.follower import Follower
 from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
@@ -71,7 +72,7 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
         self._store = store
         self._readonly: Final = readonly
         self._location = location
-        self._keystore: Final = keystore
+        self._keystore = keystore
         self._clock = clock
         self._progress: Final = progress
         self._ids: Final = IdMaker()
@@ -89,6 +90,7 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
         self._queue_acceptor = Acceptor(IdMaker(), principal=principal, rules=self._registry)
         """Gives ids of another prefix than the sealer's: what is queued may be sealed twice, and is looked up."""
         self._reader: Reader | None = None
+        self._compared_file: ComparedFile | None = None
         self._readers: Readers | None = None
         self._closed = False
         record = read_record(store, 0)
@@ -98,7 +100,7 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
             raise TamperError(f"the record at position 0 is not a genesis: {error}; run a verification") from error
         if not self.genesis.signature_holds(record):
             raise TamperError("the genesis is not signed by the root key that it names: run a verification")
-        self.id: Final = record.hash
+        self.id = record.hash
         """The ledger's id: the SHA-256 of its genesis record."""
 
     @property

@@ -41,6 +41,7 @@ def test_buckets_have_as_many_records_as_a_count_by_hand(run: Run) -> None:
 
     assert [*found] == [
         *("buckets", "width", "zone", "measure", "group", "time", "size", "source", "pruned_below", "assumptions"),
+        "index_verified",
     ]
     assert [*found["buckets"][0]] == POINT
     assert (found["width"], found["group"], found["time"], found["size"]) == ("month", "type", "occurred", 415)

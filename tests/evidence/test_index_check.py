@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hmac
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
 import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tallystick
 from tallystick.config import Location
+from tallystick.core import timestamp
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.opening import rebuild_index
 from tallystick.read import sqlite_check
+from tallystick.read.compared import Compared, read_compared
 from tallystick.read.query import Query
 from tallystick.store.reading import absent_ranges
 from tallystick.store.sqlite import SqliteStore
 from tests.govern.scene import Scene
 
 RECORDS: Final = 900
+NOW: Final = timestamp.parse("2126-06-01T00:00:00.000000Z")
 
 EDITED: Final[dict[str, tuple[str, int | None]]] = {
     "a type renamed": ("UPDATE term SET name = 'x.hidden' WHERE name = 'user.t1'", 3),
@@ -246,3 +253,47 @@ def test_what_was_pruned_is_no_finding_before_and_after_the_index_forgets_it(tmp
 
     edit(tmp_path, f"DELETE FROM event WHERE position = {scene.size - 2}")
     assert found()
+
+
+def test_answers_say_up_to_where_the_index_was_compared_and_when(folder: Path) -> None:
+    def said() -> list[Compared | None]:
+        with tallystick.open(folder) as ledger:
+            return [
+                ledger.query(event_type="user.t1").index_verified,
+                ledger.state("e3").index_verified,
+                ledger.series(width="day").index_verified,
+            ]
+
+    assert said() == [None, None, None]
+
+    tallystick.verify(folder, clock=lambda: NOW)
+    compared = Compared(RECORDS + 2, timestamp.render(NOW))
+    assert said() == [compared] * 3
+    with tallystick.open(folder) as ledger:
+        ledger.append(event_type="user.t1", entity_id="e1")
+        assert ledger.query(event_type="user.t1").index_verified == compared, "what came since was not compared"
+
+    # A verification that finds something does not say that all is well, and the last good word stands.
+    edit(folder, "DELETE FROM event WHERE position = 77")
+    tallystick.verify(folder, clock=lambda: NOW + 1_000_000)
+    assert said() == [compared] * 3
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b"x" * 2_000])
+def test_a_statement_that_nobody_with_the_keys_made_is_not_believed(folder: Path, content: bytes) -> None:
+    tallystick.verify(folder)
+    (folder / "index.compared").write_bytes(content)
+
+    with tallystick.open(folder) as ledger:
+        assert ledger.query().index_verified is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_statement_of_ours_or_none(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "index.compared").write_bytes(data)
+        assert read_compared(Path(folder), key=bytes(32), ledger_id=b"id") is None
+        content = hmac.digest(bytes(32), b"tallystick/v1/index-compared\0id" + data, "sha256") + data
+        (Path(folder) / "index.compared").write_bytes(content)
+        found = read_compared(Path(folder), key=bytes(32), ledger_id=b"id")
+        assert found is None or found.position > 0

@@ -26,6 +26,7 @@ from tallystick.errors import TamperError
 if TYPE_CHECKING:
     from tallystick.core.record import Record
     from tallystick.ledger import Ledger
+    from tallystick.read.compared import Compared
 
 _POLL_SECONDS: Final = 0.2
 _ALIGNED_RECORDS: Final = 200
@@ -162,3 +163,13 @@ def _show_one(record: Record, row: tuple[str, ...], widths: list[int]) -> None:
                (f"by {actor}".rstrip() if record.actor else "", "cyan"))  # fmt: skip
     if payload:
         screen.say((indent + screen.shortened(payload, screen.width() - len(indent)), "dim"))
+
+
+def say_compared(compared: Compared | None) -> None:
+    """When the index that answered was last compared with the log, and up to where."""
+    if compared is None:
+        told = "the index was not compared with the log yet: tallystick verify does that"
+    else:
+        records = screen.counted(compared.position, "record")
+        told = f"the index was compared with the first {records} at {compared.at[:19]}Z"
+    screen.say((told, "dim"), err=True)

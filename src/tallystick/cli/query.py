@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tallystick.cli import screen
-from tallystick.cli.log import show_records
+from tallystick.cli.log import say_compared, show_records
 from tallystick.cli.options import Settings, ledger_options
 from tallystick.cli.records import json_line
 
@@ -48,7 +48,8 @@ def query(
 ) -> None:
     """Find records by what is said of them: tallystick query entity_id=user-456 'payload.rows>1000'.
 
-    JSON: {size, cursor, assumptions, records}; with --all a line a record; with --count {count, size}.
+    JSON: {size, cursor, assumptions, index_verified, records}, where index_verified {position, at} or null says when
+    the index was last compared with the log, and up to where; with --all a line a record; with --count {count, size}.
     """
     from tallystick.read.query import parse_terms
 
@@ -71,11 +72,19 @@ def query(
         screen.say((sentence, "dim"), err=True)
     more = f"; more with --cursor={page.cursor}" if page.cursor else ""
     screen.say((f"of a ledger of {screen.counted(page.size, 'record')}{more}", "dim"), err=True)
+    say_compared(page.index_verified)
 
 
 def _page_json(page: Page) -> str:
     import json
 
-    head = {"size": page.size, "cursor": page.cursor, "assumptions": list(page.assumptions)}
+    from tallystick.read.shapes import compared_json
+
+    head = {
+        "size": page.size,
+        "cursor": page.cursor,
+        "assumptions": list(page.assumptions),
+        "index_verified": compared_json(page.index_verified),
+    }
     records = ",".join(map(json_line, page.records))
     return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "records": [{records}]}}'

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tallystick.cli import screen
+from tallystick.cli.log import say_compared
 from tallystick.cli.options import Settings, sealing_options
 from tallystick.cli.query import TERMS_HELP
 from tallystick.cli.records import value_text
@@ -75,8 +76,9 @@ def series(
 ) -> None:
     """Count records by time: tallystick series event_type=user.* --per hour --zone Europe/Berlin --by type.
 
-    JSON: {buckets, width, zone, measure, group, time, size, source, pruned_below, assumptions}, where a bucket is
-    {start, end, label, group, value, count}; with --save {name, terms, width, zone, measures, group, time, size}.
+    JSON: {buckets, width, zone, measure, group, time, size, source, pruned_below, assumptions, index_verified}, where a
+    bucket is {start, end, label, group, value, count}, and index_verified {position, at} or null says when the index
+    was last compared with the log; with --save {name, terms, width, zone, measures, group, time, size}.
     """
     from tallystick.read.query import parse_terms
 
@@ -99,6 +101,7 @@ def series(
         screen.say_json(series_json(found))
         return
     _say(found)
+    say_compared(found.index_verified)
 
 
 def _save(

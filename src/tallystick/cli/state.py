@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tallystick.cli import screen
+from tallystick.cli.log import say_compared
 from tallystick.cli.options import Settings, ledger_options
 from tallystick.cli.records import actor_text, time_text, value_text
 from tallystick.errors import RejectedError
@@ -36,7 +37,7 @@ def occurred_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def state(settings: Settings, *, entity: str, as_of: str | None, occurred: bool) -> None:
     """Print what an entity was, now or at a point in time, and which events made it so.
 
-    JSON: {entity_id, as_of, state, version, position, made_by, pruned, events, size}.
+    JSON: {entity_id, as_of, state, version, position, made_by, pruned, events, size, index_verified}.
     """
     with settings.open(readonly=False) as ledger:
         found = ledger.state(entity, point(as_of, place="--as-of", occurred=occurred))
@@ -66,6 +67,7 @@ def state(settings: Settings, *, entity: str, as_of: str | None, occurred: bool)
         (f"version {found.version}, from {screen.counted(found.folded, 'event')}; of a ledger of "
          f"{screen.counted(found.size, 'record')}", "dim"), err=True,
     )  # fmt: skip
+    say_compared(found.index_verified)
 
 
 @click.command()

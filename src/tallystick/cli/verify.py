@@ -49,8 +49,8 @@ def verify(
     """Check that nothing was changed, and where it was.
 
     Every record's bytes, chain, signature, epoch and stream are checked, and the signed tree over all; then the queue,
-    and whether the index, from which queries are answered, says what the records say. Nothing is written. Signatures
-    and the queue are checked where the keys are at hand; all else is checked without them.
+    and whether the index, from which queries are answered, says what the records say. The ledger is not changed.
+    Signatures and the queue are checked where the keys are at hand; all else is checked without them.
     Exits 0 when the ledger holds and 1 when anything was found.
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,

@@ -20,6 +20,7 @@ from tallystick.errors import RejectedError, StoreError, TamperError
 from tallystick.govern.registered import RegisteredSchema
 from tallystick.limits import SIZE_MAX
 from tallystick.read.as_of import AsOf
+from tallystick.read.compared import Compared
 from tallystick.read.search import Page
 from tallystick.read.state import Change, Difference, State, Turn
 from tallystick.read.timeseries import Extent, Point, Series
@@ -38,6 +39,7 @@ class _Page(msgspec.Struct):
     size: int
     cursor: str | None = None
     assumptions: list[str] = []
+    index_verified: Compared | None = None
 
 
 class _Told(msgspec.Struct):
@@ -78,6 +80,7 @@ class _State(msgspec.Struct):
     begins_at_version: int
     size: int
     whole: list[msgspec.Raw]
+    index_verified: Compared | None = None
 
 
 class _Change(msgspec.Struct):
@@ -126,6 +129,7 @@ class _Series(msgspec.Struct):
     source: str
     pruned_below: int
     assumptions: list[str]
+    index_verified: Compared | None = None
 
 
 class _Extent(msgspec.Struct):
@@ -254,7 +258,7 @@ def records_of(raw: Sequence[msgspec.Raw]) -> tuple[Record, ...]:
 def page_of(data: bytes) -> Page:
     """A page."""
     page = read(data, _Page)
-    return Page(records_of(page.records), page.cursor, page.size, tuple(page.assumptions))
+    return Page(records_of(page.records), page.cursor, page.size, tuple(page.assumptions), page.index_verified)
 
 
 def state_of(data: bytes, entity_id: str, moment: AsOf) -> State:
@@ -271,6 +275,7 @@ def state_of(data: bytes, entity_id: str, moment: AsOf) -> State:
         begins_at_version=one.begins_at_version,
         size=one.size,
         moment=moment,
+        index_verified=one.index_verified,
     )
 
 
@@ -325,7 +330,7 @@ def series_of(data: bytes) -> Series:
         )
         for point in one.buckets
     )
-    names = ("width", "zone", "measure", "group", "time", "size", "source", "pruned_below")
+    names = ("width", "zone", "measure", "group", "time", "size", "source", "pruned_below", "index_verified")
     return Series(buckets=buckets, assumptions=tuple(one.assumptions), **{name: getattr(one, name) for name in names})
 
 

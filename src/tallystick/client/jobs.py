@@ -107,6 +107,7 @@ class _Report(msgspec.Struct):
     pruned: list[_Prune]
     absent: int
     checkpoint: str
+    index: int | None
     since: int | None
     seconds: float
 

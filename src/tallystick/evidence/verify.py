@@ -23,7 +23,7 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
-from tallystick.evidence.verification.beside import beside_findings
+from tallystick.evidence.verification.beside import Beside
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
 from tallystick.evidence.verification.plan import Plan
@@ -31,7 +31,7 @@ from tallystick.evidence.verification.prunes import PruneCheck, pruned_meanwhile
 from tallystick.evidence.verification.ranges import without
 from tallystick.evidence.verification.scan import Scan, Terms, scan
 from tallystick.evidence.verification.tree import TreeCheck
-from tallystick.evidence.verification.workers import compare_index, scan_in_processes
+from tallystick.evidence.verification.workers import scan_in_processes
 from tallystick.keystore import Keystore
 from tallystick.limits import SIZE_MAX
 from tallystick.read.index import Progress
@@ -145,6 +145,7 @@ class _Verification:
         self._store: Final = store
         self._trust: Final = trust
         self._since: Final = since
+        self._now: Final = now
         self._latest: Final = timestamp.render(now + CLOCK_TOLERANCE)
         self._findings: list[Finding] = []
         self._head: Final = head
@@ -343,18 +344,12 @@ class _Verification:
             self._add(Kind.STORE, None, str(error))
 
     def _check_beside(self, plan: Plan, progress: Progress | None) -> int | None:
-        """What SPEC does not speak of: the queue and the sealing index, and whether the query index says what the log
-        says, up to where; that by another process, if others scanned the records, too."""
-        if plan.location is None:
-            return None
-        if self._keys and self._genesis:
-            ledger_id, index = self._genesis_record.hash, self._index
-            self._findings += beside_findings(plan.location, self._store, self._keys, ledger_id=ledger_id, index=index)
-        if not self._index or not plan.is_whole:
-            return None
-        end, found = compare_index(plan.location, self._store, apart=plan.is_apart, progress=progress)
-        self._findings += found
-        return end
+        """What SPEC does not speak of; up to where the query index was compared with the log."""
+        ledger_id = self._genesis_record.hash if self._genesis else b""
+        keys = self._keys if self._genesis else None
+        beside = Beside(plan, self._store, keys, ledger_id=ledger_id, index=self._index, now=self._now)
+        self._findings += beside.check(progress)
+        return beside.end
 
     def _check_past_the_end(self) -> None:
         last = self._store.last_position()

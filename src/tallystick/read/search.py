@@ -17,6 +17,7 @@ from tallystick.core.record import Record
 from tallystick.core.strict import parse_decimal
 from tallystick.errors import RejectedError, TamperError
 from tallystick.limits import PAGE_RECORDS_MAX, SIZE_MAX
+from tallystick.read.compared import Compared
 from tallystick.read.index import Questions
 from tallystick.read.query import Query
 from tallystick.store.contract import Store, StoredRecord
@@ -41,6 +42,8 @@ class Page:
     """The size of the ledger that the answer, and every page after it, speaks for."""
     assumptions: tuple[str, ...] = ()
     """How what was not said in full was taken, in sentences."""
+    index_verified: Compared | None = None
+    """When the index that answered was last compared with the log, and up to where; None when that is not known."""
 
 
 Sees: TypeAlias = Callable[[Record], bool]

@@ -11,6 +11,7 @@ import orjson
 from tallystick.core import timestamp
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.record import Record
+from tallystick.read.compared import Compared
 from tallystick.read.search import Page
 from tallystick.read.state import Change, Difference, State, Turn
 from tallystick.read.timeseries import Extent, Series
@@ -30,7 +31,15 @@ def records_json(records: Iterable[Record], **members: Any) -> bytes:
 
 def page_json(page: Page) -> bytes:
     """A page."""
-    return records_json(page.records, assumptions=[*page.assumptions], cursor=page.cursor, size=page.size)
+    verified = compared_json(page.index_verified)
+    return records_json(
+        page.records, assumptions=[*page.assumptions], cursor=page.cursor, index_verified=verified, size=page.size
+    )
+
+
+def compared_json(compared: Compared | None) -> dict[str, int | str] | None:
+    """When the index that answered was last compared with the log, and up to where."""
+    return None if compared is None else compared.to_json()
 
 
 def whole_json(told: dict[str, Any], records: Iterable[Record]) -> bytes:
@@ -66,6 +75,7 @@ def state_json(found: State) -> dict[str, Any]:
         "pruned": found.pruned,
         "events": [brief_json(record) for record in found.events],
         "size": found.size,
+        "index_verified": compared_json(found.index_verified),
     }
 
 
@@ -109,6 +119,7 @@ def series_json(series: Series) -> dict[str, Any]:
         "source": series.source,
         "pruned_below": series.pruned_below,
         "assumptions": [*series.assumptions],
+        "index_verified": compared_json(series.index_verified),
     }
 
 

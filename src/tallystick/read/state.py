@@ -22,6 +22,7 @@ from tallystick.core.upcast import ABSENT, Upcasters, copied, is_same
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, SIZE_MAX
 from tallystick.read.as_of import BEGINNING, AsOf, Point, When
+from tallystick.read.compared import Compared
 from tallystick.read.fold import Changed, Folding, Folds, Snapshot
 
 SNAPSHOT_EVENTS: Final = 500
@@ -80,6 +81,8 @@ class State:
     """The version of the first record that was folded: 1, or a later one when the beginning was pruned; 0 for none."""
     size: int
     moment: AsOf
+    index_verified: Compared | None = None
+    """When the index that answered was last compared with the log, and up to where; None when that is not known."""
 
     @property
     def pruned(self) -> int:

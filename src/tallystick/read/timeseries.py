@@ -24,6 +24,7 @@ from tallystick.errors import RejectedError
 from tallystick.limits import BUCKETS_MAX, SERIES_GROUPS_MAX
 from tallystick.read.answers import Answer, Asked, from_index, from_records, from_rollups, from_tally
 from tallystick.read.bucketed import moment_of
+from tallystick.read.compared import Compared
 from tallystick.read.index import GroupKind, Questions, TimeKind
 from tallystick.read.query import Query
 from tallystick.read.rollup import Rollups, SealOwn
@@ -62,6 +63,8 @@ class Series:
     """Records at positions below may have been removed; 0 when none were."""
     assumptions: tuple[str, ...]
     """How what was not said in full was taken, in sentences."""
+    index_verified: Compared | None = None
+    """When the index that answered was last compared with the log, and up to where; None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

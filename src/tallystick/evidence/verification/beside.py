@@ -6,28 +6,64 @@ Both are authenticated under keys of their own; without the keys nothing is know
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 from tallystick.config import Location
+from tallystick.core import timestamp
 from tallystick.core.keys import LedgerKeys
 from tallystick.core.record import record_hash
 from tallystick.errors import StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind
+from tallystick.evidence.verification.plan import Plan
+from tallystick.evidence.verification.workers import compare_index
+from tallystick.read.compared import Compared, keep_compared
+from tallystick.read.index import Progress
 from tallystick.store.contract import Store
 from tallystick.write.queue import FOLDER
 from tallystick.write.queue_check import check_queue
 from tallystick.write.run_set import RunSet
 
 
-def beside_findings(
-    location: Location, store: Store, keys: LedgerKeys, *, ledger_id: bytes, index: bool
-) -> Iterator[Finding]:
-    """All that is wrong with either; the sealing index is left out without `index`."""
-    if index:
-        yield from sealing_findings(location, store, key=keys.index_mac, ledger_id=ledger_id)
-    if location.folder is None:
-        return
+class Beside:
+    """One check of all that lies beside a log. Without `index` the indexes are left out."""
+
+    def __init__(
+        self, plan: Plan, store: Store, keys: LedgerKeys | None, *, ledger_id: bytes, index: bool, now: int
+    ) -> None:
+        self._plan: Final = plan
+        self._store: Final = store
+        self._keys: Final = keys
+        self._ledger_id: Final = ledger_id
+        self._index: Final = index
+        self._now: Final = now
+        self.end: int | None = None
+        """Up to where the query index was compared with the log; None when it was not, or there is none."""
+
+    def check(self, progress: Progress | None) -> list[Finding]:
+        """All that is wrong. Where the query index is good, that is stated beside it."""
+        location, keys = self._plan.location, self._keys
+        if location is None or location.folder is None:
+            return []
+        found = [] if keys is None else [*queue_findings(location.folder / FOLDER, keys.queue_mac)]
+        if self._index and keys is not None:
+            found += sealing_findings(location, self._store, key=keys.index_mac, ledger_id=self._ledger_id)
+        if not self._index or not self._plan.is_whole:
+            return found
+        # By another process, if others scanned the records, too.
+        self.end, differing = compare_index(location, self._store, apart=self._plan.is_apart, progress=progress)
+        if self.end and not differing and keys is not None:
+            compared = Compared(self.end, timestamp.render(self._now))
+            with suppress(OSError):  # who may not write there has verified it all the same
+                keep_compared(location.folder, compared, key=keys.index_mac, ledger_id=self._ledger_id)
+        return [*found, *differing]
+
+
+def queue_findings(folder: Path, key: bytes) -> Iterator[Finding]:
+    """What is wrong with a queue."""
     try:
-        for found in check_queue(location.folder / FOLDER, keys.queue_mac):
+        for found in check_queue(folder, key):
             yield Finding(Kind.QUEUE, None, found.text)
     except StoreError as error:
         yield Finding(Kind.UNREADABLE, None, str(error))
