@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -10,14 +11,29 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
+import apsw
 import pytest
 
+import tallystick
 from tallystick.clock import wall_clock
+from tallystick.core.custody import RetentionPolicy
+from tallystick.core.moment import DAY
 from tallystick.deployment import FRESH_SECONDS, Deployment
-from tallystick.errors import BusyError, ConflictError, DeniedError, NotFoundError, RejectedError
+from tallystick.errors import (
+    BusyError,
+    ConflictError,
+    DeniedError,
+    NotFoundError,
+    RejectedError,
+    StoreError,
+    TamperError,
+)
 from tallystick.govern.access import ROLES, Scope
 from tallystick.ledger import Ledger
+from tests.test_retention import Clock
 
 JANE = {"id": "jane"}
 
@@ -319,3 +335,111 @@ def test_looking_at_ledgers_does_not_keep_them_open(tmp_path: Path) -> None:
             deployment.pulses()
         deployment.tidy()
         assert deployment.open_ledgers == 0
+
+
+# ---------------------------------------------------------------------------------------- someone with the disk
+
+
+def edit(folder: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
+    """Change the system ledger as someone would who knows SQLite, fits checksums, and has no keys."""
+    connection = apsw.Connection(str(folder / "system" / "ledger.db"))
+    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+        connection.execute(f'DROP TRIGGER "{name}"')
+    for statement, values in statements:
+        connection.execute(statement, values)
+    connection.close()
+
+
+def record(folder: Path, event_type: str) -> tuple[int, bytes]:
+    connection = apsw.Connection(str(folder / "system" / "ledger.db"))
+    rows: list[Any] = connection.execute("SELECT position, bytes FROM record").fetchall()
+    connection.close()
+    return next((position, line) for position, line in reversed(rows) if json.loads(line)["event_type"] == event_type)
+
+
+def with_a_reader(folder: Path) -> str:
+    """A deployment with a key that may only read, and one that was revoked; the text of the first."""
+    with Deployment(folder) as deployment:
+        deployment.begin()
+        _, text = deployment.create_key("default", role="ReadOnly", name="reader", actor=JANE)
+        revoked, _ = deployment.create_key("default", role="Admin", name="gone", actor=JANE)
+        deployment.revoke_key(revoked.id, actor=JANE)
+        deployment.create_key("default", role="ReadOnly", name="another", actor=JANE)
+        return text
+
+
+def test_a_key_that_was_made_an_admin_on_the_disk_is_not_obeyed(tmp_path: Path) -> None:
+    with_a_reader(tmp_path)
+    position, line = record(tmp_path, "key.created")
+    changed = line.replace(b'"role":"ReadOnly"', b'"role":"Admin"').replace(b'"operator":false', b'"operator":true')
+    assert changed != line
+    edit(tmp_path, ("UPDATE record SET bytes = ?, crc32 = ? WHERE position = ?", (changed, crc32(changed), position)))
+
+    with pytest.raises(TamperError, match="the system ledger does not verify"):
+        Deployment(tmp_path)
+
+
+def test_a_revocation_that_was_removed_on_the_disk_brings_no_key_back(tmp_path: Path) -> None:
+    with_a_reader(tmp_path)
+    position, _ = record(tmp_path, "key.revoked")
+    edit(
+        tmp_path,
+        ("DELETE FROM record WHERE position = ?", (position,)),
+        ("INSERT OR REPLACE INTO pruned VALUES (1, ?)", (position + 1,)),
+    )
+
+    with pytest.raises(TamperError, match="the system ledger does not verify"):
+        Deployment(tmp_path)
+
+
+def test_a_record_that_is_put_behind_the_last_one_while_it_is_open_is_not_obeyed(tmp_path: Path) -> None:
+    text = with_a_reader(tmp_path)
+    with Deployment(tmp_path) as deployment:
+        assert deployment.authenticate(text).role == "ReadOnly"
+        size = deployment.system.size
+        _, line = record(tmp_path, "key.created")
+        forged = line.replace(b'"role":"ReadOnly"', b'"role":"Admin"').replace(
+            b'"position":%d' % (size - 1), b'"position":%d' % size
+        )
+        edit(
+            tmp_path,
+            ("INSERT INTO record VALUES (?, ?, ?)", (size, forged, crc32(forged))),
+            ("UPDATE head SET size = ?", (size + 1,)),
+        )
+
+        time.sleep(2 * FRESH_SECONDS)
+        with pytest.raises(TamperError):
+            deployment.keys("default")
+        with pytest.raises(TamperError):
+            deployment.create_tenant("other", actor=JANE)
+
+
+def test_a_search_that_leaves_a_hold_out_does_not_let_its_records_go(tmp_path: Path) -> None:
+    clock = Clock()
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        ledger.append_many({"event_type": "t.t", "entity_id": "case-9"} for _ in range(20))
+        ledger.retention.set(RetentionPolicy.of("30d"), actor="cfo")
+        ledger.retention.hold("suit", reason="litigation", entity="case-9")
+    connection = apsw.Connection(str(tmp_path / "index.db"))
+    connection.execute("UPDATE term SET name = 'x.hidden' WHERE name LIKE 'tallystick.hold%'").fetchall()
+    connection.close()
+
+    clock.now += 60 * DAY
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        assert [hold.name for hold in ledger.retention.holds()] == ["suit"]
+        with pytest.raises(StoreError, match="Nothing was pruned"):
+            ledger.retention.prune()
+        assert ledger.count(entity_id="case-9") == 20
+
+
+def test_a_schema_that_the_index_leaves_out_binds_all_the_same(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path) as ledger:
+        ledger.schemas.register("user.created", 1, {"type": "object", "required": ["email"]})
+        ledger.catch_up()
+    connection = apsw.Connection(str(tmp_path / "index.db"))
+    connection.execute("UPDATE term SET name = 'x.hidden' WHERE name LIKE 'tallystick.schema%'").fetchall()
+    connection.execute("UPDATE entity SET name = 'nobody' WHERE name = 'tallystick.ledger'").fetchall()
+    connection.close()
+
+    with tallystick.open(tmp_path) as ledger, pytest.raises(RejectedError, match="email"):
+        ledger.append(event_type="user.created", entity_id="u", payload={})

@@ -104,7 +104,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
     "leases": ("ledger", "queueing"),
-    "deployment": (*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "write.queue"),
+    "system_check": ("evidence.findings", "ledger"),
+    "deployment": (
+        *(*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "system_check"),
+        "write.queue",
+    ),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.verification.beside": (
         *("config", "core", "evidence", "read", *STORED),

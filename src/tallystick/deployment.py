@@ -55,12 +55,12 @@ from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
 from tallystick.queueing import Pulse
+from tallystick.system_check import checked
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 
 DEFAULT_TENANT: Final = "default"
 FRESH_SECONDS: Final = 0.02
 """How old the directory may be when it is asked: asking the log each time would cost as much as an append."""
-
 IDLE_SECONDS: Final = 300.0
 
 UNKNOWN: Final = "this key or token is not known, is over, or is not for where you are"
@@ -99,7 +99,7 @@ class Deployment:
         self._directory: Final = Directory()
         self._asked_at = float("-inf")
         self._ledgers: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
-        self.system: Final = self._open(_SYSTEM)
+        self.system: Final = checked(self._open(_SYSTEM), self._folder_of(_SYSTEM))
 
     # ------------------------------------------------------------------------------------------ who there is
 
