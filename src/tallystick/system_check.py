@@ -14,7 +14,7 @@ _log: Final = logging.getLogger("tallystick.deployment")
 
 
 def checked(system: Ledger, folder: Path) -> Ledger:
-    """Verify all of the system ledger, and give it back. `TamperError` when it does not hold; nothing of it was obeyed then, and it is closed.
+    """Verify all of the system ledger, and give it back. `TamperError` when it does not hold; it is closed then.
 
     A time that has not come yet is reported, and is no reason to stay down: a clock was put back.
     """
