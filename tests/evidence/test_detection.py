@@ -694,7 +694,9 @@ def test_without_the_keys_a_change_among_the_newest_records_is_found_at_it_or_ri
     outsider.replace_text(600, b"Apfel", b"Bpfel")
     outsider.leave()
     shutil.rmtree(outsider.folder / "keys")
-    assert kinds(tallystick.verify(outsider.folder)) == [(Kind.CHAIN, 601), (Kind.ROOT, None)]
+    # The index, which was left as it was, says which of the two is the altered one.
+    assert kinds(tallystick.verify(outsider.folder)) == [(Kind.INDEX, 600), (Kind.CHAIN, 601), (Kind.ROOT, None)]
+    assert kinds(tallystick.verify(outsider.folder, index=False)) == [(Kind.CHAIN, 601), (Kind.ROOT, None)]
 
 
 def test_a_kept_checkpoint_of_another_ledger_is_no_evidence(original: Path, tmp_path: Path) -> None:

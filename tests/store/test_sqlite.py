@@ -305,7 +305,7 @@ def test_a_protection_that_somebody_took_down_is_not_put_back_silently_by_a_prun
 def test_a_reader_that_holds_on_to_the_log_does_not_fail_a_prune(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tallystick.sqlite_file._BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("tallystick.sqlite_file.BUSY_TIMEOUT_MS", 50)
     reader = raw(folder)
     reader.execute("BEGIN").fetchall()
     assert reader.execute("SELECT count(*) FROM record").fetchall() == [(2,)]

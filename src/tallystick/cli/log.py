@@ -165,11 +165,8 @@ def _show_one(record: Record, row: tuple[str, ...], widths: list[int]) -> None:
         screen.say((indent + screen.shortened(payload, screen.width() - len(indent)), "dim"))
 
 
-def say_compared(compared: Compared | None) -> None:
-    """When the index that answered was last compared with the log, and up to where."""
+def compared_text(compared: Compared | None) -> str:
+    """When the index that answered was last compared with the log, and up to where; in few words."""
     if compared is None:
-        told = "the index was not compared with the log yet: tallystick verify does that"
-    else:
-        records = screen.counted(compared.position, "record")
-        told = f"the index was compared with the first {records} at {compared.at[:19]}Z"
-    screen.say((told, "dim"), err=True)
+        return "index not verified yet"
+    return f"index verified up to {compared.position:,} at {compared.at[:19]}Z"

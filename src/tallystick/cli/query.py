@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tallystick.cli import screen
-from tallystick.cli.log import say_compared, show_records
+from tallystick.cli.log import compared_text, show_records
 from tallystick.cli.options import Settings, ledger_options
 from tallystick.cli.records import json_line
 
@@ -71,8 +71,8 @@ def query(
     for sentence in page.assumptions:
         screen.say((sentence, "dim"), err=True)
     more = f"; more with --cursor={page.cursor}" if page.cursor else ""
-    screen.say((f"of a ledger of {screen.counted(page.size, 'record')}{more}", "dim"), err=True)
-    say_compared(page.index_verified)
+    verified = compared_text(page.index_verified)
+    screen.say((f"of a ledger of {screen.counted(page.size, 'record')}; {verified}{more}", "dim"), err=True)
 
 
 def _page_json(page: Page) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tallystick.cli import screen
-from tallystick.cli.log import say_compared
+from tallystick.cli.log import compared_text
 from tallystick.cli.options import Settings, sealing_options
 from tallystick.cli.query import TERMS_HELP
 from tallystick.cli.records import value_text
@@ -101,7 +101,6 @@ def series(
         screen.say_json(series_json(found))
         return
     _say(found)
-    say_compared(found.index_verified)
 
 
 def _save(
@@ -149,7 +148,8 @@ def _say(found: Series) -> None:
         screen.say((sentence, "dim"), err=True)
     pruned = f"; records below position {found.pruned_below:,} may have been pruned" if found.pruned_below else ""
     told = f"{found.measure} per {found.width} ({found.zone}), by {found.time} time"
-    of = f"from the {_source(found.source)}; of a ledger of {screen.counted(found.size, 'record')}"
+    size, verified = screen.counted(found.size, "record"), compared_text(found.index_verified)
+    of = f"from the {_source(found.source)}; of a ledger of {size}; {verified}"
     screen.say((f"{told}, {of}{pruned}", "dim"), err=True)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tallystick.cli import screen
-from tallystick.cli.log import say_compared
+from tallystick.cli.log import compared_text
 from tallystick.cli.options import Settings, ledger_options
 from tallystick.cli.records import actor_text, time_text, value_text
 from tallystick.errors import RejectedError
@@ -65,9 +65,8 @@ def state(settings: Settings, *, entity: str, as_of: str | None, occurred: bool)
         screen.say(f"  {screen.counted(found.pruned, 'event')} of it were pruned, and are not in this state")
     screen.say(
         (f"version {found.version}, from {screen.counted(found.folded, 'event')}; of a ledger of "
-         f"{screen.counted(found.size, 'record')}", "dim"), err=True,
+         f"{screen.counted(found.size, 'record')}; {compared_text(found.index_verified)}", "dim"), err=True,
     )  # fmt: skip
-    say_compared(found.index_verified)
 
 
 @click.command()

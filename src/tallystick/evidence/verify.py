@@ -348,7 +348,7 @@ class _Verification:
         ledger_id = self._genesis_record.hash if self._genesis else b""
         keys = self._keys if self._genesis else None
         beside = Beside(plan, self._store, keys, ledger_id=ledger_id, index=self._index, now=self._now)
-        self._findings += beside.check(progress)
+        self._findings += beside.check(progress, found_in_log=self._findings)
         return beside.end
 
     def _check_past_the_end(self) -> None:

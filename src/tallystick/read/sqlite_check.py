@@ -37,7 +37,12 @@ _CHANCES: Final = 65_536
 _HIGHEST: Final = 16
 """Positions are told apart by their lower 16 bits, and by the rest."""
 
-_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.IOError)
+_DAMAGE: Final = (
+    *(apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.IOError),
+    UnicodeDecodeError,  # of TEXT that is not UTF-8
+)
+_NO_RECORD: Final = (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError, UnicodeDecodeError)
+"""What taking records apart raises where one of them is none."""
 
 
 class IndexFault(NamedTuple):
@@ -227,8 +232,9 @@ class IndexCheck:
         connection.execute(steps["clear"])
         try:
             text = b"[%b]" % b",".join(stored.line for stored in lines)
+            text.decode()
             connection.execute(steps["stage"], (text, first))
-        except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError):
+        except _NO_RECORD:
             # A record that is damaged is found by the scan of the log; the index is compared with the others.
             connection.execute(steps["clear"])
             for stored in lines:
@@ -240,8 +246,9 @@ class IndexCheck:
 
     def _stage_one(self, connection: apsw.Connection, stored: StoredRecord, first: int) -> None:
         try:
+            stored.line.decode()
             connection.execute(save_statements()["stage"], (b"[%b]" % stored.line, first))
-        except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError):
+        except _NO_RECORD:
             return
 
     def _clear(self, connection: apsw.Connection) -> None:

@@ -40,7 +40,8 @@ class SqliteRunFile:
         """Guards the connection that reads. It is never held while something is written, so no lookup waits for a
         merge."""
         self._writing: Final = threading.RLock()
-        """Guards the connection that writes. Who writes a merge also reads, and may be the first to do so."""
+        """Guards the connection that writes. Who writes a merge also reads, and may be the first to do so: of the two
+        locks this one is always taken first."""
         self._reader: apsw.Connection | None = None
         self._reader_of: tuple[int, int] | None = None
         self._writer: apsw.Connection | None = None
@@ -79,29 +80,37 @@ class SqliteRunFile:
 
     def discard(self) -> None:
         self.close()
-        with self._reading, self._writing:
+        with self._writing, self._reading:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def close(self) -> None:
-        with self._reading, self._writing:
+        with self._writing, self._reading:
             self._close_reader()
             self._close_writer()
 
     def _read(self, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
-        with self._reading, _noticing_damage("read sealing.db"):
-            if self._reader is None or identity(self._path) != self._reader_of:
-                # At first, or when the file was replaced or removed: what has its name now is what others use.
+        with _noticing_damage("read sealing.db"):
+            if not self._readonly and self._is_elsewhere():
+                with self._writing:
+                    self._open_writer()  # which makes the file, if it is not there
+            return self._query(statement, values)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether nothing was read yet, or the file was replaced or removed: others use what has its name now."""
+        return self._reader is None or identity(self._path) != self._reader_of
+
+    def _query(self, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
+        with self._reading:
+            if self._is_elsewhere():
                 self._close_reader()
-                if not self._readonly:
-                    with self._writing:
-                        self._open_writer()
                 self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._path)
                 if self._readonly:
                     if not query(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1"):
                         self._close_reader()  # another process makes it just now, and there is nothing in it yet
                         return []
                     _check_layout(self._reader)
+            assert self._reader is not None, "it was opened"
             return query(self._reader, statement, values)
 
     def _open_writer(self) -> apsw.Connection:

@@ -5,7 +5,7 @@ Both are authenticated under keys of their own; without the keys nothing is know
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -41,8 +41,11 @@ class Beside:
         self.end: int | None = None
         """Up to where the query index was compared with the log; None when it was not, or there is none."""
 
-    def check(self, progress: Progress | None) -> list[Finding]:
-        """All that is wrong. Where the query index is good, that is stated beside it."""
+    def check(self, progress: Progress | None, *, found_in_log: Sequence[Finding]) -> list[Finding]:
+        """All that is wrong. Where the query index is good, that is stated beside it.
+
+        What was found in the log is given: that the index does not say the same of an altered record is no news.
+        """
         location, keys = self._plan.location, self._keys
         if location is None or location.folder is None:
             return []
@@ -53,11 +56,21 @@ class Beside:
             return found
         # By another process, if others scanned the records, too.
         self.end, differing = compare_index(location, self._store, apart=self._plan.is_apart, progress=progress)
-        if self.end and not differing and keys is not None:
+        altered = [(one.position, one.end or one.position + 1) for one in found_in_log if one.position is not None]
+        differing = tuple(one for one in differing if not _is_within(one, altered))
+        if self.end and not differing and not found_in_log and keys is not None:
             compared = Compared(self.end, timestamp.render(self._now))
             with suppress(OSError):  # who may not write there has verified it all the same
                 keep_compared(location.folder, compared, key=keys.index_mac, ledger_id=self._ledger_id)
         return [*found, *differing]
+
+
+def _is_within(finding: Finding, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Whether a finding is of positions in these ranges alone."""
+    if finding.position is None:
+        return False
+    last = (finding.end or finding.position + 1) - 1
+    return all(any(first <= at < end for first, end in ranges) for at in (finding.position, last))
 
 
 def queue_findings(folder: Path, key: bytes) -> Iterator[Finding]:
