@@ -110,7 +110,7 @@ class Location:
 
         if self.scratch:
             return open_scratch_index(store, find=find)
-        private = private or not self._is_writable()
+        private = private or not self.is_writable()
         if private:
             return open_private_index(self.folder, store, find=find)
         return SqliteIndexFile(self.folder, store, find=find)
@@ -154,7 +154,7 @@ class Location:
         """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
         from tallystick.read.sqlite_cursors import SqliteCursors
 
-        return SqliteCursors(None if private or self.scratch or not self._is_writable() else self.folder, ledger_id)
+        return SqliteCursors(None if private or self.scratch or not self.is_writable() else self.folder, ledger_id)
 
     def copy_cursors(self, folder: Path) -> None:
         """Copy what projections and subscriptions have reached into another folder, if there is anything.
@@ -166,7 +166,8 @@ class Location:
 
             copy_cursors(self.folder, folder)
 
-    def _is_writable(self) -> bool:
+    def is_writable(self) -> bool:
+        """Whether this process may write beside the ledger."""
         return self.folder is None or os.access(self.folder, os.W_OK)
 
 

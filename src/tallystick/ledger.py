@@ -372,7 +372,7 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
     @property
     def has_keys(self) -> bool:
         """Whether the keys are at hand, and may be used: without them nothing is sealed, and less is proven."""
-        return not self._readonly and self._keystore.exists()
+        return not self._readonly and self._keystore.exists() and self._location.is_writable()
 
     def _own_records(self) -> Iterable[Record]:
         return [*self._open_sealer().prove(self._own.follow)]

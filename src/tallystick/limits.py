@@ -175,7 +175,7 @@ TENANTS_MAX: Final = 100_000
 """Tenants of one deployment: the directory of them is in memory, about 500 bytes each."""
 
 LEDGERS_OPEN_MAX: Final = 256
-"""Ledgers that a deployment has open at once: each takes some ten file handles, and a few megabytes."""
+"""Ledgers that a deployment has open at once: each takes some eighteen file handles, and a few megabytes."""
 
 KEY_NAME_CHARACTERS_MAX: Final = 200
 KEY_SCOPES_MAX: Final = 64

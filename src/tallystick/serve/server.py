@@ -36,7 +36,7 @@ _IDLE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 30
 _HANDLES_WANTED: Final = 16_384
 _HANDLES_USUAL: Final = 512
-_HANDLES_A_LEDGER: Final = 12
+_HANDLES_A_LEDGER: Final = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
