@@ -51,7 +51,7 @@ ANYONE: Final = ("errors", "limits")
 OUR_OWN: Final = ("clock", "ids", "keystore")
 """Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
 
-STORED: Final = ("store.contract", "store.reading", "store.verified_reads")
+STORED: Final = ("store.contract", "store.head_mark", "store.reading", "store.verified_reads")
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
@@ -77,6 +77,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
+    "store.head_mark": ("core", "durable", "store.contract", "store.reading"),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),
@@ -87,7 +88,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "asking": ("core", "read"),
     "proving": FRONT_DOOR,
     "governing": ("asking", *FRONT_DOOR),
-    "ledger": ("appending", "asking", "governing", "proving", *FRONT_DOOR),
+    "guarding": FRONT_DOOR,
+    "ledger": ("appending", "asking", "governing", "guarding", "proving", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
     "leases": ("ledger",),

@@ -43,15 +43,16 @@ def index_steps(location: Location, store: Store) -> Iterator[IndexStep]:
     )
 
 
-def sealing_findings(location: Location, store: Store, *, key: bytes, ledger_id: bytes, size: int) -> list[Finding]:
+def sealing_findings(location: Location, store: Store, *, key: bytes, ledger_id: bytes) -> list[Finding]:
     """Whether what the sealer knows of the past is what was written under its key, and is of this log."""
     file = location.open_runs_readonly()
     if file is None:
         return []
     try:
         manifest = RunSet(file, key=key, ledger_id=ledger_id).check()
-        if manifest.size > size:
-            raise TamperError(f"it covers {manifest.size} records, and the ledger has {size}")
+        head = store.head()  # read after the manifest, which writers beside us take along
+        if head is not None and manifest.size > head.size:
+            raise TamperError(f"it covers {manifest.size} records, and the ledger has {head.size}")
         for stored in store.read(manifest.size - 1, manifest.size):
             if record_hash(stored.line) != manifest.last_hash:
                 raise TamperError(f"another record was sealed at position {stored.position}")
