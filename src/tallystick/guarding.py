@@ -6,6 +6,7 @@ of a loss that was accepted.
 
 from __future__ import annotations
 
+import hmac
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from tallystick.errors import ConflictError, DeniedError, NotFoundError, Rejecte
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
 from tallystick.store.head_mark import HeadMark, MarkProblem
-from tallystick.store.reading import checkpoint_key, evidence_key, read_record
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.write.sealer import Sealer
 
 _log: Final = logging.getLogger("tallystick.ledger")
@@ -126,6 +127,17 @@ class Guarding(ABC):
             event, epochs = self._loss(problem, reason, actor)
             self.record_restore(event, epochs=epochs)
 
+    def has_accepted_loss_of(self, checkpoint: bytes) -> bool:
+        """Whether the ledger records that what this checkpoint is of was lost. Believe it of a ledger that holds."""
+        size = Checkpoint.of_note(checkpoint).size
+        for record in read_records(self._store, 0, self._head().size):
+            if record.event_type == LEDGER_RESTORED:
+                loss = LedgerRestored.of(record)
+                held = None if loss.held_checkpoint is None else Checkpoint.of_note(loss.held_checkpoint).size
+                if loss.size < size <= (record.position if held is None else held):
+                    return True
+        return False
+
     def record_restore(self, event: OwnEvent, *, epochs: int) -> None:
         """Record that the ledger was restored from a backup, after so many epochs, whose keys may be known to others,
         were closed and the next ones opened. A crash within leaves fewer of them, and no such record."""
@@ -150,6 +162,14 @@ class Guarding(ABC):
             reason=reason,
         )
         return OwnEvent(LEDGER_RESTORED, restored.payload(), actor), epochs_to_pass(lost)
+
+    def authenticate(self, what: str, data: bytes) -> bytes:
+        """A MAC, 32 bytes, over data that is kept in a file and obeyed, under this ledger's key of its head mark.
+
+        `what` names the kind of file: one of another kind has another MAC. Needs the keys.
+        """
+        message = b"".join((f"tallystick/v1/{what}".encode(), b"\0", self.id, data))
+        return hmac.digest(self._mark_key(), message, "sha256")
 
     def _open_mark(self, marks: Path | None) -> HeadMark | None:
         """The mark of this ledger, unless it is in memory."""

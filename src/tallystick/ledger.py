@@ -54,6 +54,8 @@ class Pulse(NamedTuple):
     size: int
     index_behind: int
     queue: QueueStats | None
+    mark_failing: bool = False
+    """Whether its head mark cannot be written."""
 
 
 class Ledger(Appending, Asking, Governing, Guarding, Proving):
@@ -129,7 +131,7 @@ class Ledger(Appending, Asking, Governing, Guarding, Proving):
         """How it stands; for whoever watches over it."""
         reader, queue, size = self._reader, self._queue, self.size
         behind = 0 if reader is None else max(0, size - reader.follower.end)
-        return Pulse(size, behind, None if queue is None else queue.stats())
+        return Pulse(size, behind, None if queue is None else queue.stats(), self.mark_failing is not None)
 
     @property
     def queue(self) -> Queue:

@@ -21,7 +21,7 @@ from typing import Final, Literal
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import range_root
 from tallystick.durable import replace, sync_folder
-from tallystick.errors import RejectedError, StoreError, TamperError
+from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
 from tallystick.limits import NOTE_BYTES_MAX
 from tallystick.store.contract import Store
 from tallystick.store.reading import stored_nodes
@@ -52,6 +52,14 @@ class MarkProblem:
     text: str
     held: bytes | None = None
     """The checkpoint of the mark, where the mark is authentic."""
+
+
+class HaltedError(TamperError):
+    """Nothing is added to this ledger, as it contradicts its head mark, or what others know of it."""
+
+    def __init__(self, problem: MarkProblem) -> None:
+        self.problem = problem
+        super().__init__(_advice(problem))
 
 
 class ForgedMarkError(TamperError):
@@ -179,7 +187,7 @@ class HeadMark:
             except StoreError as error:
                 self._fail(error)  # a mark that cannot be read stops nothing but the handing out of checkpoints
         if self.problem is not None:
-            raise TamperError(_advice(self.problem))
+            raise HaltedError(self.problem)
 
     def halt(self, problem: MarkProblem) -> None:
         """Have nothing added any more: somebody else, such as a witness, knows that this ledger is not the newest."""
@@ -261,9 +269,19 @@ class HeadMark:
             self._wake.clear()
             if self._stop.is_set() or self.problem is not None:
                 return
+            self._probe()
             if not self._keep_newest():
                 self._wake.set()  # try again after the pause: the disk may have room by then
             self._stop.wait(_PAUSE_SECONDS)
+
+    def _probe(self) -> None:
+        """Look whether the log is on the disk still: a commit may succeed in memory on a file that was zeroed."""
+        try:
+            self._store.probe()
+        except DamagedError as error:
+            self._find(MarkProblem("unreadable", str(error)))
+        except StoreError as error:
+            _log.warning("the log could not be read from the disk: %s", error)
 
     def _keep_newest(self) -> bool:
         """Write the mark for the newest commit. What goes wrong is logged: nobody waits for it."""

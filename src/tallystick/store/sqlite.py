@@ -212,6 +212,19 @@ class SqliteStore:
             finally:
                 reader.close()
 
+    def probe(self) -> None:
+        # A connection of its own: the others answer from their caches what the file has lost.
+        with translated("read the log from the disk"):
+            self._check_usable()
+            self._check_same_file()
+            reader = self._open_reader()
+            try:
+                found = query(reader, "SELECT count(*) FROM head, record WHERE position IN (0, size - 1)")
+            finally:
+                reader.close()
+        if found != [(2,)]:
+            raise DamagedError(f"{self.path} has lost its first or its last record")
+
     def bytes_used(self) -> int:
         paths = (self.path, Path(f"{self.path}-wal"))
         return sum(path.stat().st_size for path in paths if path.exists())
