@@ -25,7 +25,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tallystick
-from tallystick.backups import loss
 from tallystick.backups.layout import VERIFIED_FILE, folder_of
 from tallystick.backups.manifest import BackupManifest
 from tallystick.backups.restore import Restored
@@ -33,7 +32,7 @@ from tallystick.backups.tar import END, parse_header, read_index, render_header
 from tallystick.config import CURSORS_FILE, LEDGER_FILE, Location
 from tallystick.core.canonical import encode
 from tallystick.core.custody import RetentionPolicy
-from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored
+from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
 from tallystick.core.strict import render_base64
 from tallystick.deployment import Deployment
@@ -240,7 +239,8 @@ def test_what_was_accepted_before_is_there_once_and_in_order_whenever_it_is_seal
 
     tallystick.restore(tmp_path / "made", tmp_path / "back")
 
-    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys") as after:
+    # The mark knows of what was sealed after the backup was made.
+    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys", marks=tmp_path / "marks") as after:
         after.queue.drain(seconds=20)
         assert ids_of(after) == names
         assert after.publish(event_type="t.happened", entity_id="e").sequence == 40
@@ -1090,7 +1090,7 @@ def test_a_history_that_was_rewritten_is_not_accepted_as_a_loss(ledger: Path, ma
         append(opened, "lost")
         held = opened.checkpoint()
     tallystick.restore(made, tmp_path / "back")
-    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys") as forked:
+    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys", marks=tmp_path / "marks") as forked:
         append(forked, "other", "more")
     again = tallystick.backup(tmp_path / "back", tmp_path / "made-again", keys=tmp_path / "keys").path
 
@@ -1136,7 +1136,7 @@ def test_a_loss_that_is_accepted_is_recorded_under_keys_that_nobody_else_can_kno
         assert told.held_checkpoint == (held if known else None)
         assert disclosed
         assert last.members["epoch"] > max(disclosed)
-        assert last.members["epoch"] == loss.epochs_to_pass(lost if known else None)
+        assert last.members["epoch"] == epochs_to_pass(lost if known else None)
         assert after.verify().holds
         assert [one.kind for one in after.verify(since=held).findings] == [Kind.FORK]  # it is said, and not undone
         append(after, "more")
@@ -1166,7 +1166,7 @@ def member_of(archive: Path, name: str) -> bytes:
 )
 def test_so_many_epochs_are_passed_as_the_lost_records_can_have_closed(lost: int | None, epochs: int) -> None:
     # One close ends the epoch of the backup; an opening and a close are each further one.
-    assert loss.epochs_to_pass(lost) == epochs
+    assert epochs_to_pass(lost) == epochs
 
 
 def test_a_loss_is_recorded_in_every_ledger_of_a_deployment_and_needs_all_keys(tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ ANYONE: Final = ("errors", "limits")
 OUR_OWN: Final = ("clock", "ids", "keystore")
 """Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
 
-STORED: Final = ("store.contract", "store.proven_store", "store.reading", "store.verified_reads")
+STORED: Final = (
+    *("store.contract", "store.head_mark", "store.proven_store", "store.reading"),
+    "store.verified_reads",
+)
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
@@ -89,6 +92,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.reading": ("core", "store.contract"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
+    "store.head_mark": ("core", "durable", "store.contract", "store.reading"),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),
@@ -100,10 +104,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "proving": FRONT_DOOR,
     "governing": ("asking", *FRONT_DOOR),
     "queueing": FRONT_DOOR,
-    "ledger": ("appending", "asking", "governing", "proving", "queueing", *FRONT_DOOR),
+    "guarding": FRONT_DOOR,
+    "ledger": ("appending", "asking", "governing", "guarding", "proving", "queueing", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
-    "leases": ("ledger", "queueing"),
+    "leases": ("ledger", "queueing", "store.head_mark"),
     "system_check": ("evidence.findings", "ledger"),
     "deployment": (
         *(*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "system_check"),
@@ -141,6 +146,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "govern.registered",
         "ids",
         "serve",
+        "store.head_mark",
         "write.request",
         *BORDER,
     ),

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 KEYS_VARIABLE: Final = "TALLYSTICK_KEYS"
 """The folder of the signing keys; by default `keys` in the ledger's own folder."""
 
+MARKS_VARIABLE: Final = "TALLYSTICK_MARKS"
+"""The folder of the head marks; by default `heads` in the folder of the keys."""
+
+MARKS_FOLDER: Final = "heads"
+
 DEPLOYMENT_VARIABLE: Final = "TALLYSTICK_DEPLOYMENT"
 """The deployment's name, the first part of a new ledger's origin; by default `local`."""
 
@@ -177,6 +182,17 @@ _KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql",
 def deployment_name() -> str:
     """The deployment's name, for the origin of a new ledger."""
     return os.environ.get(DEPLOYMENT_VARIABLE) or "local"
+
+
+def marks_folder(given: str | os.PathLike[str] | None, keys: Path | None) -> Path | None:
+    """Where the head marks of ledgers are: as given, else what the environment says, else in the folder of the keys.
+
+    None when there is no such folder, as for a ledger in memory.
+    """
+    chosen = given or os.environ.get(MARKS_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    return None if keys is None else keys / MARKS_FOLDER
 
 
 def environment() -> dict[str, str]:

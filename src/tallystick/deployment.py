@@ -75,7 +75,8 @@ _SECRET_BYTES: Final = 32
 class Deployment:
     """Tenants, their keys and their ledgers. Safe for many threads. A context manager: leaving it closes all ledgers.
 
-    `name` is the first part of the origins of new ledgers; `keys` the folder of the signing keys.
+    `name` is the first part of the origins of new ledgers; `keys` the folder of the signing keys; `marks` that of the
+    head marks, by default `heads` in the keys of each ledger.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Deployment:
         *,
         name: str | None = None,
         keys: str | os.PathLike[str] | None = None,
+        marks: str | os.PathLike[str] | None = None,
         clock: Clock = wall_clock,
         open_max: int = LEDGERS_OPEN_MAX,
         idle_seconds: float = IDLE_SECONDS,
@@ -91,6 +93,7 @@ class Deployment:
         """Open the deployment of a folder; make it if it is not there. Raises as `tallystick.open` does."""
         self.folder: Final = Path(folder)
         self._keys: Final = Path(keys) if keys is not None else self.folder / "keys"
+        self._marks: Final = marks
         self._name: Final = name
         self.clock: Final = clock
         self.open_max: Final = open_max
@@ -98,7 +101,7 @@ class Deployment:
         self._following: Final = threading.Lock()
         self._directory: Final = Directory()
         self._asked_at = float("-inf")
-        self._ledgers: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
+        self.pool: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
         self.system: Final = checked(self._open(_SYSTEM), self._folder_of(_SYSTEM))
 
     # ------------------------------------------------------------------------------------------ who there is
@@ -109,7 +112,7 @@ class Deployment:
         None when there are tenants already; also when another process is about to be first.
         """
         with self._changing:
-            directory = self._fresh()
+            directory = self.directory()
             if directory.tenants:
                 return None
             tenant = tenant_created(directory, DEFAULT_TENANT, _ITSELF)
@@ -134,34 +137,34 @@ class Deployment:
 
     def tenants(self) -> list[Tenant]:
         """All of them, by name."""
-        directory = self._fresh()
+        directory = self.directory()
         return [tenant for _, tenant in sorted(directory.tenants.items())]
 
     def tenant(self, name: str) -> Tenant:
         """One. Raises `NotFoundError`."""
-        return self._fresh().tenant(name)
+        return self.directory().tenant(name)
 
     def create_tenant(self, name: str, *, actor: dict[str, str]) -> Tenant:
         """Make a tenant; its ledger begins when it is first used. Raises `RejectedError` and `ConflictError`."""
         with self._changing:
-            self._order([tenant_created(self._fresh(), name, actor)])
+            self._order([tenant_created(self.directory(), name, actor)])
             return self._directory.tenant(name)
 
     def suspend_tenant(self, name: str, *, actor: dict[str, str], suspended: bool = True) -> Tenant:
         """Have a tenant's keys not work any more, or work again. Its records stay. Raises `NotFoundError`."""
         with self._changing:
-            tenant = self._fresh().tenant(name)
+            tenant = self.directory().tenant(name)
             if tenant.suspended != suspended:
                 self._order([tenant_changed(tenant, actor, suspended=suspended)])
             return self._directory.tenant(name)
 
     def plans(self) -> list[Plan]:
         """All of them, by name."""
-        return [plan for _, plan in sorted(self._fresh().plans.items())]
+        return [plan for _, plan in sorted(self.directory().plans.items())]
 
     def plan_of(self, tenant: str) -> Plan:
         """The plan of a tenant. Raises `NotFoundError`."""
-        return self._fresh().plan_of(tenant)
+        return self.directory().plan_of(tenant)
 
     def define_plan(self, plan: Plan, *, actor: dict[str, str]) -> None:
         """Define a plan, or define it anew for all who have it, their records' retention included.
@@ -169,7 +172,7 @@ class Deployment:
         Raises `RejectedError`.
         """
         with self._changing:
-            directory = self._fresh()
+            directory = self.directory()
             if directory.plans.get(plan.name) != plan:
                 self._order([plan_defined(directory, plan, actor)])
             having = [tenant for tenant in directory.tenants.values() if tenant.plan == plan.name]
@@ -182,7 +185,7 @@ class Deployment:
         A plan with a retention sets that for the tenant's ledger, where records were to be kept longer.
         """
         with self._changing:
-            directory = self._fresh()
+            directory = self.directory()
             found = directory.tenant(tenant)
             given = None if plan is None else directory.plan(plan)
             if found.plan != plan:
@@ -193,13 +196,13 @@ class Deployment:
 
     def keys(self, tenant: str) -> list[Key]:
         """The keys in force of a tenant, oldest first. Raises `NotFoundError`."""
-        directory = self._fresh()
+        directory = self.directory()
         directory.tenant(tenant)
         return directory.keys_of(tenant)
 
     def key(self, key_id: str) -> Key:
         """One key in force. Raises `NotFoundError`."""
-        return self._fresh().key(key_id)
+        return self.directory().key(key_id)
 
     def create_key(
         self,
@@ -214,7 +217,7 @@ class Deployment:
     ) -> tuple[Key, str]:
         """Make a key; it, and its text, which is nowhere kept. Raises `RejectedError` and `NotFoundError`."""
         with self._changing:
-            self._fresh().tenant(tenant)
+            self.directory().tenant(tenant)
             if operator and check_role(role) != "Admin":
                 cure = "make it an Admin, or no operator's"
                 raise RejectedError("an operators' key is of the role Admin", place="operator", cure=cure)
@@ -230,7 +233,7 @@ class Deployment:
     def rotate_key(self, key_id: str, *, actor: dict[str, str]) -> tuple[Key, str]:
         """Make a key that may do the same in place of one that ends at once. Raises `NotFoundError`."""
         with self._changing:
-            old = self._fresh().key(key_id)
+            old = self.directory().key(key_id)
             new_id, text, digest = _secret()
             new = replace(old, id=new_id, digest=digest)
             self._order([key_created(new, actor, rotates=old.id), key_revoked(old, actor)])
@@ -239,14 +242,14 @@ class Deployment:
     def revoke_key(self, key_id: str, *, actor: dict[str, str]) -> None:
         """End a key at once. Raises `NotFoundError`, and `ConflictError` for the operators' last."""
         with self._changing:
-            key = self._fresh().key(key_id)
+            key = self.directory().key(key_id)
             if key.operator and sum(other.operator for other in list(self._directory.keys.values())) == 1:
                 raise ConflictError("it is the operators' last key: make another one first")
             self._order([key_revoked(key, actor)])
 
     def authenticate(self, text: str, *, address: str | None = None) -> Key:
         """The key of a text. Raises `DeniedError`, always with the same words, in the same time."""
-        directory = self._fresh()
+        directory = self.directory()
         key = directory.keys.get(id_of(text) or "", NO_KEY)
         holds = key.holds(text, clock=self.clock)
         if not holds or not key.scope.admits(address) or directory.tenants[key.tenant].suspended:
@@ -255,7 +258,7 @@ class Deployment:
 
     def is_in_force(self, principal: Principal) -> bool:
         """Whether a key that was authenticated, or a user whose token was, still counts, and so does their tenant."""
-        directory = self._fresh()
+        directory = self.directory()
         tenant = directory.tenants.get(principal.tenant)
         if tenant is None or tenant.suspended or principal.is_over(self.clock):
             return False
@@ -287,11 +290,8 @@ class Deployment:
         if name == _SYSTEM:
             yield self.system
             return
-        ledger = self._ledgers.take(name, at_once=at_once)
-        try:
+        with self.pool.lease(name, at_once=at_once) as ledger:
             yield ledger
-        finally:
-            self._ledgers.give_back(name)
 
     def is_there(self, name: str) -> bool:
         """Whether a ledger, by its own name, was begun; to lease it would begin it."""
@@ -299,11 +299,11 @@ class Deployment:
 
     def note(self, event_type: str, entity_id: str, payload: dict[str, Any]) -> None:
         """Put what the deployment noticed by itself into the system ledger."""
-        self.system.append(event_type=event_type, entity_id=entity_id, actor=_ITSELF, payload=payload)
+        self._order([Event(event_type=event_type, entity_id=entity_id, actor=_ITSELF, payload=payload)])
 
     def pulses(self) -> list[Pulse]:
         """How the ledgers stand that are open just now."""
-        return [self.system.pulse(), *self._ledgers.pulses()]
+        return [self.system.pulse(), *self.pool.pulses()]
 
     def resume_queues(
         self, is_ours: Callable[[str], bool] = lambda _: True, *, stopped: Callable[[], bool] = lambda: False
@@ -327,16 +327,16 @@ class Deployment:
 
     def tidy(self) -> None:
         """Close what nobody has used for a while."""
-        self._ledgers.tidy()
+        self.pool.tidy()
 
     @property
     def open_ledgers(self) -> int:
         """How many ledgers of tenants are open."""
-        return len(self._ledgers)
+        return len(self.pool)
 
     def close(self) -> None:
         """Close all ledgers. Calling it twice does no harm."""
-        self._ledgers.close()
+        self.pool.close()
         self.system.close()
 
     def __enter__(self) -> Deployment:
@@ -350,7 +350,7 @@ class Deployment:
     def _open(self, name: str) -> Ledger:
         folder = self._folder_of(name)
         keys = self._keys / folder.relative_to(self.folder)
-        return open_ledger(folder, name=name, deployment=self._name, keys=keys, clock=self.clock)
+        return open_ledger(folder, name=name, deployment=self._name, keys=keys, marks=self._marks, clock=self.clock)
 
     def _folder_of(self, name: str) -> Path:
         kind, _, tenant = name.partition("/")
@@ -362,7 +362,8 @@ class Deployment:
         self._asked_at = float("-inf")
         self._follow()
 
-    def _fresh(self) -> Directory:
+    def directory(self) -> Directory:
+        """What the system ledger says, as it is now. Only to be read."""
         if time.monotonic() - self._asked_at > FRESH_SECONDS:
             self._follow()
         return self._directory
@@ -372,7 +373,6 @@ class Deployment:
         size = self.system.size
         if size > self._directory.size:
             with self._following:
-                # What is obeyed is proven: a CRC32 is fitted by whoever can write the file.
                 self._directory.follow(self.system.read_proven(self._directory.size))
         self._asked_at = asked_at
 

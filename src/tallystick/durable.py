@@ -29,14 +29,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, data: bytes, *, synced: bool = True) -> None:
+def replace(path: Path, data: bytes, *, synced: bool = True, mode: int = 0o666) -> None:
     """Put a whole file in its place: whoever reads finds the old one or the new one. `OSError` leaves the old one.
 
-    So does a crash, if it is `synced`; a file that is cheap to make anew need not be.
+    So does a crash, if it is `synced`; a file that is cheap to make anew need not be. `mode` is that of a new file,
+    less the process's umask.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("wb") as file:
+        scratch.unlink(missing_ok=True)  # a crash may have left one, with another mode
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             if synced:
                 sync(file)

@@ -55,6 +55,10 @@ class StoreError(TallystickError):
     """The store failed. The outcome may be unknown: repeat the call with the same event ids."""
 
 
+class DamagedError(StoreError):
+    """The store's files are damaged, or were replaced while they were open. Repeating the call does not help."""
+
+
 class TamperError(TallystickError):
     """The evidence does not hold. Stop, keep everything as it is, and raise the alarm."""
 
@@ -66,6 +70,7 @@ FAMILIES: Final[Mapping[str, type[TallystickError]]] = MappingProxyType(
         "busy": BusyError,
         "not-found": NotFoundError,
         "denied": DeniedError,
+        "damaged": DamagedError,
         "store": StoreError,
         "tamper": TamperError,
     }

@@ -10,12 +10,14 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from tallystick.errors import BusyError
+from tallystick.errors import BusyError, DamagedError, TallystickError, TamperError
 from tallystick.ledger import Ledger
 from tallystick.queueing import Pulse
+from tallystick.store.head_mark import HaltedError, MarkProblem
 
 _DRAIN_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.5
@@ -33,9 +35,47 @@ class Ledgers:
         self._closing: Final[dict[str, threading.Event]] = {}
         """Those that are being closed: whoever wants one waits, as no ledger is open twice."""
         self._turn: Final = threading.Lock()
+        self._halted: Final[dict[str, MarkProblem]] = {}
+        self.on_damage: Callable[[str, TallystickError], None] = _log_damage
+        """Called with a ledger's name and what was found to be wrong with it, in the thread that uses it."""
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @contextmanager
+    def lease(self, name: str, *, at_once: bool = False) -> Iterator[Ledger]:
+        """A ledger, as by `take`, that is given back. One that turns out to be damaged is reported, and closed."""
+        try:
+            ledger = self.take(name, at_once=at_once)
+        except (TamperError, DamagedError) as error:
+            self.on_damage(name, error)
+            raise
+        try:
+            yield ledger
+        except (TamperError, DamagedError) as error:
+            problem = ledger.mark_problem
+            if problem is None or problem.kind == "unreadable":
+                # What it has in memory is of files that are not there any more, or are not what they were.
+                self.discard(name, ledger)
+            # One that is halted stays open: it can be read and verified, and opened again it would be halted again.
+            self.on_damage(name, error if problem is None else HaltedError(problem))
+            raise
+        finally:
+            self.give_back(name, ledger)
+
+    def halt(self, name: str, problem: MarkProblem) -> None:
+        """Have nothing added to a ledger any more, as it is not the newest, or another one, until `release`."""
+        self._halted[name] = problem
+        ledger = self.opened(name)
+        if ledger is not None:
+            ledger.halt(problem)
+
+    def release(self, name: str) -> None:
+        """Let a ledger go on that was halted: it was verified, and nothing was found."""
+        self._halted.pop(name, None)
+        ledger = self.opened(name)
+        if ledger is not None and ledger.mark_problem is not None:
+            self.discard(name, ledger)  # opened again it is compared with its head mark as that is now
 
     def take(self, name: str, *, at_once: bool = False) -> Ledger:
         """A ledger, opened if it is not, that stays open until it is given back. Raises `BusyError`.
@@ -66,11 +106,11 @@ class Ledgers:
                 return found.ledger
             # Whoever opened it could not, and was told why; we try by ourselves.
 
-    def give_back(self, name: str, *, was_used: bool = True) -> None:
+    def give_back(self, name: str, ledger: Ledger, *, was_used: bool = True) -> None:
         """It is not used any more by whoever took it."""
         with self._turn:
             found = self._known.get(name)
-            if found is not None:  # else all were closed meanwhile
+            if found is not None and found.ledger is ledger:  # else it was closed meanwhile, and maybe opened again
                 found.users -= 1
                 if was_used:
                     found.used_at = time.monotonic()
@@ -82,10 +122,27 @@ class Ledgers:
             for name, _ in opened:
                 self._known[name].users += 1
         try:
-            return [ledger.pulse() for _, ledger in opened]
+            return [pulse for pulse in map(_pulse, opened) if pulse is not None]
         finally:
-            for name, _ in opened:
-                self.give_back(name, was_used=False)
+            for name, ledger in opened:
+                self.give_back(name, ledger, was_used=False)
+
+    def discard(self, name: str, ledger: Ledger) -> None:
+        """Close a ledger that is damaged, also while others use it, so that the next caller opens it again.
+
+        Does nothing when it is not the one that is open: another caller was first.
+        """
+        with self._turn:
+            found = self._known.get(name)
+            victim = self._pop(name) if found is not None and found.ledger is ledger else None
+        if victim is not None:
+            self._close(*victim)
+
+    def opened(self, name: str) -> Ledger | None:
+        """A ledger, if it is open now."""
+        with self._turn:
+            found = self._known.get(name)
+            return None if found is None else found.ledger
 
     def tidy(self) -> None:
         """Close what nobody has used for a while."""
@@ -108,7 +165,12 @@ class Ledgers:
         try:
             if victim is not None:
                 self._close(*victim)
-            found.ledger = self._open_one(name)
+            ledger = self._open_one(name)
+            if name in self._halted:
+                ledger.halt(self._halted[name])
+            elif ledger.mark_problem is not None:
+                self.on_damage(name, HaltedError(ledger.mark_problem))
+            found.ledger = ledger
         except BaseException:
             with self._turn:
                 self._known.pop(name, None)
@@ -140,6 +202,20 @@ class Ledgers:
         finally:
             with self._turn:
                 self._closing.pop(name).set()
+
+
+def _log_damage(name: str, error: TallystickError) -> None:
+    _log.error("%s is damaged: %s", name, error)
+
+
+def _pulse(opened: tuple[str, Ledger]) -> Pulse | None:
+    """How a ledger stands; None when it cannot be asked, which its next use reports."""
+    name, ledger = opened
+    try:
+        return ledger.pulse()
+    except TallystickError as error:
+        _log.warning("%s cannot say how it stands: %s", name, error)
+        return None
 
 
 class _Open:

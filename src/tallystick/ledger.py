@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -19,17 +20,16 @@ from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
 from tallystick.core.canonical import SURROGATE
-from tallystick.core.custody import OwnEvent
-from tallystick.core.keys import LedgerKeys
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
-from tallystick.core.system import Genesis, Purpose
+from tallystick.core.system import Genesis
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
 from tallystick.govern.registry import Registry
 from tallystick.governing import Governed, Governing
+from tallystick.guarding import Guarding
 from tallystick.ids import IdMaker
 from tallystick.keystore import Keystore
 from tallystick.proving import Proving
@@ -43,7 +43,7 @@ from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.store.contract import Head, Store
 from tallystick.store.proven_store import ProvenStore
-from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
+from tallystick.store.reading import checkpoint_key, read_record, read_records
 from tallystick.store.verified_reads import verified_tree
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import Queue
@@ -52,7 +52,7 @@ from tallystick.write.sealer import Sealer
 from tallystick.write.sealing_index import SealingIndex
 
 
-class Ledger(Queueing, Appending, Asking, Governing, Proving):
+class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
     """One append-only chain of records. Safe for many threads; other processes may use the same ledger.
 
     Made by `tallystick.open`. A context manager: leaving it closes the ledger.
@@ -68,7 +68,9 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
         principal: str | None = None,
         progress: Progress | None = None,
         readonly: bool = False,
+        marks: Path | None = None,
     ) -> None:
+        """`marks` is the folder of the head marks."""
         self._store = store
         self._readonly: Final = readonly
         self._location = location
@@ -95,13 +97,15 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
         self._closed = False
         record = read_record(store, 0)
         try:
-            self.genesis: Final = Genesis.of(record)
+            self.genesis = Genesis.of(record)
         except RejectedError as error:
             raise TamperError(f"the record at position 0 is not a genesis: {error}; run a verification") from error
         if not self.genesis.signature_holds(record):
             raise TamperError("the genesis is not signed by the root key that it names: run a verification")
         self.id = record.hash
         """The ledger's id: the SHA-256 of its genesis record."""
+        self._marks: Final = marks
+        self._mark = self._open_mark(marks)
 
     @property
     def name(self) -> str:
@@ -117,22 +121,6 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
     def size(self) -> int:
         """How many records are published, the ledger's own included."""
         return self._head().size
-
-    def key_named_at(self, purpose: Purpose) -> int:
-        """The position of the record that named the `checkpoint` or `evidence` key in force; 0 is the genesis."""
-        head = self._head()
-        return head.checkpoint_key_at if purpose == "checkpoint" else head.evidence_key_at
-
-    @property
-    def verifier_key(self) -> VerifierKey:
-        """The key by which the present checkpoints verify."""
-        key = checkpoint_key(self._store, self._head().checkpoint_key_at, genesis=self.genesis)
-        return VerifierKey(self.origin, key)
-
-    @property
-    def evidence_key(self) -> bytes:
-        """The public key, 32 bytes, that signs evidence at present."""
-        return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
 
     def read(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
         """The records at positions [first, end), up to the present size at most, in order.
@@ -208,6 +196,7 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
             self._store,
             location=self._location,
             keystore=self._keystore if self._keystore.exists() else None,
+            marks=self._marks,
             first=first,
             end=end,
             since=since,
@@ -229,21 +218,6 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
             self._forget_sealed()
             self._open_sealer().find("")  # which reads the log
 
-    def record_restore(self, event: OwnEvent, *, epochs: int) -> None:
-        """Record that the ledger was restored from a backup, after so many epochs, whose keys may be known to others,
-        were closed and the next ones opened. A crash within leaves fewer of them, and no such record."""
-        sealer = self._open_sealer()
-        for _ in range(epochs):
-            sealer.change_epoch()
-        sealer.seal_own([event])
-
-    def rotate_key(self, purpose: Purpose) -> None:
-        """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4)."""
-        sealer = self._open_sealer()
-        # A crash between any two of these leaves two key files, and the ledger says which is in force.
-        sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
-        self._finish_rotations()
-
     def close(self) -> None:
         """Write the index's tail and let go of files. Closing twice is harmless."""
         if self._queue is not None:
@@ -253,6 +227,8 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
                 return
             self._closed = True
             try:
+                if self._mark is not None:
+                    self._mark.close()
                 if self._readers is not None:
                     self._readers.close()
                 with self._following:
@@ -288,6 +264,7 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
             change_epoch=self.change_epoch,
             load_keys=self._load_keys,
             seal_own=lambda events: self._open_sealer().seal_own(events),
+            hand_out=self._hand_out,
             clock=self._clock,
         )
 
@@ -347,7 +324,8 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
                     clock=self._clock,
                     ids=self._ids,
                     turn=self._following,
-                    told=self._tell_index,
+                    told=self._committed,
+                    check_head=self._check_head,
                 )
                 # What events are held to is proven to be all there is, before the first of them is taken.
                 sealer.prove(lambda reads, own: self._registry.begin(self._own.follow(reads, own), reads.size))
@@ -355,11 +333,17 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
                 self._sealing_index, self._sealer = index, sealer
             return self._sealer
 
-    def _tell_index(self, plan: Plan) -> None:
+    def _committed(self, plan: Plan) -> None:
         """A commit was made, which the query index need not read from the log."""
+        if self._mark is not None:
+            self._mark.committed(plan.head.checkpoint)
         reader = self._reader
         if reader is not None:
             reader.follower.learn(plan.batch.first, plan.batch.lines)
+
+    def _check_head(self, read_back: bool) -> None:
+        if self._mark is not None:
+            self._mark.check(read_back=read_back)
 
     def _own_candidates(self, first: int) -> tuple[int, Sequence[int]]:
         """Where the query index says that the ledger's own records are, and up to where it was asked."""
@@ -388,11 +372,3 @@ class Ledger(Queueing, Appending, Asking, Governing, Proving):
             with self._following:
                 self._sealing_index.rebuild()
             self._sealer.forget()
-
-    def _load_keys(self) -> LedgerKeys:
-        self._finish_rotations()
-        return self._keystore.ledger_keys(self.name)
-
-    def _finish_rotations(self) -> None:
-        self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
-        self._keystore.finish_rotation("evidence", in_force=self.evidence_key)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import Location, deployment_name
+from tallystick.config import Location, deployment_name, marks_folder
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.record import check_ledger_name
 from tallystick.core.system import Genesis
@@ -33,6 +33,7 @@ def open_ledger(
     name: str | None = None,
     deployment: str | None = None,
     keys: str | os.PathLike[str] | None = None,
+    marks: str | os.PathLike[str] | None = None,
     principal: str | None = None,
     clock: Clock = wall_clock,
     progress: Progress | None = None,
@@ -41,6 +42,7 @@ def open_ledger(
 
     `name` and `deployment` name a new ledger; by default the folder's name and `local`. `keys` is the folder
     of the keys, by default `keys` in the ledger's own; keep it elsewhere where others can reach the ledger.
+    `marks` is the folder of the head marks, by which a rollback is noticed; by default `heads` in that of the keys.
     `principal` stands behind events that name no actor. `progress` is told of long work, such as the
     rebuilding of an index.
 
@@ -69,9 +71,11 @@ def open_ledger(
             principal=principal,
             progress=progress,
             readonly=readonly,
+            marks=marks_folder(marks, keystore.folder),
         )
         if name is not None and name != ledger.name:
             raise ConflictError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
+        ledger.inspect_mark()
     except BaseException:
         store.close()
         raise

@@ -45,16 +45,24 @@ class Proving(ABC):
         """The newest commit."""
 
     @abstractmethod
+    def _hand_out(self, head: Head) -> Head:
+        """A head whose checkpoint goes out. Raises `StoreError` when its mark cannot be kept."""
+
+    @abstractmethod
     def _export_source(self) -> Source:
         """The ledger, as an export needs it."""
 
     def checkpoint(self) -> bytes:
-        """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep."""
-        return self._head().checkpoint
+        """The newest signed checkpoint (C2SP tlog-checkpoint): give it to others to keep.
+
+        The head mark is written first. Raises `StoreError` when it cannot be, `TamperError` for a ledger that
+        contradicts it.
+        """
+        return self._hand_out(self._head()).checkpoint
 
     def prove(self, position: int) -> Proof:
         """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
-        head = self._head()
+        head = self._hand_out(self._head())
         if not 0 <= position < head.size:
             raise NotFoundError(f"there is no position {position} in this ledger, which has {head.size} records")
         path = inclusion_path(position, head.size, node=stored_nodes(self._store, head.size))

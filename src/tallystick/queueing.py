@@ -30,6 +30,8 @@ class Pulse(NamedTuple):
     size: int
     index_behind: int
     queue: QueueStats | None
+    mark_failing: bool = False
+    """Whether its head mark cannot be written."""
 
 
 class Queueing(ABC):
@@ -45,6 +47,11 @@ class Queueing(ABC):
     @abstractmethod
     def _open_sealer(self) -> Sealer:
         """What seals."""
+
+    @property
+    @abstractmethod
+    def mark_failing(self) -> str | None:
+        """Why the head mark cannot be written, if the last attempt failed."""
 
     @abstractmethod
     def _load_keys(self) -> LedgerKeys:
@@ -62,7 +69,7 @@ class Queueing(ABC):
         """How it stands; for whoever watches over it."""
         reader, queue, size = self._reader, self._queue, self._head().size
         behind = 0 if reader is None else max(0, size - reader.follower.end)
-        return Pulse(size, behind, None if queue is None else queue.stats())
+        return Pulse(size, behind, None if queue is None else queue.stats(), self.mark_failing is not None)
 
     @property
     def queue(self) -> Queue:

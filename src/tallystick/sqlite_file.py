@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import apsw
 
-from tallystick.errors import BusyError, StoreError
+from tallystick.errors import BusyError, DamagedError, StoreError
 
 BUSY_TIMEOUT_MS: Final = 30_000
 _RETRY_MS: Final = 10
@@ -183,5 +183,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except (apsw.BusyError, apsw.LockedError) as error:
         raise BusyError(f"another process holds the database's lock; could not {doing}: {error}") from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise DamagedError(f"the file is damaged; could not {doing}: {error}") from error
     except (apsw.Error, OSError, UnicodeDecodeError) as error:  # the last is apsw's, for TEXT that is not UTF-8
         raise StoreError(f"could not {doing}: {error}") from error

@@ -57,6 +57,7 @@ def bundle(tmp_path: Path) -> Path:
         change_epoch=sealer.change_epoch,
         load_keys=lambda: keys,
         seal_own=sealer.seal_own,
+        hand_out=lambda head: head,
         clock=lambda: LATER,
     )
     exported = export(

@@ -80,6 +80,9 @@ class FaultyStore:
     def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
         self._inner.copy(folder, progress=progress)
 
+    def probe(self) -> None:
+        self._inner.probe()
+
     def bytes_used(self) -> int:
         return self._inner.bytes_used()
 

@@ -12,19 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from tallystick.backups.judging import JudgedLedger, Terms
 from tallystick.core.custody import OwnEvent
-from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored
+from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.errors import RejectedError
 from tallystick.opening import open_ledger
-
-EPOCHS_UNKNOWN: Final = 100
-"""Epochs that are passed where nobody knows how much was lost: more exports than a ledger sees between two backups."""
-
-EPOCHS_MAX: Final = 1_000
-"""Epochs that are passed at most; each takes two records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +26,6 @@ class Loss:
 
     reason: str
     actor: Mapping[str, str] | None
-
-
-def epochs_to_pass(lost: int | None) -> int:
-    """How many epochs can have been closed by so many records: a close, and then one opening and one close for each."""
-    return EPOCHS_UNKNOWN if lost is None else min(EPOCHS_MAX, (lost + 1) // 2)
 
 
 def record_loss(

@@ -36,7 +36,9 @@ def init(settings: Settings, name: str | None, deployment: str | None) -> None:
         ledger = tallystick.open(settings.ledger, create=False, readonly=True, name=name, keys=settings.keys)
     except NotFoundError:
         created = True
-        ledger = tallystick.open(settings.ledger, name=name, deployment=deployment, keys=settings.keys)
+        ledger = tallystick.open(
+            settings.ledger, name=name, deployment=deployment, keys=settings.keys, marks=settings.marks
+        )
     with ledger:
         if deployment is not None and ledger.origin != f"{deployment}/{ledger.name}":
             raise ConflictError(f"the ledger at {settings.ledger} has the origin {ledger.origin}, "

@@ -25,9 +25,11 @@ Function = Callable[..., Any]
 DEFAULT_LEDGER: Final = "./audit"
 LEDGER_VARIABLE: Final = "TALLYSTICK_LEDGER"
 KEYS_VARIABLE: Final = "TALLYSTICK_KEYS"
+MARKS_VARIABLE: Final = "TALLYSTICK_MARKS"
 
 _LEDGER_HELP: Final = "The ledger: a folder, or sqlite:///path/to/folder."
 _KEYS_HELP: Final = "The folder of the signing keys; by default `keys` in the ledger's own."
+_MARKS_HELP: Final = "The folder of the head marks; by default `heads` in that of the keys."
 _JSON_HELP: Final = "Print JSON, also for errors."
 
 
@@ -37,6 +39,7 @@ class Settings:
 
     ledger: str = DEFAULT_LEDGER
     keys: str | None = None
+    marks: str | None = None
     json: bool = False
 
     def open(self, *, readonly: bool = True) -> Ledger:
@@ -45,7 +48,14 @@ class Settings:
 
         bar = Bar("making the index", "records")
         try:
-            return tallystick.open(self.ledger, create=False, readonly=readonly, keys=self.keys, progress=bar.update)
+            return tallystick.open(
+                self.ledger,
+                create=False,
+                readonly=readonly,
+                keys=self.keys,
+                marks=self.marks,
+                progress=bar.update,
+            )
         except NotFoundError as error:
             raise self._missing() from error
 
@@ -80,6 +90,7 @@ def root_options(function: Function) -> Function:
         click.option("--no-color", envvar="NO_COLOR", is_flag=False, flag_value="1", hidden=True,
                      expose_value=False, callback=_no_colour),
         _shared("--json", is_flag=True, help=_JSON_HELP),
+        _shared("--marks", metavar="DIR", envvar=MARKS_VARIABLE, show_envvar=True, help=_MARKS_HELP),
         _shared("--keys", metavar="DIR", envvar=KEYS_VARIABLE, show_envvar=True, help=_KEYS_HELP),
         _shared("-l", "--ledger", metavar="PATH", envvar=LEDGER_VARIABLE, show_envvar=True,
                 default=DEFAULT_LEDGER, show_default=True, help=_LEDGER_HELP),
@@ -96,6 +107,7 @@ def ledger_options(function: Function) -> Function:
 
 def sealing_options(function: Function) -> Function:
     """For a command that also needs the keys."""
+    function = _shared("--marks", metavar="DIR", help=_MARKS_HELP)(function)
     return ledger_options(_shared("--keys", metavar="DIR", help=_KEYS_HELP)(function))
 
 

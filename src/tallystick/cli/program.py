@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("tallystick.cli.keys", "keys"),
     "backup": ("tallystick.cli.backup", "backup"),
     "restore": ("tallystick.cli.backup", "restore"),
+    "accept-loss": ("tallystick.cli.loss", "accept_loss"),
     "serve": ("tallystick.cli.serve", "serve"),
     "operator-key": ("tallystick.cli.serve", "operator_key"),
     "config": ("tallystick.cli.serve", "config"),

@@ -70,7 +70,7 @@ def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: 
     most = ledgers_within(raise_handles())
 
     def begin() -> Deployment:
-        return Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, open_max=most)
+        return Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, marks=chosen.marks, open_max=most)
 
     def ready(address: str, first_key: str | None) -> None:
         if settings.json:
@@ -87,10 +87,20 @@ def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: 
 @click.command("operator-key")
 @click.option("--data", default="./tallystick-data", show_default=True, metavar="DIR", help="As of `serve`.")
 @click.option("--keys", metavar="DIR", help="As of `serve`.")
+@click.option("--marks", metavar="DIR", help="As of `serve`.")
 @click.option("--deployment", metavar="NAME", help="As of `serve`; for a folder that is new.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, also for errors.")
 @click.pass_obj
-def operator_key(settings: Settings, /, *, data: str, keys: str | None, deployment: str | None, as_json: bool) -> None:
+def operator_key(
+    settings: Settings,
+    /,
+    *,
+    data: str,
+    keys: str | None,
+    marks: str | None,
+    deployment: str | None,
+    as_json: bool,
+) -> None:
     """Make another operators' key of a deployment, and print it, this once.
 
     For whoever may write the folder: before the first start, so that the key is in no journal, or when the last one
@@ -102,7 +112,7 @@ def operator_key(settings: Settings, /, *, data: str, keys: str | None, deployme
     from tallystick.deployment import Deployment
 
     os.umask(0o077)
-    with Deployment(data, name=deployment, keys=keys) as opened:
+    with Deployment(data, name=deployment, keys=keys, marks=marks) as opened:
         text = opened.operators_key()
     if settings.json:
         screen.say_json({"key": text})

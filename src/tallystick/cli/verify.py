@@ -55,7 +55,7 @@ def verify(
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
     unclosed, keys, proven, pruned (first, end, count, policy_position, position, finished), absent, checkpoint,
-    index (up to which position it was compared with the log), since, seconds.
+    index (up to which position it was compared with the log), since, mark, notes, seconds.
     """
     held = None if since is None else read_text(since)
     trusted = None if trust is None else parse_vkey(trust)
@@ -66,6 +66,7 @@ def verify(
         report = run(
             settings.ledger,
             keys=settings.keys,
+            marks=settings.marks,
             first=first,
             end=end,
             since=held,
@@ -118,6 +119,7 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
         yield "proven", "; ".join(_range(*pair) for pair in report.proven) or "nothing"
     yield "index", _index(report)
     yield "held against", _held_against(report)
+    yield "head mark", _mark(report)
     yield "time", f"{report.seconds:.2f} s"
 
 
@@ -139,6 +141,12 @@ def _held_against(report: Report) -> str:
     if report.since is None:
         return "no earlier checkpoint (keep one elsewhere, and give it with --since)"
     return f"your checkpoint of {screen.counted(report.since, 'record')}"
+
+
+def _mark(report: Report) -> str:
+    if report.mark is not None:
+        return f"that of {screen.counted(report.mark, 'record')}"
+    return "; ".join(report.notes) or "not compared (the keys are not here)"
 
 
 def _signatures(report: Report) -> str:

@@ -107,9 +107,11 @@ class _Report(msgspec.Struct):
     pruned: list[_Prune]
     absent: int
     checkpoint: str
-    index: int | None
     since: int | None
     seconds: float
+    index: int | None = None
+    mark: int | None = None
+    notes: list[str] = []  # msgspec copies an empty default
 
 
 def report_of(job: Job) -> Report:
@@ -122,7 +124,7 @@ def report_of(job: Job) -> Report:
     pruned = tuple(
         LawfulPrune(**{name: getattr(one, name) for name in _Prune.__struct_fields__}) for one in told["pruned"]
     )
-    whole = {"findings": findings, "pruned": pruned, "proven": tuple(told["proven"])}
+    whole = {"findings": findings, "pruned": pruned, "proven": tuple(told["proven"]), "notes": (*told["notes"],)}
     return Report(**told | whole | {"checkpoint": told["checkpoint"].encode()})
 
 

@@ -15,6 +15,12 @@ from tallystick.limits import SIZE_MAX
 
 LEDGER_RESTORED: Final = "tallystick.ledger.restored"
 
+EPOCHS_UNKNOWN: Final = 100
+"""Epochs that are passed where nobody knows how much was lost: more exports than a ledger sees between two backups."""
+
+EPOCHS_MAX: Final = 1_000
+"""Epochs that are passed at most; each takes two records."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRestored:
@@ -66,3 +72,8 @@ class LedgerRestored:
             reason=text_member(payload, "reason"),
         )
         return exactly(restored, payload, LEDGER_RESTORED)
+
+
+def epochs_to_pass(lost: int | None) -> int:
+    """How many epochs can have been closed by so many records: a close, and then one opening and one close for each."""
+    return EPOCHS_UNKNOWN if lost is None else min(EPOCHS_MAX, (lost + 1) // 2)

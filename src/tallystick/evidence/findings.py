@@ -190,6 +190,10 @@ class Report:
     since: int | None
     """The size of the held checkpoint that the ledger was held against, if one was given."""
     seconds: float
+    mark: int | None = None
+    """The size of the head mark that the ledger was held against; None without one, or without the keys."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and is not a finding."""
 
     @property
     def holds(self) -> bool:
@@ -215,5 +219,7 @@ class Report:
             "checkpoint": self.checkpoint.decode("utf-8", "backslashreplace"),
             "index": self.index,
             "since": self.since,
+            "mark": self.mark,
+            "notes": [*self.notes],
             "seconds": round(self.seconds, 3),
         }

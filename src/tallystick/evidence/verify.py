@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import Location
+from tallystick.config import Location, marks_folder
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH
@@ -24,6 +24,7 @@ from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.verification.beside import Beside
+from tallystick.evidence.verification.held import KeptMark, check_since
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
 from tallystick.evidence.verification.plan import Plan
@@ -46,6 +47,7 @@ def verify(
     url: str | os.PathLike[str],
     *,
     keys: str | os.PathLike[str] | None = None,
+    marks: str | os.PathLike[str] | None = None,
     first: int = 0,
     end: int | None = None,
     since: bytes | None = None,
@@ -58,7 +60,8 @@ def verify(
     """Verify the ledger at a folder or URL. Needs neither an open ledger nor the right to write.
 
     Every record at [first, end), widened to whole tiles, is checked as SPEC 8 says. Signatures are checked
-    when the folder of the keys is at hand. `since` is a checkpoint kept from before: the ledger must extend it.
+    when the folder of the keys is at hand, and the ledger is then compared with its head mark, which is in the folder
+    `marks`, by default `heads` in that of the keys. `since` is a checkpoint kept from before, to be extended by it.
     `trust` is a verifier key known from elsewhere; without it the keys that the ledger names are believed.
     With `index` the index, from which queries are answered, is compared with the log as well, where all is verified.
     Raises `NotFoundError` when there is no ledger, `RejectedError` for a `since` that is no checkpoint.
@@ -73,6 +76,7 @@ def verify(
             store,
             location=location,
             keystore=keystore if keystore.exists() else None,
+            marks=marks_folder(marks, keystore.folder),
             first=first,
             end=end,
             since=since,
@@ -91,6 +95,7 @@ def verify_store(
     *,
     location: Location | None = None,
     keystore: Keystore | None = None,
+    marks: Path | None = None,
     first: int = 0,
     end: int | None = None,
     since: bytes | None = None,
@@ -106,7 +111,7 @@ def verify_store(
     With `apart` the records are scanned in another process even if that is only one, so that this one goes on.
     """
     for _ in range(_ATTEMPTS):
-        below = prunes_below(store)
+        below, mark = prunes_below(store), KeptMark.of(store, keystore=keystore, marks=marks)
         plan = Plan.of(store, location=location, first=first, end=end, processes=processes, apart=apart)
         if since is not None and not plan.covers(Checkpoint.of_note(since).size):
             raise RejectedError(
@@ -114,7 +119,7 @@ def verify_store(
                 cure="verify the whole ledger, or leave the checkpoint out",
             )
         verification = _Verification(
-            store, head=plan.head, keystore=keystore, since=since, trust=trust, now=clock(), index=index
+            store, head=plan.head, keystore=keystore, mark=mark, since=since, trust=trust, now=clock(), index=index
         )
         report = verification.run(plan, progress)
         # What a prune removed while it was looked for seems to be missing, until its record is read as well.
@@ -136,12 +141,14 @@ class _Verification:
         *,
         head: Head,
         keystore: Keystore | None,
+        mark: KeptMark,
         since: bytes | None,
         trust: VerifierKey | None,
         now: int,
         index: bool,
     ) -> None:
         self._index: Final = index
+        self._mark: Final = mark
         self._store: Final = store
         self._trust: Final = trust
         self._since: Final = since
@@ -167,22 +174,20 @@ class _Verification:
         ids = IdCheck()
         signed = 0
         for result in self._scans(plan, Terms(self._ledger, event_mac, self._latest)):
-            self._findings += result.findings
-            history.add(result)
-            prunes.add(result)
-            tree.add(result)
+            for part in (history, prunes, tree):
+                part.add(result)
             ids.add(result.ids)
             signed += result.signed
+            self._findings += result.findings
             if progress:
                 progress(result.end - first, (end - first) * (2 if self._index and plan.is_whole else 1))
         self._findings += history.findings
         self._findings += ids.findings(self._id_at)
         self._findings += prunes.judge(history.absent, end=end)
         checkpoint = self._check_head(history, whole=first == 0 and end == self._head.size)
-        tree.finish(checkpoint.root if checkpoint else None)
-        self._findings += tree.findings
+        self._findings += tree.finish(checkpoint.root if checkpoint else None)
         self._findings += prunes.hold_against(tree, history, origin=self._origin)
-        since = self._check_since(history, tree)
+        since = self._check_since(history, tree, checkpoint)
         self._check_store(inspection)
         indexed = self._check_beside(plan, progress)
         unclosed = end - history.epoch_at if history.epoch_at is not None and history.epoch_is_open else 0
@@ -202,6 +207,8 @@ class _Verification:
             checkpoint=self._head.checkpoint,
             index=indexed,
             since=since.size if since else None,
+            mark=self._mark.size,
+            notes=self._mark.notes,
             seconds=time.monotonic() - started,
         )
 
@@ -311,24 +318,15 @@ class _Verification:
             return self._keys.checkpoint.public_key().public_bytes_raw()
         return self._trust.public_key if self._trust else None
 
-    def _check_since(self, history: History, tree: TreeCheck) -> Checkpoint | None:
-        """(13) The ledger must be the one that the held checkpoint is of, grown."""
+    def _check_since(self, history: History, tree: TreeCheck, signed: Checkpoint | None) -> Checkpoint | None:
+        """(13) The ledger must be the one that the held checkpoint is of, grown, and the one of its head mark."""
+        size = self._head.size
+        self._findings += self._mark.check(tree, size=size, signed=signed)
         if self._since is None:
             return None
-        # The key in force at its size and no other: a retired key could otherwise sign for any time.
         key = history.key_at("checkpoint", Checkpoint.of_note(self._since).size) or self._key_from_elsewhere()
-        try:
-            keys = [VerifierKey(self._origin, key)] if key else []
-            held = open_checkpoint(self._since, keys, origin=self._origin)
-        except TamperError as error:
-            self._add(Kind.FORK, None, f"the held checkpoint is not of this ledger: {error}")
-            return None
-        if held.size > self._head.size:
-            self._add(Kind.ROLLBACK, None, f"the ledger had {held.size} records, and now has {self._head.size}")
-            return None
-        if tree.root_at(held.size) != held.root:
-            self._add(Kind.FORK, None, f"the first {held.size} records are not the ones of the held checkpoint")
-            return None
+        held, found = check_since(self._since, key, tree, size=size, origin=self._origin)
+        self._findings += found
         return held
 
     def _check_store(self, inspection: Future[list[str]]) -> None:

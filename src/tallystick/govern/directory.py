@@ -25,6 +25,8 @@ PLAN_DEFINED: Final = "plan.defined"
 TENANT_PLANNED: Final = "tenant.planned"
 KEY_CREATED: Final = "key.created"
 KEY_REVOKED: Final = "key.revoked"
+VERIFICATION_FAILED: Final = "verification.failed"
+VERIFICATION_HELD: Final = "verification.held"
 
 _NAME: Final = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{TENANT_NAME_CHARACTERS_MAX - 2}}}[a-z0-9])?", re.ASCII)
 
@@ -73,6 +75,8 @@ class Directory:
         self.tenants: Final[dict[str, Tenant]] = {}
         self.keys: Final[dict[str, Key]] = {}
         self.plans: Final[dict[str, Plan]] = {}
+        self.alarms: Final[dict[str, tuple[str, dict[str, Any]]]] = {}
+        """Ledgers, by their own names, with findings that stand: when the alarm was raised, and what was found."""
 
     def follow(self, records: Iterable[Record]) -> None:
         """Take in the records from `size` on. Raises `TamperError` for one that nobody of ours wrote."""
@@ -117,6 +121,10 @@ class Directory:
     def _take(self, record: Record) -> None:
         members = record.members
         kind, said = members["event_type"], members["payload"]
+        if kind == VERIFICATION_FAILED:
+            self.alarms[said["ledger"]] = (record.recorded_at, said)
+        elif kind == VERIFICATION_HELD:
+            self.alarms.pop(said["ledger"], None)
         if kind == TENANT_CREATED:
             self.tenants[said["name"]] = Tenant(name=check_tenant(said["name"]), created_at=record.recorded_at)
         elif kind in (TENANT_SUSPENDED, TENANT_RESUMED):

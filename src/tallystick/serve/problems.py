@@ -11,6 +11,7 @@ import orjson
 from tallystick.errors import (
     BusyError,
     ConflictError,
+    DamagedError,
     DeniedError,
     NotFoundError,
     RejectedError,
@@ -33,6 +34,7 @@ STATUSES: Final[Mapping[type[TallystickError], tuple[int, str]]] = {
     NotFoundError: (404, "There is no such thing here"),
     ConflictError: (409, "Someone else was first"),
     BusyError: (503, "Wait a moment, then send the same again"),
+    DamagedError: (500, "The ledger's files are damaged: the operators have to look"),
     StoreError: (503, "The outcome is unknown: send the same again, with the same ids"),
     TamperError: (500, "The evidence does not hold: stop, and raise the alarm"),
 }

@@ -33,6 +33,7 @@ class Settings:
 
     data: str = "./tallystick-data"
     keys: str | None = None
+    marks: str | None = None
     deployment: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
@@ -98,6 +99,7 @@ class Option:
 OPTIONS: Final = (
     Option("data", "data", "text", "Where everything is kept.", "DIR"),
     Option("keys", "keys", "text", "The folder of the signing keys; by default `keys` in the data folder.", "DIR"),
+    Option("marks", "marks", "text", "The folder of the head marks; by default `heads` in the keys.", "DIR"),
     Option("deployment", "deployment", "text", "The first part of the origins of new ledgers.", "NAME"),
     Option("listen.host", "host", "text", "Where to listen; 0.0.0.0 for everywhere.", "ADDRESS"),
     Option("listen.port", "port", "integer", "The port; 0 for any that is free.", "PORT", most=65_535),

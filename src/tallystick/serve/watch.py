@@ -1,20 +1,22 @@
 """Watching over the ledgers of a deployment: each is verified anew every so often, slowly, beside the service.
 
-A ledger is held against the checkpoint of its last verification, which is kept outside of it, in `verified.json`: so
-one that was put back to an earlier state is found, too. A finding is an event of the system ledger, a line of the
-diagnostics and a metric; the service goes on, since an audit log that stops would hide what comes next.
+A ledger is compared with the checkpoint of its last verification, which is kept in `verified.json` under a MAC by the
+system ledger's keys, and with its head mark. A finding, also one made by a request, is an event of the system ledger, a
+line of the diagnostics and a metric, and the service is degraded. A ledger that was rolled back or forked takes no
+events any more: what would be added to it contradicts what others have seen (docs/adr/0027).
 """
 
 from __future__ import annotations
 
 import fcntl
+import hmac
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -23,8 +25,9 @@ from tallystick import durable
 from tallystick.core import timestamp
 from tallystick.deployment import Deployment
 from tallystick.errors import StoreError, TallystickError, TamperError
-from tallystick.evidence.findings import Report
+from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.ledger import Ledger
+from tallystick.store.head_mark import HaltedError, MarkProblem
 
 FILE_NAME: Final = "verified.json"
 _REST: Final = 3.0
@@ -35,6 +38,16 @@ _LOOK_SECONDS: Final = 5.0
 _TOLD_MAX: Final = 20
 """Findings of one ledger that its event names; a verification lists them all."""
 
+_HALTING: Final = frozenset({"rollback", "fork"})
+"""Kinds of findings with which a ledger takes no events."""
+
+_KINDS: Final = {
+    "rollback": Kind.ROLLBACK,
+    "fork": Kind.FORK,
+    "forged": Kind.STORE,
+    "unreadable": Kind.UNREADABLE,
+}
+_PATH: Final = re.compile(r"(?:/[\w.+~-]+)+/([\w.+~-]+)")
 _log: Final = logging.getLogger("tallystick.watch")
 
 
@@ -53,6 +66,12 @@ class Seen:
     @property
     def holds(self) -> bool:
         return not self.count
+
+    @property
+    def alarm(self) -> tuple[int, set[tuple[str, int | None]]]:
+        """What a new alarm differs in: what was found where, and how much, if not all of it is here."""
+        count = self.count if self.count > _TOLD_MAX else bool(self.count)
+        return count, {(one["kind"], one["position"]) for one in self.findings}
 
     def to_json(self) -> dict[str, Any]:
         """As it is told of."""
@@ -77,15 +96,21 @@ class Watch:
         self._is_ours: Final = is_ours
         self._every_seconds: Final = every_seconds
         self._file: Final = deployment.folder / FILE_NAME
+        deployment.pool.on_damage = self.damaged
         self._lock: Final = threading.Lock()
         self._read_at = -1
         self._seen: dict[str, Seen] = {}
+        self._altered = False
+        """Whether the file was not what was kept: readiness says so until this process ends, as nobody else can."""
         self._begun_at: Final = deployment.clock()
         self._stop: Final = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Begin to watch."""
+        """Begin to watch. What was found to be rolled back or forked before still takes no events."""
+        for name, seen in self.all.items():
+            if seen.count:
+                self._halt(name, seen)
         if self._every_seconds:
             self._thread = threading.Thread(target=self._watch, name="tallystick-watch", daemon=True)
             self._thread.start()
@@ -110,6 +135,37 @@ class Watch:
         """The last of every ledger that was ever verified, by whichever process."""
         with self._lock:
             return dict(self._fresh())
+
+    def damaged(self, ledger: str, error: TallystickError) -> None:
+        """Somebody used a ledger, and it is not what it was: an alarm, until a verification finds nothing."""
+        kind = Kind.UNREADABLE
+        if isinstance(error, HaltedError):
+            kind = _KINDS[error.problem.kind]
+        self.found(ledger, kind, _without_paths(str(error)))
+
+    def found(self, ledger: str, kind: Kind, seen: str) -> None:
+        """Remember one finding, and raise the alarm for it, once."""
+        finding = {**Finding(kind, None, seen).to_json(), "stops": True}
+        try:
+            before = self.of(ledger)
+            known = () if before is None else before.findings
+            if any(one["kind"] == kind and (one.get("stops") or kind in _HALTING) for one in known):
+                return  # it stands already: the next one who uses the ledger does not make it worse
+            size, count = (0, 0) if before is None else (before.size, before.count)
+            self._keep(ledger, [finding, *known], size=size, checkpoint="", count=count + 1)
+        except (OSError, TallystickError) as failed:
+            _log.error("that %s is damaged could not be kept: %s; it is: %s", ledger, failed, seen)
+
+    @property
+    def was_altered(self) -> bool:
+        """Whether what was kept of verifications had been altered or damaged since this process began."""
+        return self._altered
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """The kinds of findings for which ledgers take no events."""
+        found = (one for seen in self.all.values() for one in seen.findings)
+        return tuple(sorted({one["kind"] for one in found if one.get("stops") or one["kind"] in _HALTING}))
 
     @property
     def findings(self) -> int:
@@ -168,8 +224,7 @@ class Watch:
                 report = self._report(ledger, since=self.kept(name))
             self.take(name, report)
         except TamperError as error:  # so damaged that it cannot even be opened
-            finding = {"kind": "unreadable", "position": None, "end": None, "seen": str(error), "meaning": ""}
-            self._keep(name, [finding], size=0, checkpoint="")
+            self.damaged(name, error)
         except TallystickError as error:
             _log.warning("%s could not be verified: %s", name, error)
 
@@ -184,31 +239,92 @@ class Watch:
                 raise _StoppedError
             worked_at = time.monotonic()
 
-        return ledger.verify(since=since, processes=1, apart=True, progress=rest)
+        report = ledger.verify(since=since, processes=1, apart=True, progress=rest)
+        if since is not None and {one.kind for one in report.findings} & {Kind.ROLLBACK, Kind.FORK}:
+            without = ledger.verify(processes=1, apart=True, progress=rest)
+            if without.holds and ledger.has_accepted_loss_of(since):
+                return without  # the checkpoint is of what was lost, and the ledger, which holds, says so
+        return report
 
-    def _keep(self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str) -> Seen:
+    def _keep(
+        self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str, count: int | None = None
+    ) -> Seen:
         with self._lock, self._alone():
             known = self._fresh()
             before = known.get(ledger)
             at = timestamp.render(self._deployment.clock())
-            seen = Seen(at=at, size=size, findings=tuple(found[:_TOLD_MAX]), count=len(found), checkpoint=checkpoint)
+            seen = Seen(
+                at=at,
+                size=size,
+                findings=tuple(found[:_TOLD_MAX]),
+                count=len(found) if count is None else count,
+                checkpoint=checkpoint,
+            )
             if found:
                 seen = replace(seen, checkpoint=before.checkpoint if before is not None else "")
             known = known | {ledger: seen}
             # A crash before this loses only that it was verified.
-            durable.replace(self._file, orjson.dumps({name: asdict(one) for name, one in known.items()}))
+            data = orjson.dumps({name: asdict(one) for name, one in known.items()})
+            durable.replace(self._file, self._tag(data) + b"\n" + data)
+        self._halt(ledger, seen)
         self._tell(ledger, before, seen)
         return seen
 
+    def _halt(self, ledger: str, seen: Seen) -> None:
+        """Stop the writing of a ledger that is not the newest, or is another one; release one that was verified OK."""
+        kind = next((one["kind"] for one in seen.findings if one["kind"] in _HALTING), None)
+        if kind is not None:
+            text = next(one["seen"] for one in seen.findings if one["kind"] == kind)
+            problem = MarkProblem(kind, text)
+            if ledger == "system":
+                self._deployment.system.halt(problem)
+            self._deployment.pool.halt(ledger, problem)
+        elif not seen.count:
+            self._deployment.pool.release(ledger)
+
     def _fresh(self) -> dict[str, Seen]:
-        """What is kept, read again if another process has changed it."""
+        """What is kept, read again if another process has changed it, and the alarms that stand in the system ledger.
+
+        A file that was put back to an earlier state may have the right MAC; it does not call an alarm off.
+        """
         try:
             written = self._file.stat().st_mtime_ns
+            if written != self._read_at:
+                self._seen, self._read_at = self._read(), written
         except FileNotFoundError:
+            self._seen = {}
+        try:
+            alarms = dict(self._deployment.directory().alarms)
+        except TallystickError:
+            alarms = {}  # the system ledger cannot be read, which readiness says
+        seen = dict(self._seen)
+        for ledger, (at, said) in alarms.items():
+            known = seen.get(ledger)
+            if known is None or known.holds:
+                checkpoint = known.checkpoint if known is not None else ""
+                found = tuple(said["findings"])
+                seen[ledger] = Seen(
+                    at=at, size=said["size"], findings=found, count=said["count"], checkpoint=checkpoint
+                )
+        return seen
+
+    def _read(self) -> dict[str, Seen]:
+        """What was kept. A file that is not what we wrote is reported, and all is verified again."""
+        try:
+            tag, _, data = self._file.read_bytes().partition(b"\n")
+            if not hmac.compare_digest(tag, self._tag(data)):
+                raise ValueError("its MAC is not by the keys of this deployment")
+            kept = orjson.loads(data)
+            return {name: Seen(**{**one, "findings": tuple(one["findings"])}) for name, one in kept.items()}
+        except OSError as error:
+            raise StoreError(f"{self._file} cannot be read: {error.strerror or error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _log.error("%s was altered or damaged, and all is verified again: %s", self._file, error)
+            self._altered = True
             return {}
-        if written != self._read_at:
-            self._seen, self._read_at = _read(self._file), written
-        return self._seen
+
+    def _tag(self, data: bytes) -> bytes:
+        return self._deployment.system.authenticate("verified", data).hex().encode()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -219,7 +335,7 @@ class Watch:
 
     def _tell(self, ledger: str, before: Seen | None, seen: Seen) -> None:
         """Raise the alarm for what is new, and once all holds again call it off."""
-        if before is not None and (before.count, before.findings) == (seen.count, seen.findings):
+        if before is not None and before.count and before.alarm == seen.alarm:
             return
         if not seen.count:
             if before is None or not before.count:
@@ -234,15 +350,6 @@ class Watch:
             _log.error("the verification of %s could not be recorded: %s", ledger, error)
 
 
-def _read(file: Path) -> dict[str, Seen]:
-    """What was kept. A file that cannot be read is as good as none: all is verified anew."""
-    try:
-        kept = orjson.loads(file.read_bytes())
-        return {name: Seen(**{**one, "findings": tuple(one["findings"])}) for name, one in kept.items()}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise StoreError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError):
-        _log.warning("%s is not what was kept of verifications: all is verified anew", file)
-        return {}
+def _without_paths(text: str) -> str:
+    """Where things are on the machine is not for everyone who may read that something is wrong."""
+    return _PATH.sub(r"\1", text)

@@ -110,6 +110,9 @@ class Store(Protocol):
         `RejectedError` where an adapter cannot do it.
         """
 
+    def probe(self) -> None:
+        """Read the ends of the log from where it rests, past everything in memory. Raises `StoreError` if it fails."""
+
     def bytes_used(self) -> int:
         """The bytes that the ledger takes where it rests, the index not included."""
 

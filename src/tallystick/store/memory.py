@@ -117,6 +117,9 @@ class MemoryStore:
         del folder, progress
         raise RejectedError("a ledger in memory cannot be copied into a folder", cure="keep the ledger in a folder")
 
+    def probe(self) -> None:
+        """There is nothing but memory."""
+
     def bytes_used(self) -> int:
         return sum(len(record.line) for record in self._records) + 8224 * len(self._tiles)
 

@@ -64,6 +64,9 @@ class ProvenStore:
     def inspect(self) -> list[str]:
         return self._store.inspect()
 
+    def probe(self) -> None:
+        self._store.probe()
+
     def bytes_used(self) -> int:
         return self._store.bytes_used()
 

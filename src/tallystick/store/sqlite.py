@@ -24,12 +24,13 @@ from zlib import crc32
 import apsw
 
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
-from tallystick.errors import ConflictError, NotFoundError, StoreError, TamperError
+from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
 from tallystick.sqlite_file import (
     connect,
     connect_readonly,
     copy_open,
     held,
+    identity,
     query,
     run_script,
     transaction,
@@ -74,6 +75,11 @@ class SqliteStore:
         self._writing = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
+        self._wal: Final = Path(f"{self.path}-wal")
+        self._opened: tuple[int, int] | None = None
+        """Which file this is, by its identity, since it was first opened."""
+        self._opened_wal: tuple[int, int] | None = None
+        """Which write-ahead log the writer writes to, since its first commit: it stays while the writer is open."""
         self._process = os.getpid()
         self._closed = False
 
@@ -90,7 +96,7 @@ class SqliteStore:
                 writer.execute("INSERT INTO head VALUES (1,?,?,?,?,?)", _head_row(head))
 
     def head(self) -> Head | None:
-        if self._writer is None and not self.path.exists():
+        if self._writer is None and self._opened is None and not self.path.exists():
             return None
         with self._reader("read the head") as reader:
             if not query(reader, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
@@ -103,6 +109,7 @@ class SqliteStore:
     def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
         with held(self._writing, patient=patient, doing="commit"), translated("commit"):
             writer = self._open_writer()
+            self._check_same_log()
             with waiting(writer, patient=patient), transaction(writer):
                 present = query(writer, "SELECT size FROM head")
                 if not present:
@@ -115,6 +122,8 @@ class SqliteStore:
                     _head_row(head),
                 )
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
+            if self._opened_wal is None:
+                self._opened_wal = identity(self._wal)
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         while first < end:
@@ -203,6 +212,19 @@ class SqliteStore:
             finally:
                 reader.close()
 
+    def probe(self) -> None:
+        # A connection of its own: the others answer from their caches what the file has lost.
+        with translated("read the log from the disk"):
+            self._check_usable()
+            self._check_same_file()
+            reader = self._open_reader()
+            try:
+                found = query(reader, "SELECT count(*) FROM head, record WHERE position IN (0, size - 1)")
+            finally:
+                reader.close()
+        if found != [(2,)]:
+            raise DamagedError(f"{self.path} has lost its first or its last record")
+
     def bytes_used(self) -> int:
         paths = (self.path, Path(f"{self.path}-wal"))
         return sum(path.stat().st_size for path in paths if path.exists())
@@ -225,6 +247,7 @@ class SqliteStore:
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
             self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
+            self._check_same_file()
             self._writer.pragma("secure_delete", True)  # a page that is left behind may hold what is pruned later
         return self._writer
 
@@ -233,6 +256,7 @@ class SqliteStore:
         """A connection for one short read, taken from the idle ones or opened."""
         with translated(doing):
             self._check_usable()
+            self._check_same_file()  # a microsecond, beside the tens of a read
             try:
                 reader = self._idle.pop()
             except IndexError:
@@ -270,6 +294,19 @@ class SqliteStore:
             query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
         finally:
             connection.close()
+
+    def _check_same_file(self) -> None:
+        """Whether the name still leads to the file that was opened: else what is read is not what is there."""
+        if self._opened is None:
+            self._opened = identity(self.path)
+        elif identity(self.path) != self._opened:
+            raise DamagedError(f"{self.path} was replaced or removed while it was open: open the ledger again")
+
+    def _check_same_log(self) -> None:
+        """The same before a commit, and for the write-ahead log: in a file without a name a commit would be lost."""
+        self._check_same_file()
+        if self._opened_wal is not None and identity(self._wal) != self._opened_wal:
+            raise DamagedError(f"{self._wal} was replaced or removed while it was open: open the ledger again")
 
     def _check_usable(self) -> None:
         if self._closed:

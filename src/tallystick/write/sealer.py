@@ -41,6 +41,10 @@ _ATTEMPTS_MAX: Final = 1_000
 LoadKeys = Callable[[], LedgerKeys]
 """Reads the keys in force; asked again when the ledger says that they were rotated."""
 
+CheckHead = Callable[[bool], None]
+"""Raises `TamperError` when nothing may be added: the ledger was rolled back or forked. Called before every plan, and
+with True when the state was read back from the store."""
+
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("tallystick.write")
@@ -64,9 +68,11 @@ class Sealer:
         ids: IdMaker,
         turn: threading.Lock | None = None,
         told: Callable[[Plan], None] | None = None,
+        check_head: CheckHead | None = None,
     ) -> None:
         self._rules: Rules | None = None
         self._told: Final = told
+        self._check_head: Final = check_head
         self._store: Final = store
         self._genesis: Final = genesis
         self._load_keys: Final = load_keys
@@ -225,6 +231,8 @@ class Sealer:
 
     def _planner(self) -> Planner:
         state = self._current_state()
+        if self._check_head is not None:
+            self._check_head(False)
         self._known.check_room()
         now = self._clock()
         self._report_clock(now, state)
@@ -247,6 +255,8 @@ class Sealer:
                 keys = self._load_keys()
                 check_keys(keys, self._store, state=state, genesis=self._genesis)
                 self._keys, self._keys_at = keys, named  # only now: the next attempt must not pass unchecked
+            if self._check_head is not None:
+                self._check_head(True)
             self._reads = VerifiedReads(self._store, state.tree)
             self._known.catch_up(self._reads)
             if self._rules is not None:

@@ -116,6 +116,8 @@ class Source:
     change_epoch: Callable[[], None]
     load_keys: Callable[[], LedgerKeys]
     seal_own: Callable[[Sequence[OwnEvent]], Sequence[Receipt]]
+    hand_out: Callable[[Head], Head]
+    """Keeps the head mark for a head whose checkpoint goes out."""
     clock: Clock
 
 
@@ -312,6 +314,7 @@ class _Export:
             named = evidence_key(self._store, head.evidence_key_at, genesis=self._source.genesis)
             if key.public_key().public_bytes_raw() == named:
                 self._source.catch_up()
+                self._source.hand_out(head)
                 return head.size, head.checkpoint, key
         raise ConflictError("the evidence key at hand is not the one in force in the ledger")
 

@@ -52,8 +52,8 @@ class TreeCheck:
         self._blocks += scan.blocks
         self._ragged = scan.ragged
 
-    def finish(self, signed_root: bytes | None) -> None:
-        """Decide what is right, and report the rest. None when no signed root is to be had."""
+    def finish(self, signed_root: bytes | None) -> list[Finding]:
+        """Decide what is right, and report the rest: all findings. None when no signed root is to be had."""
         choices: tuple[Callable[[Block], bytes | None], ...] = (
             _likeliest,
             lambda b: b.by_records,
@@ -72,6 +72,7 @@ class TreeCheck:
                 self.findings.append(Finding(Kind.ROOT, None, seen))
         self._report_blocks()
         self._report_upper_tiles()
+        return self.findings
 
     def root_at(self, size: int) -> bytes | None:
         """The root of the first `size` leaves by the chosen hashes; None when something is missing."""

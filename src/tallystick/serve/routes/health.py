@@ -40,12 +40,12 @@ async def live() -> dict[str, str]:
 def ready(request: Request) -> Response:
     """Whether events are taken, and how disk, queues, indexes and the last verifications stand.
 
-    503 and `not ready` when events cannot be taken: the disk is full, or the system ledger cannot be read. `degraded`
-    is answered with 200: something wants looking after, and an audit log that were taken out of use would help nobody.
+    503 and `not ready` when events cannot be taken: the disk is full, the system ledger cannot be read, or a ledger was
+    rolled back, forked or damaged. `degraded` is returned with 200: something needs attention, and events are taken.
     """
     service: Service = request.app.state.service
     checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), "verification": _watch(service)}
-    is_ready = all(checks[name]["ok"] for name in ("system", "disk"))
+    is_ready = all(checks[name]["ok"] for name in ("system", "disk")) and not checks["verification"].get("stopped")
     is_well = all(check["ok"] for check in checks.values())
     status = "not ready" if not is_ready else "ready" if is_well else "degraded"
     said = orjson.dumps({"status": status, "checks": checks})
@@ -120,7 +120,9 @@ def _ledgers(service: Service) -> dict[str, dict[str, Any]]:
     queues = [pulse.queue for pulse in pulses if pulse.queue is not None]
     stuck = sum(queue.problem is not None for queue in queues)
     behind = max((pulse.index_behind for pulse in pulses), default=0)
+    failing = sum(pulse.mark_failing for pulse in pulses)
     return {
+        "marks": {"ok": not failing, "failing": failing},
         "queue": {"ok": not stuck, "depth": sum(queue.depth for queue in queues), "stuck": stuck},
         "index": {"ok": behind <= _BEHIND_MAX, "behind": behind},
     }
@@ -128,5 +130,8 @@ def _ledgers(service: Service) -> dict[str, dict[str, Any]]:
 
 def _watch(service: Service) -> dict[str, Any]:
     seen = service.watch.all.values()
-    findings = sum(one.count for one in seen)
-    return {"ok": not findings, "findings": findings, "last": max((one.at for one in seen), default=None)}
+    findings, stopped = sum(one.count for one in seen), service.watch.stopped
+    altered = service.watch.was_altered
+    said: dict[str, Any] = {"ok": not findings and not altered, "findings": findings, "altered": altered}
+    said["last"] = max((one.at for one in seen), default=None)
+    return said | ({"stopped": stopped, "why": "a ledger takes no events: see the alarms"} if stopped else {})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from tallystick.errors import ConflictError, NotFoundError, RejectedError
+from tallystick.errors import ConflictError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.shapes import exported_json
 from tallystick.limits import (
     NOTE_BYTES_MAX,
@@ -92,6 +94,17 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
     return JSONResponse(*accepted(job))
 
 
+@contextmanager
+def _checkpoint_of_caller(since: str | None) -> Iterator[None]:
+    """A checkpoint that a caller sends may be of any ledger: what it contradicts is no damage of ours."""
+    try:
+        yield
+    except TamperError as error:
+        if since is None:
+            raise
+        raise RejectedError(str(error), place="since", cure="send a checkpoint of this ledger") from error
+
+
 @router.post("/exports", status_code=202)
 def export(call: Exporting, new: NewExport) -> Response:
     """Make an evidence bundle, as a job; then fetch it from `/api/v1/jobs/{id}/bundle`. The ledger records it."""
@@ -103,7 +116,7 @@ def export(call: Exporting, new: NewExport) -> Response:
     service.check_room()
 
     def work(job: Job) -> dict[str, Any]:
-        with service.ledger_of(caller) as ledger:
+        with service.ledger_of(caller) as ledger, _checkpoint_of_caller(new.since):
             exported = ledger.export(
                 job.file,
                 queries,

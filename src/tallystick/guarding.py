@@ -1,0 +1,204 @@
+"""The guarding half of the front door: what keeps one ledger the only one, and the newest.
+
+Here are its keys and their rotation, its head mark (`store.head_mark`), by which a rollback is noticed, and the record
+of a loss that was accepted.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from tallystick.clock import Clock
+from tallystick.core import timestamp
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.custody import OwnEvent, check_reason
+from tallystick.core.keys import LedgerKeys, commitment, epoch_key
+from tallystick.core.note import VerifierKey
+from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
+from tallystick.core.system import EpochOpened, Genesis, Purpose
+from tallystick.errors import ConflictError, DeniedError, NotFoundError, RejectedError
+from tallystick.keystore import Keystore
+from tallystick.store.contract import Head, Store
+from tallystick.store.head_mark import HeadMark, MarkProblem
+from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
+from tallystick.write.sealer import Sealer
+
+_log: Final = logging.getLogger("tallystick.ledger")
+
+
+class Guarding(ABC):
+    """What keeps a ledger's identity. Safe for many threads."""
+
+    _store: Store
+    _keystore: Keystore
+    _clock: Clock
+    _mark: HeadMark | None
+    genesis: Genesis
+    id: bytes
+
+    @abstractmethod
+    def _head(self) -> Head:
+        """The newest commit."""
+
+    @abstractmethod
+    def _open_sealer(self) -> Sealer:
+        """What seals."""
+
+    @property
+    @abstractmethod
+    def has_keys(self) -> bool:
+        """Whether the keys are at hand, and may be used."""
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The key by which the present checkpoints verify."""
+        key = checkpoint_key(self._store, self._head().checkpoint_key_at, genesis=self.genesis)
+        return VerifierKey(self.genesis.origin, key)
+
+    @property
+    def evidence_key(self) -> bytes:
+        """The public key, 32 bytes, that signs evidence at present."""
+        return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
+
+    def key_named_at(self, purpose: Purpose) -> int:
+        """The position of the record that named the `checkpoint` or `evidence` key in force; 0 is the genesis."""
+        head = self._head()
+        return head.checkpoint_key_at if purpose == "checkpoint" else head.evidence_key_at
+
+    def rotate_key(self, purpose: Purpose) -> None:
+        """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4)."""
+        sealer = self._open_sealer()
+        # A crash between any two of these leaves two key files, and the ledger says which is in force.
+        sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
+        self._finish_rotations()
+
+    # ------------------------------------------------------------------------------------------- the head mark
+
+    @property
+    def mark_problem(self) -> MarkProblem | None:
+        """How the ledger contradicts its head mark, if it was found to: then nothing is added to it any more."""
+        return None if self._mark is None else self._mark.problem
+
+    @property
+    def mark_failing(self) -> str | None:
+        """Why the head mark cannot be written, if the last attempt failed."""
+        return None if self._mark is None else self._mark.failing
+
+    @property
+    def mark_failures(self) -> int:
+        """How many writes of the head mark failed since the ledger was opened."""
+        return 0 if self._mark is None else self._mark.failures
+
+    def inspect_mark(self) -> None:
+        """Compare the ledger with its head mark. What is found is in `mark_problem`, and every append raises it."""
+        if self._mark is None or not self.has_keys:
+            return
+        try:
+            self._mark.inspect()
+        except (DeniedError, NotFoundError, RejectedError):
+            return  # the keys cannot be used, which the first append says
+
+    def halt(self, problem: MarkProblem) -> None:
+        """Add nothing to the ledger any more, as others have seen a newer state of it, or another one."""
+        if self._mark is not None:
+            self._mark.halt(problem)
+
+    def accept_loss(self, reason: str, *, actor: Mapping[str, str] | None = None) -> None:
+        """Go on with a ledger that was rolled back or forked, or whose head mark is not authentic.
+
+        The ledger records it, with the checkpoint of the mark, as ordered by `actor`, and the mark is overwritten. What
+        was lost stays lost, and everyone who has a checkpoint of it will find a fork. Raises `ConflictError` when
+        nothing is lost.
+        """
+        check_reason(reason)
+        if self._mark is None or not self.has_keys:
+            raise RejectedError("a loss is recorded in the ledger, which needs its keys", cure="name their folder")
+        self._mark.inspect()
+        if self._mark.problem is None:
+            raise ConflictError("the ledger does not contradict its head mark: there is no loss to accept")
+        with self._mark.accepting() as problem:
+            assert problem is not None, "it was there"
+            event, epochs = self._loss(problem, reason, actor)
+            self.record_restore(event, epochs=epochs)
+
+    def has_accepted_loss_of(self, checkpoint: bytes) -> bool:
+        """Whether the ledger records that what this checkpoint is of was lost. Believe it of a ledger that holds."""
+        size = Checkpoint.of_note(checkpoint).size
+        for record in read_records(self._store, 0, self._head().size):
+            if record.event_type == LEDGER_RESTORED:
+                loss = LedgerRestored.of(record)
+                held = None if loss.held_checkpoint is None else Checkpoint.of_note(loss.held_checkpoint).size
+                if loss.size < size <= (record.position if held is None else held):
+                    return True
+        return False
+
+    def record_restore(self, event: OwnEvent, *, epochs: int) -> None:
+        """Record that the ledger was restored from a backup, after so many epochs, whose keys may be known to others,
+        were closed and the next ones opened. A crash within leaves fewer of them, and no such record."""
+        sealer = self._open_sealer()
+        for _ in range(epochs):
+            sealer.change_epoch()
+        sealer.seal_own([event])
+
+    def _loss(self, problem: MarkProblem, reason: str, actor: Mapping[str, str] | None) -> tuple[OwnEvent, int]:
+        """The event of an accepted loss, and how many epochs can have been closed in what was lost."""
+        head, lost = self._head(), None
+        size = head.size
+        if problem.held is not None:
+            held = Checkpoint.of_note(problem.held).size
+            lost = max(held - size, 0) or None
+            size = min(size, held - 1)  # in a fork it is not known where it begins, only that it does before this
+        restored = LedgerRestored(
+            size=size,
+            created=timestamp.render(self._clock()),
+            backup_sha256=sha256(head.checkpoint).digest(),
+            held_checkpoint=problem.held,
+            reason=reason,
+        )
+        return OwnEvent(LEDGER_RESTORED, restored.payload(), actor), epochs_to_pass(lost)
+
+    def authenticate(self, what: str, data: bytes) -> bytes:
+        """A MAC, 32 bytes, over data that is kept in a file and obeyed, under this ledger's key of its head mark.
+
+        `what` names the kind of file: one of another kind has another MAC. Needs the keys.
+        """
+        message = b"".join((f"tallystick/v1/{what}".encode(), b"\0", self.id, data))
+        return hmac.digest(self._mark_key(), message, "sha256")
+
+    def _open_mark(self, marks: Path | None) -> HeadMark | None:
+        """The mark of this ledger, unless it is in memory."""
+        if marks is None:
+            return None
+        return HeadMark(marks, store=self._store, ledger_id=self.id, key=self._mark_key)
+
+    def _mark_key(self) -> bytes:
+        """The key of the mark. Raises `RejectedError` for keys of another ledger: by them every mark seems forged."""
+        keys = self._keystore.ledger_keys(self.genesis.ledger)
+        opened = EpochOpened.of(read_record(self._store, self._head().epoch_at))
+        if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
+            cure = "give the folder that holds this ledger's keys"
+            raise RejectedError("the master key is not the one that this ledger was sealed under", cure=cure)
+        return keys.head_mac
+
+    def _hand_out(self, head: Head) -> Head:
+        """A head whose checkpoint goes out: the mark is on the disk first, so that nobody can know of more than it."""
+        if self._mark is not None and self.has_keys:
+            try:
+                self._mark.keep(head.checkpoint)
+            except (DeniedError, NotFoundError, RejectedError) as error:  # of the keys: who has none only reads
+                _log.warning("the head mark was not written, as the keys cannot be used: %s", error)
+        return head
+
+    def _load_keys(self) -> LedgerKeys:
+        self._finish_rotations()
+        return self._keystore.ledger_keys(self.genesis.ledger)
+
+    def _finish_rotations(self) -> None:
+        self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
+        self._keystore.finish_rotation("evidence", in_force=self.evidence_key)

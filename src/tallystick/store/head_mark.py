@@ -1,0 +1,389 @@
+"""The head mark: the newest checkpoint of a ledger, authenticated, and kept outside of the ledger's directory.
+
+An attacker who can write the ledger's directory can put an older copy of all of it back, and the copy is consistent.
+The mark is somewhere else, and names a checkpoint that the ledger had: a log that is shorter was rolled back, and one
+with another root at that size was forked. A thread writes the mark at most `LATEST_SECONDS` after a commit, and it is
+written before a checkpoint is handed out: so no checkpoint that others have seen is newer than the mark.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.merkle import range_root
+from tallystick.durable import replace, sync_folder
+from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
+from tallystick.limits import NOTE_BYTES_MAX
+from tallystick.store.contract import Store
+from tallystick.store.reading import stored_nodes
+
+LATEST_SECONDS: Final = 2.0
+"""How old the mark may be while a process writes. After a crash it is behind by what was committed since."""
+
+_PAUSE_SECONDS: Final = 1.0
+"""Between two writes of the thread: half of the above, so that the wait and a slow disk fit in."""
+
+_IDLE_SECONDS: Final = 10.0
+"""After so long without a commit the thread ends; the next commit starts another one."""
+
+_CONTEXT: Final = b"tallystick/v1/head-mark\0"
+_FORMAT: Final = b"tallystick head mark v1"
+_MODE: Final = 0o600
+FIRST_COMMITS: Final = 2
+"""Records of a ledger that was just created: its genesis, and the opening of its first epoch."""
+
+_log: Final = logging.getLogger("tallystick.store")
+
+
+@dataclass(frozen=True, slots=True)
+class MarkProblem:
+    """Why a ledger contradicts its mark."""
+
+    kind: Literal["rollback", "fork", "forged", "unreadable"]
+    text: str
+    held: bytes | None = None
+    """The checkpoint of the mark, where the mark is authentic."""
+
+
+class HaltedError(TamperError):
+    """Nothing is added to this ledger, as it contradicts its head mark, or what others know of it."""
+
+    def __init__(self, problem: MarkProblem) -> None:
+        self.problem = problem
+        super().__init__(_advice(problem))
+
+
+class ForgedMarkError(TamperError):
+    """The mark is not one that a holder of this ledger's keys wrote."""
+
+
+def mark_path(folder: Path, ledger_id: bytes) -> Path:
+    """Where the mark of a ledger is, in the directory of the marks."""
+    return folder / f"{ledger_id.hex()}.head"
+
+
+def read_mark(path: Path, *, key: bytes, ledger_id: bytes) -> bytes | None:
+    """The checkpoint in a mark; None when there is none. Raises `ForgedMarkError`, and `StoreError`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(NOTE_BYTES_MAX + 1_000)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"could not read the head mark {path}: {error.strerror or error}") from error
+    head, _, rest = data.partition(b"\n")
+    told_id, _, rest = rest.partition(b"\n")
+    tag, _, checkpoint = rest.partition(b"\n")
+    # The tag covers the id: a mark of another ledger under the same keys is not this one's.
+    expected = _tag(key, ledger_id, checkpoint)
+    if head != _FORMAT or told_id != ledger_id.hex().encode() or not hmac.compare_digest(tag, expected):
+        raise ForgedMarkError(
+            f"the head mark {path.name} is not one of this ledger by its keys: it was altered or replaced. Find out "
+            "who can write there, and compare the ledger with a checkpoint that somebody else keeps"
+        )
+    return checkpoint
+
+
+def render_mark(checkpoint: bytes, *, key: bytes, ledger_id: bytes) -> bytes:
+    """The bytes that `read_mark` reads."""
+    return b"\n".join((_FORMAT, ledger_id.hex().encode(), _tag(key, ledger_id, checkpoint), checkpoint))
+
+
+def compare(store: Store, held: bytes) -> MarkProblem | None:
+    """How the ledger contradicts a checkpoint that it had; None when it extends it.
+
+    `held` was read before this is called: then the ledger, which only grows, cannot be shorter.
+    """
+    head = store.head()
+    mark = Checkpoint.of_note(held)
+    size = 0 if head is None else head.size
+    if size < mark.size:
+        seen = f"the ledger had {mark.size} records, as its head mark says, and now has {size}"
+        text = f"{seen}: an older copy was put back, or records were cut off"
+        return MarkProblem("rollback", text, held)
+    assert head is not None, "there are no marks of no records"
+    if head.checkpoint == held:
+        return None
+    try:
+        root = range_root(0, mark.size, node=stored_nodes(store, size))
+    except (RejectedError, TamperError) as error:
+        text = f"the ledger cannot be compared with its head mark: {error}"
+        return MarkProblem("unreadable", text, held)
+    if root != mark.root:
+        text = f"the first {mark.size} records are not those of the head mark: history was rewritten, or split"
+        return MarkProblem("fork", text, held)
+    return None
+
+
+class HeadMark:
+    """The mark of one open ledger. Safe for many threads and beside other processes: the mark only grows.
+
+    `key` gives the ledger's `head_mac` key, and is called when the mark is first read or written.
+    """
+
+    def __init__(self, folder: Path, *, store: Store, ledger_id: bytes, key: Callable[[], bytes]) -> None:
+        self.path: Final = mark_path(folder, ledger_id)
+        self.problem: MarkProblem | None = None
+        """Why nothing may be added to this ledger."""
+        self.failures = 0
+        """How many writes failed."""
+        self.failing: str | None = None
+        """Why the last write failed, while no later one succeeded."""
+        self._suspended = False
+        """While the loss of what the mark names is being recorded."""
+        self._store: Final = store
+        self._id: Final = ledger_id
+        self._load_key: Final = key
+        self._key: bytes | None = None
+        self._newest: bytes | None = None
+        """The newest checkpoint that this process committed or read back."""
+        self._kept: bytes | None = None
+        """The mark as this process last read or wrote it."""
+        self._seen: tuple[int, int] | None = None
+        """Which file that was: its inode and the time of its last change."""
+        self._writing: Final = threading.Lock()
+        """Held while the mark is compared and replaced."""
+        self._starting: Final = threading.Lock()
+        """Held to start or to end the thread, so that no commit is left without one."""
+        self._wake: Final = threading.Event()
+        self._stop: Final = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def inspect(self) -> None:
+        """Compare the ledger with its mark, and remember what contradicts it. Raises `StoreError`: it is unreadable."""
+        try:
+            held = self._read()
+        except ForgedMarkError as error:
+            self._find(MarkProblem("forged", str(error)))
+            return
+        head = self._store.head()
+        if held is None:
+            if head is not None and head.size > FIRST_COMMITS:
+                _log.warning("%s is missing: a rollback of the ledger before now would not be noticed", self.path)
+            return
+        self._compare(held)
+
+    def check(self, *, read_back: bool = False) -> None:
+        """Raises `TamperError` when nothing may be added to the ledger.
+
+        `read_back` is whether the state was read from the store just now, not kept in memory: then another process
+        committed, or somebody replaced the log under us. What this process knows, and the mark, decide which.
+        """
+        if read_back and self.problem is None and not self._suspended:
+            if self._newest is not None:
+                self._find_difference(self._newest)
+            try:
+                if self._stamp() != self._seen:
+                    self.inspect()
+            except StoreError as error:
+                self._fail(error)  # a mark that cannot be read stops nothing but the handing out of checkpoints
+        if self.problem is not None:
+            raise HaltedError(self.problem)
+
+    def halt(self, problem: MarkProblem) -> None:
+        """Have nothing added any more: somebody else, such as a witness, knows that this ledger is not the newest."""
+        self._find(problem)
+
+    def committed(self, checkpoint: bytes) -> None:
+        """A commit was made. Costs next to nothing: the thread writes the mark."""
+        if self._suspended:
+            return
+        self._newest = checkpoint
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._thread is None:
+            self._start()
+
+    def keep(self, checkpoint: bytes) -> None:
+        """Have the mark on the disk for this checkpoint, which is about to be handed out.
+
+        Raises `StoreError` when the mark cannot be written, `TamperError` when the ledger contradicts it.
+        """
+        self.check()
+        if checkpoint == self._kept:
+            return
+        try:
+            with self._writing, self._alone():
+                self._keep(checkpoint)
+        except OSError as error:
+            raise self._fail(error) from error
+        except StoreError as error:
+            raise self._fail(error) from error
+
+    @contextmanager
+    def accepting(self) -> Iterator[MarkProblem | None]:
+        """Go on, within, in spite of what was found, which is given; then overwrite the mark with the newest commit.
+
+        A crash within leaves the old mark, which the ledger still contradicts.
+        """
+        problem, self.problem, self._newest = self.problem, None, None
+        self._suspended = True
+        try:
+            yield problem
+            head = self._store.head()
+            assert head is not None, "its loss was recorded"
+            with self._writing, self._alone():
+                self._write(head.checkpoint)
+            self._newest = head.checkpoint
+        except OSError as error:
+            self.problem = problem
+            raise self._fail(error) from error
+        except BaseException:
+            self.problem = problem
+            raise
+        finally:
+            self._suspended = False
+
+    def close(self) -> None:
+        """Write the mark a last time, and end the thread. A failure is logged: the ledger is closed all the same."""
+        self._stop.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+        if self._newest is not None and self.problem is None:
+            self._keep_newest()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="tallystick-head-mark", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self._wake.wait(_IDLE_SECONDS):
+                with self._starting:
+                    if not self._wake.is_set():  # else a commit came between: it found a thread, and started none
+                        self._thread = None
+                        return
+            self._wake.clear()
+            if self._stop.is_set() or self.problem is not None:
+                return
+            self._probe()
+            if not self._keep_newest():
+                self._wake.set()  # try again after the pause: the disk may have room by then
+            self._stop.wait(_PAUSE_SECONDS)
+
+    def _probe(self) -> None:
+        """Look whether the log is on the disk still: a commit may succeed in memory on a file that was zeroed."""
+        try:
+            self._store.probe()
+        except DamagedError as error:
+            self._find(MarkProblem("unreadable", str(error)))
+        except StoreError as error:
+            _log.warning("the log could not be read from the disk: %s", error)
+
+    def _keep_newest(self) -> bool:
+        """Write the mark for the newest commit. What goes wrong is logged: nobody waits for it."""
+        newest = self._newest
+        try:
+            if newest is not None:
+                self.keep(newest)
+        except TamperError:
+            return True  # it was logged, and the next append raises it
+        except StoreError:
+            return False
+        return True
+
+    def _keep(self, checkpoint: bytes) -> None:
+        """Compare and keep the larger. The caller holds the locks."""
+        try:
+            present = self._read()
+        except ForgedMarkError as error:
+            self._find(MarkProblem("forged", str(error)))
+            raise
+        if present is not None and (present != self._kept or _size(checkpoint) <= _size(present)):
+            # Another process wrote it, of this ledger or of a second copy of it under the same keys. Or the log was put
+            # back under us, and what it says now must not be handed out.
+            self._compare(present)
+            self.check()
+        if present is None or _size(checkpoint) > _size(present):
+            self._write(checkpoint)
+
+    def _write(self, checkpoint: bytes) -> None:
+        data = render_mark(checkpoint, key=self._secret(), ledger_id=self._id)
+        # The bytes reach the disk before the name does, and a crash leaves the old mark or the new one. Without the
+        # folder's fsync a crash of the machine could bring the old one back after the checkpoint was handed out.
+        replace(self.path, data, mode=_MODE)
+        sync_folder(self.path.parent)
+        self._kept, self._seen, self.failing = checkpoint, self._stamp(), None
+
+    def _read(self) -> bytes | None:
+        self._seen = self._stamp()  # before it is read: if it is replaced in between, it is read once more
+        if self._seen is None:
+            return None  # the keys are not asked for: they may be wrong, which the first append says better
+        return read_mark(self.path, key=self._secret(), ledger_id=self._id)
+
+    def _compare(self, held: bytes) -> None:
+        self._kept = held
+        self._find_difference(held)
+
+    def _find_difference(self, held: bytes) -> None:
+        problem = compare(self._store, held)
+        if problem is not None:
+            self._find(problem)
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"could not read the head mark {self.path}: {error.strerror or error}") from error
+        return found.st_ino, found.st_mtime_ns
+
+    def _secret(self) -> bytes:
+        if self._key is None:
+            self._key = self._load_key()
+        return self._key
+
+    def _find(self, problem: MarkProblem) -> None:
+        if self.problem is None:
+            self.problem = problem
+            _log.error("nothing is added to the ledger any more: %s", problem.text)
+
+    def _fail(self, error: Exception) -> StoreError:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        self.failures += 1
+        if self.failing != reason:  # once for each reason, as the thread tries every second
+            _log.error("the head mark %s cannot be written: %s", self.path, reason)
+        self.failing = reason
+        return StoreError(f"the head mark {self.path} cannot be written, so no checkpoint is handed out: {reason}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process compares and replaces the mark: else a smaller one could replace a larger one."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a crash releases it
+            yield
+
+
+def _tag(key: bytes, ledger_id: bytes, checkpoint: bytes) -> bytes:
+    message = _CONTEXT + ledger_id + len(checkpoint).to_bytes(4, "big") + checkpoint
+    return hmac.digest(key, message, "sha256").hex().encode()
+
+
+def _size(checkpoint: bytes) -> int:
+    return Checkpoint.of_note(checkpoint).size
+
+
+def _advice(problem: MarkProblem) -> str:
+    if problem.kind == "forged":
+        return problem.text
+    if problem.kind == "unreadable":
+        return f"{problem.text}. Run a verification"
+    return (
+        f"{problem.text}. Nothing is added to it. Keep the files as they are and find the newest copy; if what is "
+        "missing is lost for good, accept that: tallystick accept-loss REASON"
+    )

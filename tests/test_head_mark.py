@@ -1,0 +1,368 @@
+"""The head mark: an older copy that is put back is found at open, before anything is added, and by a verification."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import tallystick
+from tallystick.cli.program import program
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored
+from tallystick.errors import ConflictError, StoreError, TamperError
+from tallystick.evidence.findings import Kind
+from tallystick.store.head_mark import LATEST_SECONDS
+
+FILES = ("ledger.db", "index.db", "sealing.db")
+EVENT = {"event_type": "door.opened", "entity_id": "door-1", "actor": "jane"}
+
+
+class Scene:
+    """A ledger, its keys and marks elsewhere, and an older copy of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "ledger"
+        self.keys = folder / "keys"
+        self.older = folder / "older"
+
+    def open(self, **given: Any) -> tallystick.Ledger:
+        return tallystick.open(self.folder, keys=self.keys, **given)
+
+    def fill(self, count: int) -> None:
+        with self.open() as ledger:
+            for _ in range(count):
+                ledger.append(EVENT)
+
+    def copy(self) -> None:
+        shutil.copytree(self.folder, self.older)
+
+    def put_back(self) -> None:
+        """As an attacker does who can write the ledger's directory."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self.older, self.folder)
+
+    @property
+    def mark(self) -> Path:
+        (found,) = (self.keys / "heads").glob("*.head")
+        return found
+
+    @property
+    def marked(self) -> int:
+        return Checkpoint.of_note(self.mark.read_bytes().split(b"\n", 3)[3]).size
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    made = Scene(tmp_path)
+    made.fill(5)
+    made.copy()
+    made.fill(300)
+    return made
+
+
+def until(holds: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.01)
+
+
+def check_refused(ledger: tallystick.Ledger, match: str) -> None:
+    for attempt in (lambda: ledger.append(EVENT), ledger.checkpoint, lambda: ledger.prove(0), ledger.change_epoch):
+        with pytest.raises(TamperError, match=match):
+            attempt()
+
+
+def kinds(report: tallystick.Report) -> set[Kind]:
+    return {finding.kind for finding in report.findings}
+
+
+def test_an_older_copy_is_found_at_open_and_nothing_is_added_to_it(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert scene.marked == 307
+    scene.put_back()
+    before = (scene.folder / "ledger.db").read_bytes()
+    with scene.open() as ledger:
+        assert ledger.mark_problem is not None
+        assert ledger.mark_problem.kind == "rollback"
+        assert "was put back" in caplog.text
+        check_refused(ledger, "accept-loss")
+        assert kinds(ledger.verify()) == {Kind.ROLLBACK}
+        assert len([*ledger.read()]) == 7, "it can be looked at"
+    assert scene.marked == 307, "the mark says so still"
+    assert (scene.folder / "ledger.db").read_bytes() == before
+    report = tallystick.verify(scene.folder, keys=scene.keys)
+    assert kinds(report) == {Kind.ROLLBACK}
+    assert report.mark == 307
+    with scene.open(readonly=True) as reading:
+        assert reading.checkpoint(), "reading needs no mark"
+
+
+def test_an_older_copy_that_went_on_is_a_fork(scene: Scene) -> None:
+    scene.put_back()
+    with tallystick.open(scene.folder, keys=scene.keys, marks=scene.folder / "others") as ledger:
+        for _ in range(310):
+            ledger.append(EVENT)
+    with scene.open() as ledger:
+        check_refused(ledger, "history was rewritten")
+        assert kinds(ledger.verify()) == {Kind.FORK}
+
+
+@pytest.mark.parametrize("how", ["in place", "by rename"])
+def test_an_older_copy_is_found_before_the_next_append_of_an_open_ledger(scene: Scene, how: str) -> None:
+    with scene.open() as ledger:
+        ledger.append(EVENT)
+        for name in FILES:
+            for path in scene.folder.glob(f"{name}-*"):
+                path.unlink()
+            if how == "by rename":
+                shutil.copy(scene.older / name, scene.folder / "scratch")
+                (scene.folder / "scratch").rename(scene.folder / name)
+            else:
+                shutil.copyfile(scene.older / name, scene.folder / name)
+        with pytest.raises((TamperError, StoreError)):
+            ledger.append(EVENT)
+    with scene.open() as ledger:
+        check_refused(ledger, "was put back")
+
+
+def test_a_loss_is_accepted_with_a_reason_and_the_ledger_says_so(scene: Scene) -> None:
+    held = Checkpoint.of_note(scene.mark.read_bytes().split(b"\n", 3)[3])
+    scene.put_back()
+    with scene.open() as ledger:
+        ledger.accept_loss("the disk died", actor={"id": "jane"})
+        last = ledger.get(ledger.size - 1)
+        told = LedgerRestored.of(last)
+        assert (last.event_type, last.actor) == (LEDGER_RESTORED, {"id": "jane"})
+        assert (told.size, told.reason) == (7, "the disk died")
+        assert told.held_checkpoint is not None
+        assert Checkpoint.of_note(told.held_checkpoint) == held
+        assert last.members["epoch"] == 150, "under keys that what was lost cannot have disclosed"
+        ledger.append(EVENT)
+        with pytest.raises(ConflictError, match="no loss"):
+            ledger.accept_loss("once more")
+    assert tallystick.verify(scene.folder, keys=scene.keys).holds
+    scene.fill(1)
+
+
+def test_a_fork_and_a_forged_mark_are_accepted_likewise(scene: Scene) -> None:
+    with scene.open() as ledger:
+        scene.mark.write_bytes(scene.mark.read_bytes()[:-1] + b"x")
+        with pytest.raises(TamperError, match="altered"):
+            ledger.append(EVENT)
+        ledger.accept_loss("somebody was at the keys")
+        ledger.append(EVENT)
+    assert tallystick.verify(scene.folder, keys=scene.keys).holds
+
+
+def test_the_command_line_says_what_to_do_and_does_it(scene: Scene) -> None:
+    scene.put_back()
+    run = CliRunner().invoke
+    shared = ["-l", str(scene.folder), "--keys", str(scene.keys)]
+    refused = run(program, ["append", "--type", "a.b", "--entity", "c", *shared])
+    assert (refused.exit_code, "tallystick accept-loss" in refused.stderr) == (1, True)
+    assert run(program, ["verify", *shared]).exit_code == 1
+    assert run(program, ["accept-loss", "the disk died", "--actor", "jane", *shared]).exit_code == 0
+    held = run(program, ["verify", *shared])
+    assert (held.exit_code, "head mark" in held.stdout) == (0, True)
+
+
+def test_a_mark_that_is_missing_is_a_warning(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.mark.unlink()
+    report = tallystick.verify(scene.folder, keys=scene.keys)
+    assert (report.holds, report.mark) == (True, None)
+    assert "no head mark" in report.notes[0]
+    with scene.open() as ledger:
+        assert "would not be noticed" in caplog.text
+        ledger.append(EVENT)
+    assert scene.marked == 308
+
+
+def test_a_new_ledger_has_no_mark_and_that_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    scene = Scene(tmp_path)
+    scene.open().close()
+    scene.open().close()
+    assert tallystick.verify(scene.folder, keys=scene.keys).notes == ()
+    assert "mark" not in caplog.text
+
+
+def forge(data: bytes) -> bytes:
+    """Another size, under the tag of the old one."""
+    return data.replace(b"\n307\n", b"\n306\n")
+
+
+@pytest.mark.parametrize(
+    "change", [forge, lambda _: b"", lambda _: b"x", lambda data: data[:-1], lambda data: data + b"\n"]
+)
+def test_an_altered_mark_is_found(scene: Scene, change: Callable[[bytes], bytes]) -> None:
+    scene.mark.write_bytes(change(scene.mark.read_bytes()))
+    with scene.open() as ledger:
+        check_refused(ledger, "altered or replaced")
+    assert kinds(tallystick.verify(scene.folder, keys=scene.keys)) == {Kind.STORE}
+
+
+def test_the_mark_of_another_ledger_under_the_same_keys_is_found(scene: Scene) -> None:
+    mark = scene.mark
+    with tallystick.open(scene.folder.parent / "other", name="ledger", keys=scene.keys) as other:
+        other.append(EVENT)
+    (others,) = {*mark.parent.glob("*.head")} - {mark}
+    shutil.copyfile(others, mark)
+    with scene.open() as ledger:
+        check_refused(ledger, "not one of this ledger")
+
+
+def test_an_older_mark_of_the_ledger_itself_passes_as_after_a_crash(scene: Scene) -> None:
+    older = scene.mark.read_bytes()
+    scene.fill(3)
+    scene.mark.write_bytes(older)
+    scene.fill(1)
+    assert scene.marked == 311
+
+
+def test_the_mark_follows_within_two_seconds_and_only_its_owner_reads_it(scene: Scene) -> None:
+    with scene.open() as ledger:
+        ledger.append(EVENT)
+        until(lambda: scene.marked == 308)
+        ledger.append(EVENT)
+        began = time.monotonic()
+        until(lambda: scene.marked == 309)
+        assert time.monotonic() - began < LATEST_SECONDS
+        assert scene.mark.stat().st_mode & 0o777 == 0o600
+        names = {thread.name for thread in threading.enumerate()}
+        assert "tallystick-head-mark" in names
+    assert "tallystick-head-mark" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_mark_is_written_before_a_checkpoint_is_handed_out(scene: Scene) -> None:
+    with scene.open() as ledger:
+        for hand_out in (ledger.checkpoint, lambda: ledger.prove(3), lambda: ledger.export(scene.older / "bundle")):
+            for _ in range(3):
+                ledger.append(EVENT)
+            size = ledger.size
+            hand_out()
+            assert scene.marked >= size
+
+
+def test_no_checkpoint_goes_out_while_the_mark_cannot_be_written(scene: Scene) -> None:
+    marks = scene.mark.parent
+    with scene.open(marks=scene.folder.parent / "full") as ledger:
+        (scene.folder.parent / "full").write_bytes(b"")  # no directory can be made here, as on a full disk
+        ledger.append(EVENT)
+        for hand_out in (ledger.checkpoint, lambda: ledger.prove(3)):
+            with pytest.raises(StoreError, match="no checkpoint is handed out"):
+                hand_out()
+        assert "exists" in str(ledger.mark_failing)
+        assert ledger.mark_failures
+        ledger.append(EVENT)
+        (scene.folder.parent / "full").unlink()
+        assert ledger.checkpoint()
+        assert not ledger.mark_failing
+    assert marks.exists()
+
+
+WRITER = """
+import sys, tallystick
+ledger = tallystick.open(sys.argv[1], keys=sys.argv[2])
+print(flush=True)
+while True:
+    ledger.append(event_type="a.b", entity_id="c")
+    print(flush=True)
+"""
+
+
+def test_a_crash_between_a_commit_and_its_mark_is_no_alarm(scene: Scene) -> None:
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(scene.folder), str(scene.keys)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(40):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with scene.open() as ledger:
+            assert ledger.mark_problem is None
+            assert ledger.size > scene.marked, "the last commits came too late for the mark"
+        assert tallystick.verify(scene.folder, keys=scene.keys).holds
+        scene.fill(1)
+
+
+def test_processes_that_share_a_ledger_share_its_mark_which_only_grows(scene: Scene) -> None:
+    command = [sys.executable, "-c", WRITER, str(scene.folder), str(scene.keys)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        seen = [scene.marked]
+        with scene.open() as ledger:
+            until(lambda: ledger.size > 600)
+            while len({*seen}) < 3:
+                ledger.append(EVENT)
+                size = ledger.size
+                ledger.checkpoint()
+                seen.append(scene.marked)
+                assert seen[-1] >= size
+            assert ledger.mark_problem is None
+        assert seen == sorted(seen)
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    assert tallystick.verify(scene.folder, keys=scene.keys).holds
+
+
+def test_a_second_copy_in_use_under_the_same_keys_is_found_as_a_fork(scene: Scene) -> None:
+    copy = scene.folder.parent / "copy"
+    shutil.copytree(scene.folder, copy)
+    with scene.open() as one, tallystick.open(copy, keys=scene.keys) as other:
+        assert len(one.read_proven(306)) == len(other.read_proven(306)) == 1  # both are ready to seal
+        one.append(EVENT)
+        other.append(EVENT)  # neither knows of the other yet
+        one.append(EVENT)
+        one.checkpoint()
+        with pytest.raises(TamperError, match="records"):
+            other.checkpoint()
+        with pytest.raises(TamperError, match="records"):
+            other.append(EVENT)
+        one.append(EVENT)
+        one.checkpoint()
+    with tallystick.open(copy, keys=scene.keys) as other:
+        check_refused(other, "head mark")
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    scene, now = Scene(tmp_path), [1_800_000_000_000_000]
+    with scene.open(clock=lambda: now[0]) as ledger:
+        for jump in (0, -(10**14), 10**13, -1):
+            now[0] += jump
+            ledger.append(EVENT)
+            ledger.checkpoint()
+            assert scene.marked == ledger.size
+    with scene.open(clock=lambda: now[0]) as ledger:
+        assert ledger.mark_problem is None
+
+
+def test_the_folder_of_the_marks_is_given_by_argument_or_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path)
+    monkeypatch.setenv("TALLYSTICK_MARKS", str(tmp_path / "marks"))
+    scene.fill(3)
+    assert [path.suffix for path in (tmp_path / "marks").glob("*.head")] == [".head"]
+    with scene.open(marks=tmp_path / "given") as ledger:
+        ledger.append(EVENT)
+    assert [*(tmp_path / "given").glob("*.head")]
+    assert not (scene.keys / "heads").exists()
+    assert os.environ["TALLYSTICK_MARKS"]
