@@ -22,6 +22,7 @@ from tallystick.read.index import GroupKind, TimeKind
 from tallystick.read.query import Query
 from tallystick.read.reader import Reader
 from tallystick.store.contract import Store
+from tallystick.store.proven_store import ProvenStore
 from tallystick.write.accept import Acceptor
 from tallystick.write.sealer import Sealer
 
@@ -57,6 +58,10 @@ class Governing(ABC):
     @abstractmethod
     def has_keys(self) -> bool:
         """Whether what binds the ledger can be proven."""
+
+    @abstractmethod
+    def _proven_store(self) -> ProvenStore:
+        """The store as it is now, of which every record that is read is proven."""
 
     @abstractmethod
     def _own_records(self) -> Iterable[Record]:
@@ -116,6 +121,7 @@ class Governing(ABC):
             before_prune=before_prune,
             after_prune=self._forget_pruned,
             own_records=self._own_records if self.has_keys else None,
+            proven=self._proven_store if self.has_keys else None,
         )
 
     @property

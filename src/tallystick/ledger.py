@@ -145,11 +145,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
 
         Nothing can be written to what is given. Raises `TamperError` at a record that is not the one that was sealed.
         """
-        head = self._head()
-        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
-        if self.has_keys and key != self._load_keys().checkpoint.public_key().public_bytes_raw():
-            raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
-        store = ProvenStore(self._store, head, verified_tree(self._store, head, VerifierKey(self.origin, key)))
+        store = self._proven_store()
         location = replace(self._location, scratch=True)
         proven = Ledger(
             store, location=location, keystore=self._keystore, clock=self._clock, progress=progress, readonly=True
@@ -160,6 +156,14 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             yield proven
         finally:
             proven.close()
+
+    def _proven_store(self) -> ProvenStore:
+        """The store as it is now, of which every record that is read is proven."""
+        head = self._head()
+        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
+        if self.has_keys and key != self._load_keys().checkpoint.public_key().public_bytes_raw():
+            raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
+        return ProvenStore(self._store, head, verified_tree(self._store, head, VerifierKey(self.origin, key)))
 
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id. `NotFoundError` when there is none."""
@@ -330,6 +334,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
                 # What events are held to is proven to be all there is, before the first of them is taken.
                 sealer.prove(lambda reads, own: self._registry.begin(self._own.follow(reads, own), reads.size))
                 sealer.hold_to(self._registry)
+                self._registry.follow_by(lambda: sealer.prove(lambda reads, _: self._registry.follow(reads)))
                 self._sealing_index, self._sealer = index, sealer
             return self._sealer
 

@@ -31,6 +31,7 @@ from tallystick.read.index import Progress
 from tallystick.read.query import Query
 from tallystick.read.signed import selectors_of
 from tallystick.store.contract import Head, Store
+from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import checkpoint_key, stored_nodes, tile_hashes
 
 
@@ -39,6 +40,10 @@ class Proving(ABC):
 
     _store: Store
     _location: Location
+
+    @abstractmethod
+    def _proven_store(self) -> ProvenStore:
+        """The store as it is now, of which every record that is read is proven."""
 
     @abstractmethod
     def _head(self) -> Head:
@@ -124,7 +129,7 @@ class Proving(ABC):
         for moment, edge in ((after, first if first is not None else start), (before, end)):
             if moment is not None and edge is not None:
                 raise RejectedError("a range was given both by times and by positions", cure="give one of them")
-        first_then, end_then = _recorded_between(source, after, before)
+        first_then, end_then = _recorded_between(source, self._proven_store(), after, before)
         first, end = first if first_then is None else first_then, end if end_then is None else end_then
         selection = Selection(
             selectors=(*selectors_of(queries), *selectors),
@@ -163,7 +168,7 @@ class Proving(ABC):
         In microseconds. The first is from before that time and the last from after it, where there are such: so that
         whoever has them sees that the time is whole.
         """
-        return span(self._store, after=timestamp.render(after), before=timestamp.render(before), size=size)
+        return span(self._proven_store(), after=timestamp.render(after), before=timestamp.render(before), size=size)
 
     @property
     def is_pruned(self) -> bool:
@@ -175,16 +180,16 @@ class Proving(ABC):
 
 
 def _recorded_between(
-    source: Source, after: datetime | str | None, before: datetime | str | None
+    source: Source, store: Store, after: datetime | str | None, before: datetime | str | None
 ) -> tuple[int | None, int | None]:
-    """The positions recorded from `after` to `before`, None where there is no such end."""
-    size = source.catch_up()
+    """The positions recorded from `after` to `before`, None where there is no such end; by what `store` proves."""
+    size = min(source.catch_up(), (head.size if (head := store.head()) else 0))
     start = None if after is None else Moment.of(after, place="after").start
     stop = None if before is None else Moment.of(before, place="before").start
     if start is not None and stop is not None and start >= stop:
         raise RejectedError("the time begins when it has ended already", place="range", cure="swap the two times")
-    first = None if start is None else first_from(source.store, timestamp.render(start), size)
-    end = None if stop is None else first_from(source.store, timestamp.render(stop), size)
+    first = None if start is None else first_from(store, timestamp.render(start), size)
+    end = None if stop is None else first_from(store, timestamp.render(stop), size)
     if (first is not None or end is not None) and (first or 0) >= (size if end is None else end):
         raise NotFoundError("nothing was recorded in that time, and so there is nothing to export")
     return first, end

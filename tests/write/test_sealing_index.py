@@ -438,8 +438,8 @@ def test_any_bytes_are_a_manifest_of_ours_or_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_under_a_right_mac_are_a_manifest_or_refused(data: bytes) -> None:
-    made = runs.render_manifest(KEY, Manifest.empty(b"id", pruned_below=0))
-    assert runs.parse_manifest(KEY, made) == Manifest.empty(b"id", pruned_below=0)
+    made = runs.render_manifest(KEY, Manifest.empty(b"id", pruned_below=0, generation=b"g"))
+    assert runs.parse_manifest(KEY, made) == Manifest.empty(b"id", pruned_below=0, generation=b"g")
     content = hmac.digest(KEY, b"tallystick/v1/sealing-manifest\0" + data, "sha256") + data
     try:
         runs.parse_manifest(KEY, content)
@@ -457,8 +457,8 @@ def test_a_run_set_gives_back_all_that_was_added(entries: Sequence[tuple[int, in
         made = [runs.entry(hashed(str(name)), position, 0) for name, position in part]
         for name, position in part:
             added.setdefault(hashed(str(name)), set()).add(position)
-        cover = Manifest.empty(b"id", pruned_below=0)
-        cover = Manifest(cover.layout, b"id", first + len(part), b"h", 0, 1, ())
+        cover = Manifest.empty(b"id", pruned_below=0, generation=b"g")
+        cover = Manifest(cover.layout, b"id", first + len(part), b"h", 0, b"", 1, ())
         run_set.add(first, cover, runs.merged(made))
 
     again = RunSet(file, key=KEY, ledger_id=b"id")

@@ -22,7 +22,7 @@ from tallystick.govern.registered import InForce, RegisteredSchema
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Store
-from tallystick.store.reading import read_lines
+from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.rules import Judge
 
 _LOOK_SECONDS: Final = 0.005
@@ -50,6 +50,7 @@ class Registry:
         self.generation = 0
         self.judge: Judge | None = None
         self._looked_at = -_LOOK_SECONDS
+        self._prove: Callable[[], None] | None = None
         self._breaches: Final[dict[tuple[str, int], int]] = {}
 
     @property
@@ -98,20 +99,28 @@ class Registry:
             self._take(records)
             self._end = size
 
-    def follow(self, size: int) -> None:
-        """Read what the log has below `size`. Raises `TamperError` for what cannot be, `StoreError`."""
+    def follow(self, reads: VerifiedReads) -> None:
+        """Read what the log has and is not known yet, proven. Raises `TamperError`, `StoreError`."""
         with self._lock:
-            if size > self._end:
-                self._take(_records(stored.line for stored in read_lines(self._store, self._end, size)))
-                self._end = size
+            if reads.size > self._end:
+                self._take(_records(stored.line for stored in reads.read(self._end, reads.size)))
+                self._end = reads.size
 
     def look(self) -> None:
         """Follow the head, but not more often than every few milliseconds: for what will not be judged again."""
         now = time.monotonic()
         if now - self._looked_at > _LOOK_SECONDS:
-            head = self._store.head()
-            self.follow(head.size if head else 0)
+            self._catch_up()
             self._looked_at = now
+
+    def follow_by(self, prove: Callable[[], None]) -> None:
+        """Have `prove` called, which calls `follow`, whenever the head has moved on: nothing is obeyed unproven."""
+        self._prove = prove
+
+    def _catch_up(self) -> None:
+        head = self._store.head()
+        if head is not None and head.size > self._end and self._prove is not None:
+            self._prove()
 
     def learn(self, first: int, lines: Sequence[bytes], *, own: bool) -> None:
         """What was just committed, from position `first` on."""
@@ -148,8 +157,7 @@ class Registry:
         try:
             return self._judge_closely(event_type, event_version, payload, whole)
         except RejectedError:
-            head = self._store.head()
-            self.follow(head.size if head else 0)
+            self._catch_up()
             if self.generation == generation:
                 raise
         return self._judge_closely(event_type, event_version, payload, whole)

@@ -82,8 +82,10 @@ class Retention:
         before_prune: BeforePrune | None = None,
         after_prune: Callable[[], object] | None = None,
         own_records: Callable[[], Iterable[Record]] | None = None,
+        proven: Callable[[], Store] | None = None,
     ) -> None:
-        """`own_records` gives all records of the ledger's own that bind it, proven to be all; without it the index
+        """`proven` gives the store with every record proven that is read of it: what goes for good is looked at so.
+        `own_records` gives all records of the ledger's own that bind it, proven to be all; without it the index
         is asked for them."""
         self._store: Final = store
         self._search: Final = search
@@ -94,6 +96,7 @@ class Retention:
         self._before_prune: Final = before_prune
         self._after_prune: Final = after_prune
         self._own: Final = own_records
+        self._proven: Final = proven or (lambda: store)
 
     def policy(self) -> tuple[RetentionPolicy | None, int | None]:
         """The policy in force, and the position of the record that set it; both None when none ever was."""
@@ -166,7 +169,7 @@ class Retention:
         terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()))
         selection = Selection(self._questions, terms, self._absent(end, unfinished))
         # Each record that goes is looked at once in the log itself, and not only through the index.
-        size_bytes = sum(len(record.line) for record in selection.doomed(self._store, progress=progress))
+        size_bytes = sum(len(record.line) for record in selection.doomed(self._proven(), progress=progress))
         return PrunePlan(
             end=end,
             first=selection.first,
@@ -294,7 +297,7 @@ class Retention:
         if self._before_prune is None:
             return ()
         selection = Selection(self._questions, plan.terms, self._absent(plan.end, None))
-        return self._before_prune(plan.end, selection.doomed(self._store))
+        return self._before_prune(plan.end, selection.doomed(self._proven()))
 
     # ---------------------------------------------------------------------------------------- removing
 

@@ -226,8 +226,7 @@ class Schemas:
         raise ConflictError(f"other schemas came first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
 
     def _guard(self, generation: int) -> Callable[[int], None]:
-        def guard(size: int) -> None:
-            self._registry.follow(size)
+        def guard(_: int) -> None:  # the sealer has the registry follow before it asks
             if self._registry.generation != generation:
                 raise _OvertakenError
 

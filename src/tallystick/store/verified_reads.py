@@ -8,6 +8,7 @@ What is obeyed, sealed upon or shown as evidence is read through this module (I6
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -29,6 +30,7 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError, TamperError
+from tallystick.limits import SIZE_MAX
 from tallystick.store.contract import Head, Store, StoredRecord
 from tallystick.store.reading import absent_ranges, tile_hashes
 
@@ -51,8 +53,8 @@ class VerifiedReads:
         self._store: Final = store
         self._tree = tree
         self._tiles: Final[OrderedDict[tuple[int, int], bytes]] = OrderedDict()
-        self._lawful_below = 0
-        """Below this position, what is absent was found to be exactly what a proven prune says."""
+        self._lawful: list[tuple[int, int]] = []
+        """The ranges that a proven prune names as absent, in order."""
 
     @property
     def size(self) -> int:
@@ -108,26 +110,33 @@ class VerifiedReads:
 
     def _check_absent(self, first: int, end: int) -> None:
         """Whether the records at [first, end), which the store does not have, were lawfully pruned."""
-        if first < end and end > self._lawful_below:
-            self._lawful_below = self._find_prune()
-            if end > self._lawful_below:
-                position = max(first, self._lawful_below)
+        if first < end and self._first_unlawful(first, end) is not None:
+            self._lawful = self._find_prune()
+            position = self._first_unlawful(first, end)
+            if position is not None:
                 raise TamperError(f"the record at position {position} is missing: verify the ledger")
 
-    def _find_prune(self) -> int:
-        """The end of the newest prune that says exactly what is absent below its end; 0 when there is none.
+    def _first_unlawful(self, first: int, end: int) -> int | None:
+        """The first position of [first, end) that is in none of the ranges."""
+        at = bisect_right(self._lawful, (first, SIZE_MAX)) - 1
+        if at < 0 or self._lawful[at][1] <= first:
+            return first
+        return None if end <= self._lawful[at][1] else self._lawful[at][1]
+
+    def _find_prune(self) -> list[tuple[int, int]]:
+        """The ranges without records that the newest prune names, which says exactly what is absent below its end.
 
         The store's own word for it (`pruned_below`) is only where to look: whoever can remove a record can change it.
         """
         below = min(self._store.pruned_below(), self.size)
         if not below:
-            return 0
+            return []
         absent = [*absent_ranges(self._store, 0, below)]
         for pruned in islice(self._prunes(below), _PRUNES_TRIED):
             within = [(first, min(last, pruned.end)) for first, last in absent if first < pruned.end]
             if Absent.over(within) == pruned.absent:
-                return pruned.end
-        return 0
+                return within
+        return []
 
     def _prunes(self, below: int) -> Iterator[RecordsPruned]:
         """The prunes that end at `below` or before, newest first. A prune stands past all that it removed."""

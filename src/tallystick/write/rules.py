@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from tallystick.errors import TallystickError
+from tallystick.store.verified_reads import VerifiedReads
 
 Judge: TypeAlias = Callable[[str, int, Any, Callable[[], dict[str, Any]]], str]
 """Judges an event by its type, its version, its payload, and what gives the whole of it, as plain JSON values.
@@ -33,8 +34,8 @@ class Rules(Protocol):
     def judge(self) -> Judge | None:
         """What judges by the rules in force; None while there are none."""
 
-    def follow(self, size: int) -> None:
-        """Read what the log has below `size`: the rules are then those that stand there, or newer ones."""
+    def follow(self, reads: VerifiedReads) -> None:
+        """Read what the log has: the rules are then those that stand there, proven, or newer ones."""
 
     def learn(self, first: int, lines: Sequence[bytes], *, own: bool) -> None:
         """The records from `first` on are committed; `own` tells whether any of them is the ledger's own."""

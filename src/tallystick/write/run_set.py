@@ -63,7 +63,7 @@ class RunSet:
         self._ledger_id: Final = ledger_id
         self._adding: Final = threading.Lock()
         """Held by whoever changes the manifest in this process."""
-        self._read: tuple[bytes | None, Manifest] = (None, Manifest.empty(ledger_id, pruned_below=0))
+        self._read: tuple[bytes | None, Manifest] = (None, Manifest.empty(ledger_id, pruned_below=0, generation=b""))
         """The manifest, as it rests and as it reads: one assignment, so that whoever looks sees both of one time."""
         self._filters: dict[bytes, Filter] = {}
         """By the nonce of their run: numbers begin again when the file is rebuilt."""
@@ -79,7 +79,8 @@ class RunSet:
         """Read the manifest again, as other processes may have replaced it. `TamperError` for one that is not ours."""
         data = self._file.manifest()
         if data != self._read[0]:
-            manifest = Manifest.empty(self._ledger_id, pruned_below=0) if data is None else self._parse(data)
+            empty = Manifest.empty(self._ledger_id, pruned_below=0, generation=b"")
+            manifest = empty if data is None else self._parse(data)
             self._read = (data, manifest)
         return self.manifest
 
@@ -87,11 +88,12 @@ class RunSet:
         """All entries of these keys, by key; those that have none are left out.
 
         `TamperError` when a page that must be there is not, or was altered; `ConflictError` when the runs do not cover
-        the records below `covering` any more, so that what they lack says nothing.
+        the records below `covering` any more, or were begun again, so that what they say or lack says nothing.
         """
         manifest = self.manifest
+        generation = manifest.generation
         while True:
-            if manifest.size < covering:
+            if manifest.size < covering or manifest.generation != generation:
                 raise ConflictError(f"sealing.db covers {manifest.size} records, and covered {covering} before")
             try:
                 found: dict[bytes, list[bytes]] = {}
@@ -113,9 +115,9 @@ class RunSet:
         with self._adding:
             for _ in range(_ATTEMPTS_MAX):
                 now = self.manifest
-                if now.size >= cover.size:
+                if now.generation == cover.generation and now.size >= cover.size:
                     return
-                if now.size < first:
+                if now.generation != cover.generation or now.size < first:
                     raise ConflictError("another process rebuilds sealing.db from the log")
                 cover = msgspec.structs.replace(cover, next_run=now.next_run, runs=now.runs)
                 if self._put(cover, len(entries), form.pages_of(entries, form.bits_for(len(entries))), now.runs):

@@ -80,13 +80,15 @@ class Manifest(msgspec.Struct, array_like=True, frozen=True):
     last_hash: bytes
     pruned_below: int
     """How far the log was pruned when the runs were made from it."""
+    generation: bytes
+    """Random, and new whenever the runs are begun again: those of another generation may say what is so no more."""
     next_run: int
     runs: tuple[Run, ...]
 
     @classmethod
-    def empty(cls, ledger_id: bytes, *, pruned_below: int) -> Manifest:
+    def empty(cls, ledger_id: bytes, *, pruned_below: int, generation: bytes) -> Manifest:
         """What covers no record yet."""
-        return cls(_LAYOUT, ledger_id, 0, b"", pruned_below, 1, ())
+        return cls(_LAYOUT, ledger_id, 0, b"", pruned_below, generation, 1, ())
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -260,7 +260,7 @@ class Sealer:
             self._reads = VerifiedReads(self._store, state.tree)
             self._known.catch_up(self._reads)
             if self._rules is not None:
-                self._rules.follow(state.tree.size)
+                self._rules.follow(self._reads)
             self._state = state
         return self._state
 

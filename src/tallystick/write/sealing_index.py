@@ -19,7 +19,7 @@ import msgspec
 
 from tallystick.core.record import record_hash
 from tallystick.errors import BusyError, ConflictError, StoreError, TamperError
-from tallystick.ids import split_made
+from tallystick.ids import random_bytes, split_made
 from tallystick.store.contract import Store
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write import runs as form
@@ -64,6 +64,8 @@ class SealingIndex:
         self._made_key: Final = form.keyed(key, "made")
         self._reads: VerifiedReads | None = None
         self._begun = False
+        self._begun_as = self._runs.manifest
+        """Of which generation the runs are that were begun with."""
         self._changed: Final = threading.Condition()
         """Guards the unwritten chunks, the thread that writes them, and why it failed."""
         self._unwritten: deque[Chunk] = deque()
@@ -203,14 +205,16 @@ class SealingIndex:
             manifest = self._empty()
             self._runs.begin(manifest)
         self._check_same_log(manifest, reads)
-        if manifest.pruned_below != self._store.pruned_below():
+        if manifest.pruned_below != self._store.pruned_below() or not manifest.generation:
             manifest = self._empty()
             self._runs.begin(manifest)
+        self._begun_as = manifest
         self._tail = Chunk(manifest.size, manifest.size, manifest.last_hash)
         self._begun = True
 
     def _empty(self) -> Manifest:
-        return Manifest.empty(self._ledger_id, pruned_below=self._store.pruned_below())
+        generation = random_bytes(form.NONCE_BYTES)
+        return Manifest.empty(self._ledger_id, pruned_below=self._store.pruned_below(), generation=generation)
 
     def _check_same_log(self, manifest: Manifest, reads: VerifiedReads) -> None:
         """What was written under our key was committed: a log that lacks it was put back, or cut off."""
@@ -233,7 +237,9 @@ class SealingIndex:
         except TamperError as error:
             self._heal(error)
             return
-        if manifest.size > self._tail.end:
+        if manifest.generation != self._begun_as.generation:
+            self._restart()
+        elif manifest.size > self._tail.end:
             self._tail = Chunk(manifest.size, manifest.size, manifest.last_hash)
             self._young, self._old = {}, {}
 
@@ -372,8 +378,8 @@ class SealingIndex:
                     return
                 chunk = self._unwritten[0]
             try:
-                cover = Manifest.empty(self._ledger_id, pruned_below=self._runs.manifest.pruned_below)
-                cover = msgspec.structs.replace(cover, size=chunk.end, last_hash=chunk.last_hash)
+                begun = self._begun_as
+                cover = msgspec.structs.replace(begun, size=chunk.end, last_hash=chunk.last_hash, runs=())
                 self._runs.add(chunk.first, cover, form.merged(self._entries(chunk)))
             except Exception as error:  # noqa: BLE001  it is reported to whoever waits, and at the bound to all
                 _log.warning("sealing.db could not be written, and what it lacks stays in memory: %s", error)
