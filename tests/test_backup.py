@@ -36,7 +36,7 @@ from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_
 from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
 from tallystick.core.strict import render_base64
 from tallystick.deployment import Deployment
-from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedError, StoreError
+from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Kind
 from tallystick.evidence.others.cosigning import keep
 from tallystick.keystore import Keystore
@@ -122,7 +122,7 @@ def test_a_ledger_is_restored_as_it_was(ledger: Path, tmp_path: Path, name: str)
     assert restored.findings == ()
     assert [one.can_seal for one in restored.ledgers] == [True]
     assert left_in(tmp_path) == sorted(["back", "keys", "ledger", name])
-    assert left_in(tmp_path / "back") == ["cosigned.checkpoint", "cursors.db", "ledger.db", "queue"]
+    assert left_in(tmp_path / "back") == ["cosigned.checkpoint", "cursors.db", "ledger.db", "queue", "restored.json"]
     for path in (tmp_path / "back").rglob("*"):
         assert not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     with tallystick.open(ledger) as before, tallystick.open(tmp_path / "back", keys=tmp_path / "keys") as after:
@@ -172,7 +172,9 @@ def test_a_backup_is_one_commit_whoever_writes_meanwhile_and_holds_nobody_up(tmp
         whole = lines_of(opened)
     for target, checkpoint, count in zip(backups, checkpoints, counts, strict=True):
         back = target.with_name(f"{target.name}-back")
-        restored = tallystick.restore(target, back, since=[checkpoint], keys=tmp_path / "keys")
+        # An older backup: the mark knows more, so this is to be a place with marks of its own.
+        keys, marks = tmp_path / "keys", tmp_path / "marks"
+        restored = tallystick.restore(target, back, since=[checkpoint], keys=keys, marks=marks)
         assert restored.findings == ()
         with tallystick.open(back, keys=tmp_path / "keys") as after:
             lines = lines_of(after)
@@ -415,7 +417,7 @@ def test_newer_keys_than_those_of_the_backup_are_told_of(ledger: Path, made: Pat
     with tallystick.open(ledger, keys=tmp_path / "keys") as opened:
         opened.rotate_key("checkpoint")
 
-    restored = tallystick.restore(made, tmp_path / "back", keys=tmp_path / "keys")
+    restored = tallystick.restore(made, tmp_path / "back", keys=tmp_path / "keys", marks=tmp_path / "marks")
 
     assert (restored.findings, [one.can_seal for one in restored.ledgers]) == ((), [False])
 
@@ -1096,7 +1098,7 @@ def test_a_history_that_was_rewritten_is_not_accepted_as_a_loss(ledger: Path, ma
 
     restored = tallystick.restore(again, tmp_path / "b2", since=[held], accept_loss="why", keys=tmp_path / "keys")
 
-    assert [finding.kind for finding in restored.findings] == [Kind.FORK]
+    assert {finding.kind for finding in restored.findings} == {Kind.FORK}  # by the checkpoint, and by the mark
     assert not (tmp_path / "b2").exists()
 
 
@@ -1322,3 +1324,34 @@ def test_a_file_system_without_room_takes_no_backup_and_no_restore(
             assert left_in(mounted) == []
     finally:
         subprocess.run(["umount", mounted], check=True)
+
+
+def test_a_restore_is_held_against_the_head_mark(ledger: Path, made: Path, tmp_path: Path) -> None:
+    with tallystick.open(ledger, keys=tmp_path / "keys") as opened:
+        append(opened, "lost")
+    refused = tallystick.restore(made, tmp_path / "back", keys=tmp_path / "keys")
+    assert [finding.kind for finding in refused.findings] == [Kind.ROLLBACK]
+    assert not (tmp_path / "back").exists()
+
+    assert tallystick.check_backup(made, keys=tmp_path / "keys").holds, "a drill is no restore"
+    accepted = tallystick.restore(made, tmp_path / "back", keys=tmp_path / "keys", accept_loss="the disk died")
+    assert accepted.holds
+    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys") as back:
+        assert back.mark_problem is None
+        append(back, "more")
+    with tallystick.open(ledger, keys=tmp_path / "keys") as original, pytest.raises(TamperError):
+        append(original, "two are in use")
+
+
+def test_a_restored_copy_says_so_and_rotates_no_key_of_the_original(ledger: Path, made: Path, tmp_path: Path) -> None:
+    assert tallystick.restore(made, tmp_path / "back", keys=tmp_path / "keys").holds
+    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys") as back:
+        assert back.is_restored_copy
+        with pytest.raises(ConflictError, match="replaces the original"):
+            back.rotate_key("checkpoint")
+    with tallystick.open(ledger, keys=tmp_path / "keys") as original:
+        assert not original.is_restored_copy
+        append(original, "it goes on")
+    with tallystick.open(tmp_path / "back", keys=tmp_path / "keys", marks=tmp_path / "marks") as back:
+        back.rotate_key("checkpoint", replaces_original=True)
+        assert not back.is_restored_copy

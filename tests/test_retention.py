@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
+import apsw
 import pytest
 
 import tallystick
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.record import Record
-from tallystick.errors import NotFoundError
+from tallystick.errors import ConflictError, NotFoundError, TamperError
 from tallystick.read.query import parse_terms
 from tests.read.test_search import check
 
@@ -188,3 +190,84 @@ def test_projections_subscriptions_and_states_pass_over_what_is_gone(clock: Cloc
         assert state.begins_at_version > 1
         assert state.pruned == state.version - state.folded > 0
         assert state.version == max(record.entity_version for record in ledger.records(entity_id="e-2"))
+
+
+# ---------------------------------------------------------------------------------------- someone with the disk
+
+
+def edited(folder: Path, name: str, statement: str, *values: object) -> None:
+    """Change a file as someone would who fits checksums and has no keys."""
+    connection = apsw.Connection(str(folder / name))
+    for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+        connection.execute(f'DROP TRIGGER "{trigger}"')
+    connection.execute(statement, values)
+    connection.close()
+
+
+def expired(folder: Path, clock: Clock) -> None:
+    """A ledger of two tiles of records that have expired, with a policy of thirty days."""
+    with tallystick.open(folder, clock=clock) as ledger:
+        ledger.retention.set(RetentionPolicy.of("30d"))
+        ledger.append_many({"event_type": "t.t", "entity_id": f"e-{n % 9}", "id": f"id-{n}"} for n in range(700))
+        ledger.append_many({"event_type": "t.t", "entity_id": "held", "id": f"held-{n}"} for n in range(3))
+        ledger.retention.hold("case", reason="suit", entity="held")
+        ledger.append_many({"event_type": "t.t", "entity_id": "new"} for _ in range(600))
+    clock.now += 40 * DAY
+
+
+def test_a_record_that_was_edited_out_of_a_hold_is_not_pruned(tmp_path: Path) -> None:
+    clock = Clock()
+    expired(tmp_path, clock)
+    connection = apsw.Connection(str(tmp_path / "ledger.db"))
+    rows: list[Any] = connection.execute("SELECT position, bytes FROM record").fetchall()
+    connection.close()
+    held = [(position, line) for position, line in rows if b'"entity_id":"held"' in line]
+    for position, line in held:
+        changed = line.replace(b'"entity_id":"held"', b'"entity_id":"e-1x"')
+        edited(
+            tmp_path,
+            "ledger.db",
+            "UPDATE record SET bytes = ?, crc32 = ? WHERE position = ?",
+            *(changed, crc32(changed), position),
+        )
+    edited(tmp_path, "index.db", "UPDATE entity SET name = 'e-1x' WHERE name = 'held'")
+
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        with pytest.raises(TamperError, match="not the one in the signed tree"):
+            ledger.retention.prune()
+        assert ledger.retention.holds()[0].name == "case"
+    connection = apsw.Connection(str(tmp_path / "ledger.db"))
+    assert connection.execute("SELECT count(*) FROM record").fetchall() == [(len(rows),)]
+
+
+def test_sealing_runs_from_before_a_prune_put_back_while_it_is_open_seal_no_wrong_version(tmp_path: Path) -> None:
+    clock = Clock()
+    expired(tmp_path, clock)
+    older = (tmp_path / "sealing.db").read_bytes()
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        ledger.retention.prune()
+        first = ledger.append(event_type="t.t", entity_id="e-1")
+        assert first.entity_version == 1, "all of its records are gone"
+        for suffix in ("-wal", "-shm"):
+            Path(f"{tmp_path / 'sealing.db'}{suffix}").unlink(missing_ok=True)
+        (tmp_path / "sealing.db").write_bytes(older)
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        assert ledger.append(event_type="t.t", entity_id="e-1").entity_version == 2
+        assert ledger.append(event_type="t.t", entity_id="e-2").entity_version == 1
+    assert tallystick.verify(tmp_path, clock=clock).holds
+
+
+def test_a_kept_record_that_is_removed_for_a_moment_does_not_free_its_id(tmp_path: Path) -> None:
+    clock = Clock()
+    expired(tmp_path, clock)
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        ledger.retention.prune()
+        kept = {"event_type": "t.t", "entity_id": "held", "id": "held-1"}
+        repeated = ledger.append(kept)
+        assert repeated.replayed
+        with pytest.raises(ConflictError):
+            ledger.append(event_type="other", entity_id="held", id="held-1")
+        edited(tmp_path, "ledger.db", "DELETE FROM record WHERE position = ?", repeated.position)
+
+        with pytest.raises(TamperError, match="is missing"):
+            ledger.append(kept)

@@ -34,6 +34,7 @@ DEPLOYMENT_VARIABLE: Final = "TALLYSTICK_DEPLOYMENT"
 
 LEDGER_FILE: Final = "ledger.db"
 CURSORS_FILE: Final = "cursors.db"
+RESTORED_FILE: Final = "restored.json"
 """What rests in a ledger's folder and cannot be made anew from something else, as the adapters for folders name it."""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.clock import Clock
+from tallystick.config import RESTORED_FILE, Location
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.custody import OwnEvent, check_reason
@@ -36,6 +37,7 @@ class Guarding(ABC):
     """What keeps a ledger's identity. Safe for many threads."""
 
     _store: Store
+    _location: Location
     _keystore: Keystore
     _clock: Clock
     _mark: HeadMark | None
@@ -71,12 +73,33 @@ class Guarding(ABC):
         head = self._head()
         return head.checkpoint_key_at if purpose == "checkpoint" else head.evidence_key_at
 
-    def rotate_key(self, purpose: Purpose) -> None:
-        """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4)."""
+    @property
+    def is_restored_copy(self) -> bool:
+        """Whether it was restored from a backup, and nobody said that it replaces the original."""
+        return self._restored_file is not None and self._restored_file.exists()
+
+    def rotate_key(self, purpose: Purpose, *, replaces_original: bool = False) -> None:
+        """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4).
+
+        Raises `ConflictError` for a ledger that was restored from a backup: by the key that its original has in force
+        nothing could be added to that any more. With `replaces_original` the caller says that this is the one in use.
+        """
+        if self.is_restored_copy and not replaces_original:
+            raise ConflictError(
+                "this ledger was restored from a backup, and a rotation would replace the key of the original: say "
+                "that it replaces the original (keys rotate --replaces-original), or rotate there"
+            )
         sealer = self._open_sealer()
         # A crash between any two of these leaves two key files, and the ledger says which is in force.
         sealer.rotate_key(purpose, self._keystore.begin_rotation(purpose))
         self._finish_rotations()
+        if self._restored_file is not None:
+            self._restored_file.unlink(missing_ok=True)
+
+    @property
+    def _restored_file(self) -> Path | None:
+        folder = self._location.folder
+        return None if folder is None else folder / RESTORED_FILE
 
     # ------------------------------------------------------------------------------------------- the head mark
 
@@ -125,7 +148,7 @@ class Guarding(ABC):
         with self._mark.accepting() as problem:
             assert problem is not None, "it was there"
             event, epochs = self._loss(problem, reason, actor)
-            self.record_restore(event, epochs=epochs)
+            self._record_restore(event, epochs)
 
     def has_accepted_loss_of(self, checkpoint: bytes) -> bool:
         """Whether the ledger records that what this checkpoint is of was lost. Believe it of a ledger that holds."""
@@ -141,6 +164,13 @@ class Guarding(ABC):
     def record_restore(self, event: OwnEvent, *, epochs: int) -> None:
         """Record that the ledger was restored from a backup, after so many epochs, whose keys may be known to others,
         were closed and the next ones opened. A crash within leaves fewer of them, and no such record."""
+        if self._mark is not None and self._mark.problem is not None:
+            with self._mark.accepting():  # that it contradicts its mark is what is recorded
+                self._record_restore(event, epochs)
+        else:
+            self._record_restore(event, epochs)
+
+    def _record_restore(self, event: OwnEvent, epochs: int) -> None:
         sealer = self._open_sealer()
         for _ in range(epochs):
             sealer.change_epoch()

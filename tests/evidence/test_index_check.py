@@ -54,6 +54,14 @@ EDITED: Final[dict[str, tuple[str, int | None]]] = {
     "a row past the end": ("INSERT INTO event VALUES (9000, 1, 1, 1, 1, 1)", 9000),
     "a row before the beginning": ("INSERT INTO event VALUES (-1, 1, 1, 1, 1, 1)", -1),
     "a row moved": ("UPDATE event SET position = 9001 WHERE position = 60", 60),
+    "an actor where there is none": (
+        "UPDATE event SET actor = (SELECT id FROM term WHERE kind = 'type' LIMIT 1) WHERE position = 1",
+        1,
+    ),
+    "a lookup key lowered": (
+        "UPDATE posting_idx SET term = x'30' WHERE pgno = (SELECT max(pgno) FROM posting_idx)",
+        None,
+    ),
     "a label removed": ("DELETE FROM label WHERE position = 12", 12),
     "all labels removed": ("DELETE FROM label", 2),
     "a label added": ("INSERT INTO label SELECT min(label), 14 FROM label", 14),
@@ -297,3 +305,24 @@ def test_any_bytes_are_a_statement_of_ours_or_none(data: bytes) -> None:
         (Path(folder) / "index.compared").write_bytes(content)
         found = read_compared(Path(folder), key=bytes(32), ledger_id=b"id")
         assert found is None or found.position > 0
+
+
+def test_words_about_a_prune_do_not_keep_words_from_being_compared(folder: Path) -> None:
+    with tallystick.open(folder) as ledger:
+        payload = {"note": "see tallystick.records.pruned", "event_type": "tallystick.records.pruned"}
+        ledger.append(event_type="user.t1", entity_id="e1", payload=payload)
+        ledger.catch_up()
+    edit(folder, "DELETE FROM posting WHERE rowid BETWEEN 40 AND 60")
+
+    assert any((one.position, one.end) == (40, 61) for one in found_in(folder))
+
+
+def test_a_cursor_past_all_records_costs_nothing(folder: Path) -> None:
+    edit(folder, "UPDATE cursor SET position = 36028797018963968, last_hash = x''")
+    connection = apsw.Connection(str(folder / "ledger.db"))
+    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+        connection.execute(f'DROP TRIGGER "{name}"')
+    connection.execute("UPDATE head SET size = 36028797018963968")
+    connection.close()
+
+    assert not tallystick.verify(folder).holds

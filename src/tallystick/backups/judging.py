@@ -21,7 +21,7 @@ from tallystick.backups.manifest import BackupManifest, KeptFile, KeptLedger
 from tallystick.backups.parcel import told
 from tallystick.backups.standing import Standing, can_seal
 from tallystick.clock import Clock
-from tallystick.config import Location
+from tallystick.config import Location, marks_folder
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.sshsig import BACKUP_NAMESPACE, open_signature
 from tallystick.durable import sync
@@ -29,6 +29,7 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.findings import MEANING, Finding, Kind, Report
 from tallystick.evidence.verify import verify_store
 from tallystick.keystore import Keystore
+from tallystick.store.head_mark import mark_path, read_mark
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -129,6 +130,25 @@ class Terms:
     clock: Clock
     accept_loss: bool
     """Whether a ledger may be shorter than what others hold of it."""
+    marks: str | os.PathLike[str] | None = None
+    """The folder of the head marks, if it is not beside the keys."""
+    compares_marks: bool = False
+    """Whether the newest state that the marks know counts: for a restore, and not for a drill with an older backup."""
+
+    def marks_of(self, kept: KeptLedger) -> Path | None:
+        """The folder of the head mark of a ledger, if that counts, and the keys by which it is read are at hand."""
+        keystore = self.keystore(kept) if self.compares_marks else None
+        return None if keystore is None else marks_folder(self.marks, keystore.folder)
+
+    def newest_of(self, kept: KeptLedger) -> bytes | None:
+        """The newest checkpoint that is known of a ledger: one that others hold, or its head mark."""
+        known = self.held_of(kept.origin)
+        folder, keystore = self.marks_of(kept), self.keystore(kept)
+        if folder is not None and keystore is not None:
+            key = keystore.ledger_keys(kept.name).head_mac
+            mark = read_mark(mark_path(folder, kept.id), key=key, ledger_id=kept.id)
+            known += [] if mark is None else [mark]
+        return max(known, key=lambda note: Checkpoint.of_note(note).size, default=None)
 
     def held_of(self, origin: str) -> list[bytes]:
         """Those of one ledger, the largest last."""
@@ -160,11 +180,11 @@ class Terms:
 def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callable[[int, int], None]) -> JudgedLedger:
     """Verify one ledger wholly. `count` is told of records."""
     place, held, keystore = folder / kept.folder, terms.held_of(kept.origin), terms.keystore(kept)
-    signatures, seals = 0, None
+    signatures, seals, newest = 0, None, held[-1] if held else None
     found: dict[BackupFinding, None] = {}
     try:
         for since in (*held,) or (None,):
-            report = _verify(place, since, keystore, terms, count)
+            report = _verify(place, since, keystore, terms, marks=terms.marks_of(kept), count=count)
             signatures = report.signatures
             for one in report.findings:
                 if one.kind is not Kind.ROLLBACK or not terms.accept_loss:
@@ -172,14 +192,20 @@ def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callabl
         for mismatch in () if found else _hold(place, kept):
             found[mismatch] = None
         seals = can_seal(place, keystore) if keystore is not None else None
+        newest = terms.newest_of(kept)
     except (TamperError, StoreError, NotFoundError) as error:  # so damaged that it cannot even be read
         found[BackupFinding(kept.place, Kind.UNREADABLE, str(error))] = None
-    newest = held[-1] if held else None
     return JudgedLedger(kept=kept, signatures=signatures, can_seal=seals, held=newest, findings=(*found,))
 
 
 def _verify(
-    place: Path, since: bytes | None, keystore: Keystore | None, terms: Terms, count: Callable[[int, int], None]
+    place: Path,
+    since: bytes | None,
+    keystore: Keystore | None,
+    terms: Terms,
+    *,
+    marks: Path | None,
+    count: Callable[[int, int], None],
 ) -> Report:
     location = Location(place, still=True)
     store = location.open_store()
@@ -188,6 +214,7 @@ def _verify(
             store,
             location=location,
             keystore=keystore,
+            marks=marks,
             since=since,
             processes=terms.processes,
             progress=count,

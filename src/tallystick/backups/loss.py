@@ -50,6 +50,8 @@ def record_loss(
             reason=loss.reason,
         )
         keys = terms.keys / judged.kept.folder
-        with open_ledger(folder / judged.kept.folder, create=False, keys=keys, clock=terms.clock) as ledger:
+        with open_ledger(
+            folder / judged.kept.folder, create=False, keys=keys, marks=terms.marks, clock=terms.clock
+        ) as ledger:
             event = OwnEvent(LEDGER_RESTORED, restored.payload(), loss.actor)
             ledger.record_restore(event, epochs=epochs_to_pass(judged.lost))

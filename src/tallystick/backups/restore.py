@@ -6,6 +6,7 @@ backup that is not checked, and neither replaces anything that is there.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from tallystick import durable
 from tallystick.backups.found import open_found, read_manifest
 from tallystick.backups.judging import (
     BackupFinding,
@@ -32,7 +34,8 @@ from tallystick.backups.loss import Loss, record_loss
 from tallystick.backups.manifest import BackupManifest, KeptLedger
 from tallystick.backups.parcel import give_name, make_scratch, sync_folders, told
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import LEDGER_FILE
+from tallystick.config import LEDGER_FILE, RESTORED_FILE
+from tallystick.core import timestamp
 from tallystick.errors import RejectedError
 from tallystick.evidence.findings import Kind
 from tallystick.read.index import Progress
@@ -78,6 +81,7 @@ def restore(
     *,
     keys: str | os.PathLike[str] | None = None,
     since: Sequence[bytes] = (),
+    marks: str | os.PathLike[str] | None = None,
     accept_loss: str | None = None,
     actor: Mapping[str, str] | None = None,
     signed: bool = True,
@@ -92,7 +96,8 @@ def restore(
     deployment; without it those of the backup are used, if it has any. One that nobody signed is a finding, unless
     `signed` is false.
 
-    A ledger that is shorter than a checkpoint of `since` has lost records, which is a finding, too. With `accept_loss`,
+    The head marks of the ledgers, in `marks`, by default beside the keys, count as checkpoints of `since`. A ledger
+    that is shorter than one of those has lost records, which is a finding, too. With `accept_loss`,
     a reason, it is restored, and every ledger records that it was, ordered by `actor`, under MAC keys that what was
     lost cannot have disclosed; that needs the keys. `progress` is told of bytes, copied and verified.
 
@@ -106,9 +111,11 @@ def restore(
         with told(place):
             room.mkdir(mode=0o700)
         terms = _terms(keys, since, processes=processes, clock=clock, accept_loss=loss is not None)
+        terms = replace(terms, marks=marks, compares_marks=True)
         restored = _judge(Path(backup), terms, into=room, signed=signed, loss=loss, progress=progress)
         if restored.holds:
             with told(place):
+                _say_restored(room, restored, clock)
                 sync_folders(room)
                 # A crash up to here leaves the hidden folder, which nothing looks at.
                 give_name(room, place)
@@ -182,6 +189,14 @@ def _judge(
     if not findings and loss is not None:
         record_loss(folder, loss, ledgers, terms, created=manifest.created, digest=sha256(data).digest())
     return Restored(path=None, manifest=manifest, ledgers=(*ledgers,), findings=(*findings,), seconds=_since(began))
+
+
+def _say_restored(room: Path, restored: Restored, clock: Clock) -> None:
+    """Have each ledger's directory say that it is a copy: two in use under the same keys contradict each other."""
+    assert restored.manifest is not None, "it was judged by it"
+    said = {"backup_created": restored.manifest.created, "restored": timestamp.render(clock())}
+    for kept in restored.manifest.ledgers:
+        durable.replace(room / kept.folder / RESTORED_FILE, json.dumps(said).encode() + b"\n", mode=0o600)
 
 
 def _unsigned(manifest: BackupManifest, *, signed: bool) -> Iterator[BackupFinding]:

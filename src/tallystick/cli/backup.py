@@ -87,7 +87,9 @@ def restore(
             restored = check_backup(place, progress=bar.update, **given)
         else:
             who = None if actor is None else {"id": actor}
-            restored = run(place, output, accept_loss=why, actor=who, progress=bar.update, **given)
+            restored = run(
+                place, output, marks=settings.marks, accept_loss=why, actor=who, progress=bar.update, **given
+            )
     if settings.json:
         screen.say_json(restored.to_json())
     else:

@@ -54,12 +54,14 @@ def list_(settings: Settings) -> None:
 
 @keys.command()
 @click.argument("purpose", type=click.Choice(["checkpoint", "evidence", "epoch"]))
+@click.option("--replaces-original", is_flag=True, help="Of a restored ledger: it is the one in use from now on.")
 @sealing_options
-def rotate(settings: Settings, purpose: Literal["checkpoint", "evidence", "epoch"]) -> None:
+def rotate(settings: Settings, *, purpose: Literal["checkpoint", "evidence", "epoch"], replaces_original: bool) -> None:
     """Replace a key; the ledger records it. What the old key signed stays good.
 
     `checkpoint` and `evidence` are signing keys; `epoch` closes the present epoch and opens the next under a
-    new MAC key.
+    new MAC key. In a ledger that was restored from a backup a rotation would replace the key of the original, and is
+    refused without --replaces-original.
 
     JSON: purpose, position, public.
     """
@@ -68,7 +70,7 @@ def rotate(settings: Settings, purpose: Literal["checkpoint", "evidence", "epoch
             ledger.change_epoch()
             public = None
         else:
-            ledger.rotate_key(purpose)
+            ledger.rotate_key(purpose, replaces_original=replaces_original)
             public = ledger.verifier_key.render() if purpose == "checkpoint" else _base64(ledger.evidence_key)
         position = ledger.size - 1
     if settings.json:

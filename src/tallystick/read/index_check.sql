@@ -20,13 +20,13 @@ CROSS JOIN saved.term ON term.kind = wanted.kind AND term.name = wanted.name;
 -- name: rows
 SELECT position FROM (
     SELECT * FROM (
-        SELECT position, type.name, entity.name, actor.name, recorded, occurred
+        SELECT position, type.name, entity.name, actor.name, event.actor IS NULL, recorded, occurred
         FROM main.event
         CROSS JOIN main.term AS type ON type.id = type
         CROSS JOIN main.entity AS entity ON entity.id = entity
         LEFT JOIN main.term AS actor ON actor.id = actor
         EXCEPT
-        SELECT position, type.name, entity.name, actor.name, recorded, occurred
+        SELECT position, type.name, entity.name, actor.name, event.actor IS NULL, recorded, occurred
         FROM saved.event
         CROSS JOIN saved.term AS type ON type.id = type AND type.kind = 'type'
         CROSS JOIN saved.entity AS entity ON entity.id = entity
@@ -34,7 +34,7 @@ SELECT position FROM (
         WHERE position >= ?1 AND position < ?2
     )
     UNION
-    SELECT position, 0, 0, 0, 0, 0 FROM saved.event
+    SELECT position, 0, 0, 0, 0, 0, 0 FROM saved.event
     WHERE position >= ?1 AND position < ?2 AND position NOT IN (SELECT position FROM main.event)
 )
 ORDER BY position;
@@ -92,6 +92,11 @@ SELECT count(*) FROM (
     SELECT segid, pgno >> 1 FROM saved.posting_idx
 );
 
+-- name: lookups
+-- Words that are in the posting lists, and are not found when they are looked up, as a query does.
+SELECT count(*) FROM temp.every_word AS word
+WHERE NOT EXISTS (SELECT 1 FROM temp.looked_up AS found WHERE found.term = word.term AND found.doc = word.doc);
+
 -- name: unused
 -- Names that no record has, which lists of names would show.
 SELECT name FROM (SELECT id, name FROM saved.entity WHERE id IN (
@@ -135,4 +140,5 @@ SELECT term, count(*), sum(low.value * high.value % 2147483647)
 FROM temp.words
 CROSS JOIN temp.chance AS low ON low.id = doc & 65535
 CROSS JOIN temp.chance AS high ON high.id = 65536 + (doc >> 16)
+WHERE doc >= ?1
 GROUP BY term;

@@ -23,6 +23,7 @@ from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.record import record_hash
 from tallystick.errors import StoreError
 from tallystick.ids import random_bytes
+from tallystick.limits import SIZE_MAX
 from tallystick.read.sqlite_schema import SCHEMA_PARTS, save_statements, schema, schema_parts
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, translated
@@ -63,7 +64,11 @@ class IndexCheck:
         self._secret: Final = random_bytes(32)
         self._sql: Final = _statements()
         self._prints = [0, 0]
-        """Of the words of the log, and of the index: what all their numbers come to."""
+        """What the numbers of the words of the log come to: of records that may have been pruned, and of the others."""
+        self._below = min(store.pruned_below(), SIZE_MAX)
+        """Up to where records may have been pruned, and the index may not have forgotten them yet."""
+        self._compares_words = True
+        self._has_forgotten = True
         self.faults: Final[list[IndexFault]] = []
         self.end = 0
         """Up to which position the index answers, and was compared."""
@@ -118,7 +123,7 @@ class IndexCheck:
         size = head.size if head else 0
         if ledger_id != self._hash_at(0):
             self._add("it is another ledger's")
-        elif not 0 < position <= size:
+        elif not 0 < position <= min(size, (self._store.last_position() or 0) + 1):
             self._add(f"it has read {position} records, and the ledger has {size}")
         elif last_hash != self._hash_at(position - 1) and position > self._store.pruned_below():
             self._add("it has read another record than is there", position - 1)
@@ -133,6 +138,8 @@ class IndexCheck:
         run_script(connection, "CREATE TEMP TABLE chance (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
         run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_log USING fts5vocab(main, posting, instance)")
         run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_index USING fts5vocab(saved, posting, instance)")
+        for name in ("every_word", "looked_up"):
+            run_script(connection, f"CREATE VIRTUAL TABLE temp.{name} USING fts5vocab(saved, posting, row)")
         count = _CHANCES + (self.end >> _HIGHEST) + 1
         drawn = random_bytes(4 * count)
         values = [int.from_bytes(drawn[at : at + 4], "big") % _PRIME for at in range(0, len(drawn), 4)]
@@ -144,24 +151,23 @@ class IndexCheck:
         forgotten: list[Any] = connection.execute("SELECT prune_at FROM saved.forgotten").fetchall()
         for first, end, lines in self._ranges():
             if lines is None:
-                self._prints[0] = -1  # the words of the log are not known; what it is that is damaged the scan finds
+                self._compares_words = False  # those of the log are not known; what is damaged the scan finds
                 yield end
                 continue
             for stored in lines:
-                if RECORDS_PRUNED.encode() in stored.line:
+                if RECORDS_PRUNED.encode() in stored.line and _type_of(stored.line) == RECORDS_PRUNED:
                     newest_prune = stored.position
             self._fill(connection, first, lines)
             for step, what in (("rows", "type, entity, actor or time"), ("labels", "labels")):
                 found: list[Any] = connection.execute(self._sql[step], (first, end)).fetchall()
                 self._add_positions([at for (at,) in found], f"the index has other {what} than the record")
-            self._prints[0] += self._print_of(connection, "words_of_log")
+            self._prints[first >= self._below] += self._print_of(connection, "words_of_log")
             self._clear(connection)
             yield end
         # Of what was pruned, and not forgotten yet, the index still has rows: nothing that is answered.
-        if newest_prune and (not forgotten or forgotten[0][0] != newest_prune):
-            below = self._store.pruned_below()
-            self.faults[:] = [one for one in self.faults if one.position is None or one.position >= below]
-            self._prints[0] = -1
+        self._has_forgotten = not newest_prune or (bool(forgotten) and forgotten[0][0] == newest_prune)
+        if not self._has_forgotten:
+            self.faults[:] = [one for one in self.faults if one.position is None or one.position >= self._below]
         return newest_prune
 
     def _check_rest(self, connection: apsw.Connection, newest_prune: int) -> None:
@@ -185,10 +191,14 @@ class IndexCheck:
             self._add(f"other counts for the quarter of an hour {number} than its records have")
 
     def _compare_words(self, connection: apsw.Connection) -> Iterator[int]:
-        if self._prints[0] == -1:
+        if not self._compares_words:
             return
-        self._prints[1] = self._print_of(connection, "words_of_index")
-        if self._prints[0] == self._prints[1]:
+        first = 0 if self._has_forgotten else self._below
+        wanted = sum(self._prints) if self._has_forgotten else self._prints[1]
+        if wanted == self._print_of(connection, "words_of_index", first=first):
+            [[unfound]] = connection.execute(self._sql["lookups"]).fetchall()
+            if unfound:
+                self._add(f"{unfound} words cannot be looked up")
             return
         before = len(self.faults)
         for first, end, lines in self._ranges():
@@ -218,13 +228,17 @@ class IndexCheck:
 
     def _ranges(self) -> Iterator[tuple[int, int, list[StoredRecord] | None]]:
         """The records range by range; None for a range that cannot be read."""
-        for first in range(0, self.end, RANGE_RECORDS):
+        first = 0
+        while first < self.end:
             end = min(first + RANGE_RECORDS, self.end)
+            if first < self._below < end:
+                end = self._below
             try:
                 lines: list[StoredRecord] | None = [*self._store.read(first, end)]
             except StoreError:
                 lines = None
             yield first, end, lines
+            first = end
 
     def _fill(self, connection: apsw.Connection, first: int, lines: list[StoredRecord]) -> None:
         """Make an index of records in memory, with the numbers that the saved one has for names."""
@@ -254,10 +268,11 @@ class IndexCheck:
     def _clear(self, connection: apsw.Connection) -> None:
         run_script(connection, self._sql["clear"])
 
-    def _print_of(self, connection: apsw.Connection, table: str) -> int:
-        """One number for all words of a table and where they stand."""
+    def _print_of(self, connection: apsw.Connection, table: str, *, first: int = 0) -> int:
+        """One number for all words of a table and where they stand, from a position on."""
         total, secret = 0, self._secret
-        rows: Iterable[Any] = connection.execute(self._sql["prints"].replace("temp.words", f"temp.{table}"))
+        statement = self._sql["prints"].replace("temp.words", f"temp.{table}")
+        rows: Iterable[Any] = connection.execute(statement, (first,))
         for word, count, number in rows:
             factor = int.from_bytes(blake2b(word.encode(), key=secret, digest_size=8).digest(), "big")
             total += factor * (number + (count << 64))
@@ -282,6 +297,13 @@ class IndexCheck:
 
     def _add(self, seen: str, position: int | None = None) -> None:
         self.faults.append(IndexFault(seen, position))
+
+
+def _type_of(line: bytes) -> object:
+    try:
+        return orjson.loads(line)["event_type"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
 
 
 @cache

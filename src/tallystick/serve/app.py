@@ -110,7 +110,7 @@ def conventional(service: Service) -> FastAPI:
         going = [asyncio.create_task(_tidy(service))]
         if service.authentication.issuer is not None:
             going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
-        service.watch.begin()
+        service.begin()
         stopping = threading.Event()
         resuming = asyncio.create_task(_resume(service, stopping))
         yield

@@ -28,6 +28,7 @@ from tallystick.serve.quotas import Quotas
 from tallystick.serve.settings import Settings
 from tallystick.serve.streams import Streams
 from tallystick.serve.watch import Watch
+from tallystick.serve.witnessing import Witnessing, read_policy
 from tallystick.write.request import Submission
 
 _MEGABYTE: Final = 2**20
@@ -99,6 +100,20 @@ class Service:
         self._denials: Final = Denials()
         self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
         self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
+        self.witnessing: Final = self._witnessing()
+
+    def _witnessing(self) -> Witnessing | None:
+        trust = self.settings.witness_trust
+        if trust is None:
+            return None
+        policy, every = read_policy(trust), self.settings.witness_seconds
+        return Witnessing(self.deployment, self.watch, policy=policy, every_seconds=every, names=self.watch.names)
+
+    def begin(self) -> None:
+        """Begin what goes on beside requests."""
+        self.watch.begin()
+        if self.witnessing is not None:
+            self.witnessing.begin()
 
     async def settle(self, scope: MutableMapping[str, Any]) -> None:
         """Have what it takes to tell who sends a request, so that `caller_of` does not wait. Never raises."""
@@ -221,6 +236,8 @@ class Service:
 
     def close(self) -> None:
         """Finish what is under way, then close all ledgers. From another thread than the loop's."""
+        if self.witnessing is not None:
+            self.witnessing.close()
         self.watch.close()
         self.jobs.close()
         self.streams.wait()

@@ -43,6 +43,8 @@ class Settings:
     tls_key: str | None = None
     record_reads: bool = False
     verify_hours: float = 24.0
+    witness_trust: str | None = None
+    witness_seconds: float = 3_600.0
     disk_free_megabytes: int = 256
     log_format: Format = "auto"
     log_level: Level = "info"
@@ -130,6 +132,15 @@ OPTIONS: Final = (
     Option(
         *("verification.hours", "verify_hours", "number", "Verify every ledger at least so often; 0 for never."),
         "HOURS",
+    ),
+    Option(
+        *("witness.trust", "witness_trust", "file", "Ask the witnesses of this trust file, at the start and then."),
+        "FILE",
+    ),
+    Option(
+        *("witness.seconds", "witness_seconds", "number", "How often to ask them."),
+        "SECONDS",
+        least=1,
     ),
     Option(
         *("disk.free_megabytes", "disk_free_megabytes", "integer", "Be not ready when the disk has less left."), "MB"

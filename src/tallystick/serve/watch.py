@@ -143,9 +143,9 @@ class Watch:
             kind = _KINDS[error.problem.kind]
         self.found(ledger, kind, _without_paths(str(error)))
 
-    def found(self, ledger: str, kind: Kind, seen: str) -> None:
-        """Remember one finding, and raise the alarm for it, once."""
-        finding = {**Finding(kind, None, seen).to_json(), "stops": True}
+    def found(self, ledger: str, kind: Kind, seen: str, *, stops: bool = True) -> None:
+        """Remember one finding, and raise the alarm for it, once. One that `stops` the ledger fails readiness."""
+        finding = {**Finding(kind, None, seen).to_json(), "stops": stops}
         try:
             before = self.of(ledger)
             known = () if before is None else before.findings
@@ -177,7 +177,7 @@ class Watch:
         """How long the ledger has waited that waits the longest; one that never was verified, since the start."""
         seen, now = self.all, self._deployment.clock()
         moments = [timestamp.parse(one.at) for one in seen.values()]
-        if any(name not in seen for name in self._names()):
+        if any(name not in seen for name in self.names()):
             moments.append(self._begun_at)
         return max(0, now - min(moments, default=now)) / timestamp.SECOND
 
@@ -189,7 +189,7 @@ class Watch:
     def _watch(self) -> None:
         while not self._stop.wait(min(_LOOK_SECONDS, self._every_seconds)):
             try:
-                for name in [*self._names()]:
+                for name in [*self.names()]:
                     if self._is_due(name):
                         self._verify(name)
             except _StoppedError:
@@ -197,7 +197,7 @@ class Watch:
             except Exception:  # noqa: BLE001 - whatever it was, a full disk or a mistake of ours: the watch goes on
                 _log.exception("the watch was interrupted, and begins again")
 
-    def _names(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
         """The ledgers that there are, the system's first."""
         if self._is_ours(""):
             yield "system"

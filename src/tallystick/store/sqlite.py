@@ -25,6 +25,7 @@ import apsw
 
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
+from tallystick.limits import SIZE_MAX
 from tallystick.sqlite_file import (
     connect,
     connect_readonly,
@@ -102,7 +103,7 @@ class SqliteStore:
             if not query(reader, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
                 return None
             rows = query(reader, _SELECT_HEAD)
-        if len(rows) != 1 or tuple(map(type, rows[0])) != (int, bytes, int, int, int) or rows[0][0] < 1:
+        if len(rows) != 1 or tuple(map(type, rows[0])) != (int, bytes, int, int, int) or not _is_head(*rows[0]):
             raise TamperError(f"{self.path} has lost its head, or has one that no commit makes")
         return Head(*rows[0])
 
@@ -340,6 +341,12 @@ _stored: Final = partial(tuple.__new__, StoredRecord)
 @lru_cache(maxsize=_ROWS_AT_ONCE)
 def _insert_sql(rows: int) -> str:
     return "INSERT INTO record VALUES " + ",".join([_INSERT_ROW] * rows)
+
+
+def _is_head(size: int, checkpoint: bytes, *positions: int) -> bool:
+    """Whether a commit may have made this: it names positions of records that it published."""
+    del checkpoint
+    return 0 < size <= SIZE_MAX and all(0 <= position < size for position in positions)
 
 
 def _head_row(head: Head) -> tuple[Any, ...]:

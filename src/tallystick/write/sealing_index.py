@@ -1,10 +1,8 @@
 """What the sealer has to know of the past: the version of every entity, and which event ids there are.
 
 Derived from the log by verified reads, and kept in runs (`write.runs`) that prove themselves: what is altered, removed
-or put back in their file is noticed before a record is sealed that relies on it, and is rebuilt. An older state of the
-whole file is good, as it says which records it covers. What the query index says never reaches the log.
-
-The newest records are in memory, and are written in chunks by a thread beside the sealing one.
+or put back in their file is noticed before a record is sealed that relies on it, and is rebuilt. What the query index
+says never reaches the log. The newest records are in memory, and are written in chunks by a thread beside.
 """
 
 from __future__ import annotations
@@ -65,7 +63,6 @@ class SealingIndex:
         self._reads: VerifiedReads | None = None
         self._begun = False
         self._begun_as = self._runs.manifest
-        """Of which generation the runs are that were begun with."""
         self._changed: Final = threading.Condition()
         """Guards the unwritten chunks, the thread that writes them, and why it failed."""
         self._unwritten: deque[Chunk] = deque()
@@ -161,8 +158,8 @@ class SealingIndex:
     # ------------------------------------------------------------------------------------------ beginning, following
 
     def rebuild(self) -> None:
-        """Forget all there is; the next `catch_up` reads the log from its beginning. For when records were pruned: an
-        entity without records is one that the ledger does not know."""
+        """Forget all there is; the next `catch_up` reads the log. For when records were pruned: an entity without
+        records is one that the ledger does not know."""
         self._begun = False
         self.wait(whatever=True)
         self._runs.begin(self._empty())
@@ -180,7 +177,7 @@ class SealingIndex:
         self._remember(tail.versions)
 
     def wait(self, *, whatever: bool = False) -> None:
-        """Until what was flushed is written. Raises `StoreError` when it cannot be, unless `whatever` comes of it."""
+        """Until what was flushed is written. Raises `StoreError` when it cannot be, unless `whatever`."""
         with self._changed:
             self._changed.wait_for(lambda: self._saver is None)
             if self._failure is not None and not whatever:
@@ -213,8 +210,8 @@ class SealingIndex:
         self._begun = True
 
     def _empty(self) -> Manifest:
-        generation = random_bytes(form.NONCE_BYTES)
-        return Manifest.empty(self._ledger_id, pruned_below=self._store.pruned_below(), generation=generation)
+        below = self._store.pruned_below()
+        return Manifest.empty(self._ledger_id, pruned_below=below, generation=random_bytes(form.NONCE_BYTES))
 
     def _check_same_log(self, manifest: Manifest, reads: VerifiedReads) -> None:
         """What was written under our key was committed: a log that lacks it was put back, or cut off."""
@@ -349,10 +346,7 @@ class SealingIndex:
     @property
     def _covered(self) -> int:
         """What is not in memory any more must be in the runs: the records below this position."""
-        try:
-            return self._unwritten[0].first
-        except IndexError:
-            return self._tail.first
+        return next(iter(tuple(self._unwritten)), self._tail).first
 
     def _add_id(self, event_id: str, position: int) -> None:
         made = split_made(event_id)
@@ -378,8 +372,7 @@ class SealingIndex:
                     return
                 chunk = self._unwritten[0]
             try:
-                begun = self._begun_as
-                cover = msgspec.structs.replace(begun, size=chunk.end, last_hash=chunk.last_hash, runs=())
+                cover = msgspec.structs.replace(self._begun_as, size=chunk.end, last_hash=chunk.last_hash)
                 self._runs.add(chunk.first, cover, form.merged(self._entries(chunk)))
             except Exception as error:  # noqa: BLE001  it is reported to whoever waits, and at the bound to all
                 _log.warning("sealing.db could not be written, and what it lacks stays in memory: %s", error)

@@ -59,6 +59,11 @@ class Beside:
             epochs = [0]
         wanted = {0, *self._positions(KEY_ROTATED)}
         for epoch in epochs:
+            if epoch not in opened or epoch not in closed:
+                raise TamperError(
+                    f"the index does not say where epoch {epoch} was opened and closed: run tallystick verify, and "
+                    "tallystick index rebuild"
+                )
             wanted |= {opened[epoch], closed[epoch]}
         if prune is not None:
             wanted.add(prune)

@@ -33,6 +33,14 @@ _ROUNDS: Final = 3
 """A first try, one with the size that the witness told, and one more if another process was between."""
 
 
+class RollbackSeenError(TamperError):
+    """A witness has seen more of this ledger than there is."""
+
+
+class ForkSeenError(TamperError):
+    """A witness has seen another history of this ledger."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cosigned:
     """A checkpoint with the cosignatures that were had, and what went wrong with the other witnesses, by name."""
@@ -103,11 +111,11 @@ def _ask(witness: Witness, checkpoint: bytes, consistency: Consistency, old: int
             break
         told = _size_told(witness, answer)
         if told > size:
-            raise TamperError(
+            raise RollbackSeenError(
                 f"{witness.name} cosigned {told} records of this ledger, which now has {size}: it was rolled back"
             )
         if told == old == size:
-            raise TamperError(f"{witness.name} knows another tree of {size} records: one of the two was rewritten")
+            raise ForkSeenError(f"{witness.name} knows another tree of {size} records: one of the two was rewritten")
         if told == old:
             raise TamperError(f"{witness.name} refuses to go on from the {told} records that it says it knows")
         old = told
@@ -145,7 +153,7 @@ def _refusal(witness: Witness, answer: Answer) -> Exception:
         404: "it does not watch this ledger",
         422: "what it cosigned before is not how this ledger begins: one of the two was rewritten",
     }.get(answer.status, f"it answered with the status {answer.status}: {said!a}")
-    family = TamperError if answer.status == 422 else RejectedError if answer.status in (400, 403, 404) else BusyError
+    family = ForkSeenError if answer.status == 422 else RejectedError if answer.status in (400, 403, 404) else BusyError
     return family(f"{witness.name} did not cosign: {meaning}")
 
 

@@ -44,7 +44,8 @@ def ready(request: Request) -> Response:
     rolled back, forked or damaged. `degraded` is returned with 200: something needs attention, and events are taken.
     """
     service: Service = request.app.state.service
-    checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), "verification": _watch(service)}
+    checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), **_witnesses(service)}
+    checks["verification"] = _watch(service)
     is_ready = all(checks[name]["ok"] for name in ("system", "disk")) and not checks["verification"].get("stopped")
     is_well = all(check["ok"] for check in checks.values())
     status = "not ready" if not is_ready else "ready" if is_well else "degraded"
@@ -126,6 +127,14 @@ def _ledgers(service: Service) -> dict[str, dict[str, Any]]:
         "queue": {"ok": not stuck, "depth": sum(queue.depth for queue in queues), "stuck": stuck},
         "index": {"ok": behind <= _BEHIND_MAX, "behind": behind},
     }
+
+
+def _witnesses(service: Service) -> dict[str, dict[str, Any]]:
+    """For how many ledgers a witness did not answer, where any is asked."""
+    if service.witnessing is None:
+        return {}
+    unanswered = len(service.witnessing.unanswered)
+    return {"witnesses": {"ok": not unanswered, "unanswered": unanswered}}
 
 
 def _watch(service: Service) -> dict[str, Any]:
