@@ -71,7 +71,7 @@ def test_a_witness_finds_that_everything_was_put_back_marks_included(tmp_path: P
     with witness(tmp_path, ledger) as trust:
         settings = Settings(verify_hours=0, witness_trust=str(trust), witness_seconds=1)
         with running(data, settings) as it:
-            until(lambda: (ledger / "cosigned.checkpoint").exists())
+            until((ledger / "cosigned.checkpoint").exists)
         shutil.copytree(data, tmp_path / "older")
         with running(data, settings) as it:
             _, key = it.deployment.create_key("default", role="Admin", name="k", actor={"id": "t"})
