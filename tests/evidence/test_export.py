@@ -381,7 +381,10 @@ def test_a_ledger_that_does_not_hold_makes_no_bundle(tmp_path: Path) -> None:
     connection.execute("UPDATE record SET bytes = ?, crc32 = ? WHERE position = 5", (changed, crc32(changed)))
     connection.close()
 
-    with tallystick.open(tmp_path / "ledger") as ledger, pytest.raises(TamperError, match="nothing is exported"):
+    with (
+        tallystick.open(tmp_path / "ledger") as ledger,
+        pytest.raises(TamperError, match=r"nothing is exported|not of these records"),
+    ):
         ledger.export(tmp_path / "out")
 
     assert not (tmp_path / "out").exists()

@@ -344,9 +344,9 @@ def _insert_sql(rows: int) -> str:
 
 
 def _is_head(size: int, checkpoint: bytes, *positions: int) -> bool:
-    """Whether a commit may have made this: it names positions of records that it published."""
+    """Whether a commit may have made this; whether what it names is there, the readers tell."""
     del checkpoint
-    return 0 < size <= SIZE_MAX and all(0 <= position < size for position in positions)
+    return 0 < size <= SIZE_MAX and all(0 <= position <= SIZE_MAX for position in positions)
 
 
 def _head_row(head: Head) -> tuple[Any, ...]:

@@ -137,10 +137,12 @@ class RunSet:
                 raise TamperError(f"run {run.number} has {count} entries, and was made with {run.count}")
         return manifest
 
-    def begin(self, cover: Manifest) -> None:
-        """Begin with no runs at all; what was there is discarded."""
+    def begin(self, cover: Manifest, *, discards: bool = True) -> None:
+        """Begin with no runs at all. What is there is discarded, unless there is nothing: then another process may be
+        about to begin as well, and of the two the first to write is the one that counts."""
         with self._adding:
-            self._file.discard()
+            if discards:
+                self._file.discard()
             self._filters, self._pages, self._looked_into = {}, {}, ((), [])
             self._read = (None, cover)
 

@@ -202,9 +202,9 @@ class SealingIndex:
             manifest = self._empty()
             self._runs.begin(manifest)
         self._check_same_log(manifest, reads)
-        if manifest.pruned_below != self._store.pruned_below() or not manifest.generation:
-            manifest = self._empty()
-            self._runs.begin(manifest)
+        if not manifest.generation or manifest.pruned_below != self._store.pruned_below():
+            begun, manifest = manifest, self._empty()
+            self._runs.begin(manifest, discards=bool(begun.generation))
         self._begun_as = manifest
         self._tail = Chunk(manifest.size, manifest.size, manifest.last_hash)
         self._begun = True
@@ -375,7 +375,8 @@ class SealingIndex:
                 cover = msgspec.structs.replace(self._begun_as, size=chunk.end, last_hash=chunk.last_hash)
                 self._runs.add(chunk.first, cover, form.merged(self._entries(chunk)))
             except Exception as error:  # noqa: BLE001  it is reported to whoever waits, and at the bound to all
-                _log.warning("sealing.db could not be written, and what it lacks stays in memory: %s", error)
+                level = logging.DEBUG if isinstance(error, ConflictError) else logging.WARNING
+                _log.log(level, "sealing.db could not be written, and what it lacks stays in memory: %s", error)
                 with self._changed:
                     self._failure, self._saver = error, None
                     self._changed.notify_all()
