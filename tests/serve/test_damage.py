@@ -129,7 +129,8 @@ def test_an_older_copy_put_back_while_the_service_runs_takes_no_events(tmp_path:
         assert set(alarms(it.deployment)) == {"verification.failed"}
 
 
-def test_a_loss_that_was_accepted_lets_the_service_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_loss_that_was_accepted_lets_the_service_go_on(tmp_path: Path, ordered: bool) -> None:
     older = older_copy(tmp_path)
     with Deployment(tmp_path / "data") as deployment, deployment.ledger("default") as ledger:
         assert Watch(deployment, every_seconds=0).take("tenant/default", ledger.verify()).holds
@@ -139,7 +140,10 @@ def test_a_loss_that_was_accepted_lets_the_service_go_on(tmp_path: Path) -> None
         assert append(it, key).status_code == 500
     with Deployment(tmp_path / "data") as deployment, deployment.ledger("default") as ledger:
         ledger.accept_loss("the disk died", actor={"id": "jane"})
-    with running(tmp_path / "data", Settings(verify_hours=1 / 3_600)) as it:
+    with running(tmp_path / "data", Settings(verify_hours=0 if ordered else 1 / 3_600)) as it:
+        if ordered:
+            assert append(it, key).status_code == 500, "not before a verification"
+            assert it.call("POST", "/api/v1/verify", key, json={}).status_code == 202
         until(lambda: append(it, key).status_code == 201)
         until(lambda: it.call("GET", "/health/ready", None).json()["status"] == "ready")
         assert alarms(it.deployment) == ["verification.failed", "verification.held"]

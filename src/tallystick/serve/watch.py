@@ -27,6 +27,7 @@ from tallystick.deployment import Deployment
 from tallystick.errors import StoreError, TallystickError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.ledger import Ledger
+from tallystick.read.index import Progress
 from tallystick.store.head_mark import HaltedError, MarkProblem
 
 FILE_NAME: Final = "verified.json"
@@ -239,12 +240,7 @@ class Watch:
                 raise _StoppedError
             worked_at = time.monotonic()
 
-        report = ledger.verify(since=since, processes=1, apart=True, progress=rest)
-        if since is not None and {one.kind for one in report.findings} & {Kind.ROLLBACK, Kind.FORK}:
-            without = ledger.verify(processes=1, apart=True, progress=rest)
-            if without.holds and ledger.has_accepted_loss_of(since):
-                return without  # the checkpoint is of what was lost, and the ledger, which holds, says so
-        return report
+        return verified(ledger, since=since, progress=rest)
 
     def _keep(
         self, ledger: str, found: list[dict[str, Any]], *, size: int, checkpoint: str, count: int | None = None
@@ -348,6 +344,19 @@ class Watch:
             self._deployment.note(f"verification.{what}", f"ledger:{ledger}", {**said, "size": seen.size})
         except TallystickError as error:  # it may be the very ledger that does not hold
             _log.error("the verification of %s could not be recorded: %s", ledger, error)
+
+
+def verified(ledger: Ledger, *, since: bytes | None, progress: Progress) -> Report:
+    """Verify all of a ledger by another process, against the checkpoint of its last verification.
+
+    That may be a checkpoint of what was lost: then the ledger verifies without it, and records the accepted loss.
+    """
+    report = ledger.verify(since=since, processes=1, apart=True, progress=progress)
+    if since is not None and {one.kind for one in report.findings} & {Kind.ROLLBACK, Kind.FORK}:
+        without = ledger.verify(processes=1, apart=True, progress=progress)
+        if without.holds and ledger.has_accepted_loss_of(since):
+            return without
+    return report
 
 
 def _without_paths(text: str) -> str:

@@ -24,6 +24,7 @@ from tallystick.read.signed import selectors_of
 from tallystick.serve.calls import Exporting, ReadingAll
 from tallystick.serve.jobs import Job
 from tallystick.serve.routes.answers import NOT_KEPT
+from tallystick.serve.watch import verified
 
 router: Final = APIRouter(prefix="/api/v1")
 
@@ -75,7 +76,12 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
     """Only what is held against our own checkpoint, and nothing that the caller chose, is remembered."""
 
     def work(job: Job) -> dict[str, Any]:
-        since = service.watch.kept(caller.ledger) if is_ours else None if new.since is None else new.since.encode()
+        if is_ours:
+            with service.ledger_of(caller) as ledger:
+                report = verified(ledger, since=service.watch.kept(caller.ledger), progress=job.progress)
+            service.watch.take(caller.ledger, report)
+            return report.to_json()
+        since = None if new.since is None else new.since.encode()
         with service.ledger_of(caller) as ledger:
             report = ledger.verify(
                 first=new.first,
@@ -85,8 +91,6 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
                 apart=True,
                 progress=job.progress,
             )
-        if is_ours:
-            service.watch.take(caller.ledger, report)
         return report.to_json()
 
     job = service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)
