@@ -15,6 +15,7 @@ from typing import Any, Final
 from zlib import crc32
 
 import apsw
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -452,19 +453,22 @@ def test_a_run_set_gives_back_all_that_was_added(entries: Sequence[tuple[int, in
     file, hashed = MemoryRunFile(), runs.keyed(KEY, "id")
     added: dict[bytes, set[int]] = {}
     run_set = RunSet(file, key=KEY, ledger_id=b"id")
+    run_set.begin(Manifest.empty(b"id", pruned_below=0, generation=b"g"), discards=False)
     for first in range(0, len(entries), 4):
         part = entries[first : first + 4]
         made = [runs.entry(hashed(str(name)), position, 0) for name, position in part]
         for name, position in part:
             added.setdefault(hashed(str(name)), set()).add(position)
         cover = Manifest.empty(b"id", pruned_below=0, generation=b"g")
-        cover = Manifest(cover.layout, b"id", first + len(part), b"h", 0, b"", 1, ())
+        cover = Manifest(cover.layout, b"id", first + len(part), b"h", 0, b"g", 1, ())
         run_set.add(first, cover, runs.merged(made))
 
     again = RunSet(file, key=KEY, ledger_id=b"id")
     again.look()
     for each in (run_set, again):
-        found = each.find([hashed(str(name)) for name in range(45)], covering=len(entries))
+        found = each.find(
+            [hashed(str(name)) for name in range(45)], covering=len(entries), generation=each.manifest.generation
+        )
         assert {key: {runs.position_of(one) for one in of_key} for key, of_key in found.items()} == added
 
 
@@ -476,3 +480,24 @@ def test_a_filter_lets_every_key_pass_that_was_added(keys: set[bytes]) -> None:
     run = runs.Run(1, b"", 0, len(keys), 1)
 
     assert [key for _, key in runs.keys_that_pass(keys, [(run, read)])] == [*keys]
+
+
+def test_runs_of_another_generation_say_nothing() -> None:
+    """Another process, or somebody with the disk, put runs in their place that are authentic, and of another time."""
+    file, key = MemoryRunFile(), runs.keyed(KEY, "entity")("e")
+    mine, other = (Manifest.empty(b"id", pruned_below=0, generation=name) for name in (b"mine", b"other"))
+    for begun in (other, mine):
+        run_set = RunSet(file, key=KEY, ledger_id=b"id")
+        run_set.begin(begun)
+        run_set.add(0, msgspec.structs.replace(begun, size=9), [runs.entry(key, 8, 5)])
+    assert run_set.find([key], covering=9, generation=b"mine")
+
+    stranger = RunSet(file, key=KEY, ledger_id=b"id")
+    stranger.begin(other)
+    stranger.add(0, msgspec.structs.replace(other, size=9), [runs.entry(key, 8, 7)])
+    run_set.look()
+
+    with pytest.raises(ConflictError):
+        run_set.find([key], covering=9, generation=b"mine")
+    with pytest.raises(ConflictError):
+        run_set.add(9, msgspec.structs.replace(mine, size=10), [runs.entry(key, 9, 6)])

@@ -84,14 +84,13 @@ class RunSet:
             self._read = (data, manifest)
         return self.manifest
 
-    def find(self, keys: Collection[bytes], *, covering: int) -> dict[bytes, list[bytes]]:
+    def find(self, keys: Collection[bytes], *, covering: int, generation: bytes) -> dict[bytes, list[bytes]]:
         """All entries of these keys, by key; those that have none are left out.
 
         `TamperError` when a page that must be there is not, or was altered; `ConflictError` when the runs do not cover
-        the records below `covering` any more, or were begun again, so that what they say or lack says nothing.
+        the records below `covering` any more, or are of another generation, so that what they say or lack says nothing.
         """
         manifest = self.manifest
-        generation = manifest.generation
         while True:
             if manifest.size < covering or manifest.generation != generation:
                 raise ConflictError(f"sealing.db covers {manifest.size} records, and covered {covering} before")

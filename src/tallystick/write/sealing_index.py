@@ -334,14 +334,14 @@ class SealingIndex:
     def _entries_of(self, keys: Collection[bytes]) -> dict[bytes, list[bytes]]:
         """What the runs have of keys, by proven pages; runs that do not prove themselves are rebuilt first."""
         try:
-            return self._runs.find(keys, covering=self._covered)
+            return self._runs.find(keys, covering=self._covered, generation=self._begun_as.generation)
         except TamperError as error:
             self._heal(error)
         except ConflictError:
             self._restart()
         self.flush()
         self.wait()
-        return self._runs.find(keys, covering=self._covered)
+        return self._runs.find(keys, covering=self._covered, generation=self._begun_as.generation)
 
     @property
     def _covered(self) -> int:
