@@ -219,8 +219,9 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
     def rebuild_sealing_index(self) -> None:
         """Rebuild what the sealer knows of the past from the log. Without the keys there is nothing to rebuild."""
         if self.has_keys:
+            sealer = self._open_sealer()
             self._forget_sealed()
-            self._open_sealer().find("")  # which reads the log
+            sealer.find("")  # which reads the log
 
     def close(self) -> None:
         """Write the index's tail and let go of files. Closing twice is harmless."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,6 +128,22 @@ def named_statements(script: str) -> dict[str, str]:
     """The statements of a script by the names that stand before them, as `-- name: …`."""
     parts = script.split("-- name: ")[1:]
     return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}
+
+
+def schema_of(connection: apsw.Connection, *, database: str = "main") -> dict[str, str]:
+    """What a database is made of: the definition of each table, index, trigger and view by its name."""
+    return dict(query(connection, f"SELECT name, sql FROM {database}.sqlite_schema WHERE sql IS NOT NULL"))
+
+
+@cache
+def schema_made_by(script: str) -> dict[str, str]:
+    """What `schema_of` finds in an empty database in which a script was run."""
+    scratch = apsw.Connection(":memory:")
+    try:
+        run_script(scratch, script)
+        return schema_of(scratch)
+    finally:
+        scratch.close()
 
 
 def run_script(connection: apsw.Connection, script: str) -> None:

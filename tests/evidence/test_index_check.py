@@ -326,3 +326,16 @@ def test_a_cursor_past_all_records_costs_nothing(folder: Path) -> None:
     connection.close()
 
     assert not tallystick.verify(folder).holds
+
+
+def test_a_rebuild_makes_all_of_the_sealing_index_again_whether_or_not_anything_relied_on_it(folder: Path) -> None:
+    def pages() -> list[object]:
+        connection = apsw.Connection(str(folder / "sealing.db"))
+        found = connection.execute("SELECT content FROM page").fetchall()
+        connection.close()
+        return [content for (content,) in found]
+
+    before = pages()
+    rebuild_index(folder)
+
+    assert not {*before} & {*pages()}, "each run has a nonce of its own"

@@ -28,6 +28,7 @@ from tallystick.opening import rebuild_index
 from tallystick.store.contract import Store
 from tallystick.store.memory_sealing import MemoryRunFile
 from tallystick.write import runs, sealing_index
+from tallystick.write.chunk import RecentVersions
 from tallystick.write.run_set import RunSet
 from tallystick.write.runs import Filter, Manifest
 
@@ -265,7 +266,7 @@ def test_what_was_done_to_the_file_of_an_open_ledger_reaches_no_record(folder: P
         assert known is not None
         known.flush()
         known.wait()
-        known._young, known._old = {}, {}
+        known._recent = RecentVersions()
         known._runs._pages = {}
         TAMPERED[how](folder)
 

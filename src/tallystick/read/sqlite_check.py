@@ -20,14 +20,14 @@ import apsw
 import orjson
 
 from tallystick.core.custody import RECORDS_PRUNED
-from tallystick.core.record import record_hash
 from tallystick.errors import StoreError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
-from tallystick.read.sqlite_schema import SCHEMA_PARTS, save_statements, schema, schema_parts
+from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
-from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, translated
+from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
 from tallystick.store.contract import Store, StoredRecord
+from tallystick.store.reading import hash_at
 
 RANGE_RECORDS: Final = 20_000
 FAULTS_MAX: Final = 100
@@ -102,12 +102,12 @@ class IndexCheck:
 
     def _check_arrangement(self, connection: apsw.Connection) -> bool:
         """Whether it is an index of this log that can be compared. Another layout, which is rebuilt, is no fault."""
-        found = set(connection.execute(SCHEMA_PARTS.replace("sqlite_schema", "saved.sqlite_schema")).fetchall())
+        found = schema_of(connection, database="saved")
         if not found:
             return False
         if connection.execute("PRAGMA saved.user_version").fetchall() != [(self._layout,)]:
             return False
-        if found != schema_parts():
+        if found != schema_made_by(schema()):
             self._add("its schema was altered")
             return False
         for (problem,) in connection.execute("PRAGMA saved.integrity_check(10)").fetchall():
@@ -121,11 +121,11 @@ class IndexCheck:
     def _check_cursor(self, position: int, last_hash: bytes, ledger_id: bytes) -> None:
         head = self._store.head()
         size = head.size if head else 0
-        if ledger_id != self._hash_at(0):
+        if ledger_id != hash_at(self._store, 0):
             self._add("it is another ledger's")
         elif not 0 < position <= min(size, (self._store.last_position() or 0) + 1):
             self._add(f"it has read {position} records, and the ledger has {size}")
-        elif last_hash != self._hash_at(position - 1) and position > self._store.pruned_below():
+        elif last_hash != hash_at(self._store, position - 1) and position > self._store.pruned_below():
             self._add("it has read another record than is there", position - 1)
         else:
             self.end = position
@@ -277,11 +277,6 @@ class IndexCheck:
             factor = int.from_bytes(blake2b(word.encode(), key=secret, digest_size=8).digest(), "big")
             total += factor * (number + (count << 64))
         return total
-
-    def _hash_at(self, position: int) -> bytes:
-        for stored in self._store.read(position, position + 1):
-            return record_hash(stored.line)
-        return b""
 
     def _add_positions(self, positions: list[int], seen: str) -> None:
         """Neighbours are one fault."""

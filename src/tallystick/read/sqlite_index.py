@@ -18,13 +18,12 @@ from typing import Any, Final
 
 import apsw
 
-from tallystick.core.record import record_hash
 from tallystick.errors import BusyError, StoreError, TamperError
 from tallystick.read.index import FindId
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_rollups import SqliteRollups
-from tallystick.read.sqlite_schema import SCHEMA_PARTS, save_statements, schema, schema_parts
+from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import (
@@ -33,10 +32,13 @@ from tallystick.sqlite_file import (
     copy_database,
     identity,
     run_script,
+    schema_made_by,
+    schema_of,
     transaction,
     translated,
 )
 from tallystick.store.contract import Store
+from tallystick.store.reading import hash_at
 
 FILE_NAME: Final = "index.db"
 LAYOUT: Final = 3
@@ -107,7 +109,7 @@ class SqliteIndexFile:
         self._in_memory: Final = folder is None
         self.path: Final = folder / FILE_NAME if folder else memory
         self._store: Final = store
-        self._ledger_id: Final = _hash_at(store, 0)
+        self._ledger_id: Final = hash_at(store, 0)
         self._writer: apsw.Connection | None = None
         self._idle: list[apsw.Connection] = []
         self._writing: Final = threading.Lock()
@@ -146,7 +148,7 @@ class SqliteIndexFile:
             for step in ("entities", "terms", "events", "labels", "postings"):
                 execute(sql[step])
             execute(sql["tallies"], (saved,))
-            execute(sql["cursor"], (end, _hash_at(self._store, end - 1), self._ledger_id))
+            execute(sql["cursor"], (end, hash_at(self._store, end - 1), self._ledger_id))
             execute(sql["clear"])
 
     def forgotten(self) -> int:
@@ -298,8 +300,8 @@ class SqliteIndexFile:
         """Why the index cannot be followed on from where it is; None when it can."""
         with self._reader() as reader:
             [[layout]] = reader.execute("PRAGMA user_version").fetchall()
-            found = set(reader.execute(SCHEMA_PARTS))
-            if layout != LAYOUT or found != schema_parts():
+            found = schema_of(reader)
+            if layout != LAYOUT or found != schema_made_by(schema()):
                 return f"it has layout {layout} and is not what layout {LAYOUT} makes"
             rows: list[Any] = reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
         if not rows:
@@ -317,7 +319,7 @@ class SqliteIndexFile:
         """
         head = self._store.head()
         ahead = head is None or position > head.size
-        found = _hash_at(self._store, position - 1)
+        found = hash_at(self._store, position - 1)
         if not found and position <= self._store.pruned_below():
             return  # its last record was pruned since
         if ahead or found != last_hash:
@@ -363,9 +365,3 @@ def _copy(source: Path, target: Path) -> None:
     except apsw.Error as error:
         _log.warning("the index %s could not be copied, and is made anew elsewhere: %s", source, error)
         target.unlink(missing_ok=True)
-
-
-def _hash_at(store: Store, position: int) -> bytes:
-    for stored in store.read(position, position + 1):
-        return record_hash(stored.line)
-    return b""

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Final
 
-import apsw
-
-from tallystick.sqlite_file import named_statements, run_script
-
-SCHEMA_PARTS: Final = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
-"""Asks a database for the names and definitions of what it is made of."""
+from tallystick.sqlite_file import named_statements
 
 
 @cache
 def schema() -> str:
     """The script that makes an index in an empty database."""
     return _sql("index.sql").replace("␁", "\x01")
-
-
-@cache
-def schema_parts() -> set[tuple[str, str]]:
-    """What `SCHEMA_PARTS` finds in an index that `schema` has made."""
-    scratch = apsw.Connection(":memory:")
-    try:
-        run_script(scratch, schema())
-        return set(scratch.execute(SCHEMA_PARTS))
-    finally:
-        scratch.close()
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 from tallystick.core.merkle import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, leaf_hash
-from tallystick.core.record import Record
+from tallystick.core.record import Record, record_hash
 from tallystick.core.system import Genesis, KeyRotated
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, TamperError
@@ -75,6 +75,13 @@ def read_record(store: Store, position: int) -> Record:
     if not position:  # the ledger's own records are never pruned, and a genesis is at 0
         raise TamperError("the record at position 0 is missing: run a verification")
     raise NotFoundError(f"the record at position {position} was pruned: its time to be kept was over")
+
+
+def hash_at(store: Store, position: int) -> bytes:
+    """The hash of the record that the store has there, 32 bytes, or nothing. Nothing says that it is the right one."""
+    for stored in store.read(position, position + 1):
+        return record_hash(stored.line)
+    return b""
 
 
 def absent_ranges(store: Store, first: int, end: int) -> Iterator[tuple[int, int]]:

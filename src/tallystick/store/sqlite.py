@@ -35,6 +35,8 @@ from tallystick.sqlite_file import (
     identity,
     query,
     run_script,
+    schema_made_by,
+    schema_of,
     transaction,
     translated,
     waiting,
@@ -192,9 +194,9 @@ class SqliteStore:
         return int(last) if last is not None else None
 
     def inspect(self) -> list[str]:
-        wanted = _schema_parts()
+        wanted = schema_made_by(_schema())
         with self._reader("inspect the file") as reader:
-            found = dict(query(reader, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+            found = schema_of(reader)
             # A record may be found by walking the file and not by looking for its position, or the reverse.
             problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
             if {"record", "tile"} <= found.keys():
@@ -378,12 +380,3 @@ def _check_layout(connection: apsw.Connection, path: Path) -> None:
 
 def _schema() -> str:
     return files("tallystick.store").joinpath("sqlite.sql").read_text("utf-8")
-
-
-def _schema_parts() -> dict[str, str]:
-    scratch = apsw.Connection(":memory:")
-    try:
-        run_script(scratch, _schema())
-        return dict(query(scratch, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-    finally:
-        scratch.close()

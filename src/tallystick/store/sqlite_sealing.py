@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,17 @@ from typing import Any, Final
 import apsw
 
 from tallystick.errors import StoreError, TamperError
-from tallystick.sqlite_file import connect, connect_readonly, identity, query, run_script, transaction, translated
+from tallystick.sqlite_file import (
+    connect,
+    connect_readonly,
+    identity,
+    query,
+    run_script,
+    schema_made_by,
+    schema_of,
+    transaction,
+    translated,
+)
 
 FILE_NAME: Final = "sealing.db"
 _LAYOUT: Final = 1
@@ -141,7 +150,7 @@ class SqliteRunFile:
 
 
 def _check_layout(connection: apsw.Connection) -> None:
-    if connection.pragma("user_version") != _LAYOUT or _schema_of(connection) != _schema():
+    if connection.pragma("user_version") != _LAYOUT or schema_of(connection) != schema_made_by(_script()):
         raise TamperError("sealing.db has another layout, or its schema was altered")
 
 
@@ -174,17 +183,3 @@ def _noticing_damage(doing: str) -> Iterator[None]:
 
 def _script() -> str:
     return files("tallystick.store").joinpath("sealing.sql").read_text("utf-8")
-
-
-def _schema_of(connection: apsw.Connection) -> dict[object, object]:
-    return dict(query(connection, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-
-
-@cache
-def _schema() -> dict[object, object]:
-    scratch = apsw.Connection(":memory:")
-    try:
-        run_script(scratch, _script())
-        return _schema_of(scratch)
-    finally:
-        scratch.close()

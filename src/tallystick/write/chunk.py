@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+
+CACHE_ENTITIES: Final = 100_000
+"""Entity versions kept in memory, in two generations of at most this many."""
 
 
 class Glimpse(msgspec.Struct):
@@ -47,3 +51,17 @@ class Chunk:
             if other == prefix and first <= counter < first + count:
                 return at + counter - first
         return None
+
+
+class RecentVersions:
+    """The versions of the entities that were met lately. When the young generation is full it becomes the old one."""
+
+    def __init__(self) -> None:
+        self.young: dict[str, int] = {}
+        self.old: dict[str, int] = {}
+
+    def remember(self, versions: Mapping[str, int]) -> None:
+        """Keep these, as the newest."""
+        self.young.update(versions)
+        if len(self.young) >= CACHE_ENTITIES:
+            self.old, self.young = self.young, {}

@@ -21,7 +21,7 @@ from tallystick.ids import random_bytes, split_made
 from tallystick.store.contract import Store
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write import runs as form
-from tallystick.write.chunk import Chunk, glimpse
+from tallystick.write.chunk import Chunk, RecentVersions, glimpse
 from tallystick.write.run_set import RunFile, RunSet
 from tallystick.write.runs import Manifest
 
@@ -30,9 +30,6 @@ FLUSH_RECORDS: Final = 20_000
 
 CHUNKS_MAX: Final = 25
 """Unwritten chunks past which nothing more is sealed: half a million records, some hundred megabytes."""
-
-CACHE_ENTITIES: Final = 100_000
-"""Entity versions kept in memory, in two generations of at most this many."""
 
 _MADE_BLOCK_BITS: Final = 12
 """A made id is found by its prefix and the block of 4,096 counters that it falls into."""
@@ -69,8 +66,7 @@ class SealingIndex:
         self._saver: threading.Thread | None = None
         self._failure: Exception | None = None
         self._tail = Chunk(0, 0)
-        self._young: dict[str, int] = {}
-        self._old: dict[str, int] = {}
+        self._recent = RecentVersions()
         self._keys: dict[str, bytes] = {}
         """Of the ids that were last asked for: they are what is learned next."""
         self.problem: str | None = None
@@ -85,10 +81,7 @@ class SealingIndex:
         """
         self._reads = reads
         if reads.size < self._tail.end:
-            raise TamperError(
-                f"the ledger had {self._tail.end} records and now has {reads.size}: an older copy was put back, or "
-                "records were cut off; verify"
-            )
+            raise _put_back(self._tail.end, reads.size)
         if not self._begun:
             self._begin(reads)
         elif not self._unwritten and self._tail.first == self._tail.end < reads.size:
@@ -119,7 +112,7 @@ class SealingIndex:
     def version(self, entity_id: str) -> int:
         version = self._tail.versions.get(entity_id)
         if version is None:
-            version = self._young.get(entity_id)
+            version = self._recent.young.get(entity_id)
         return self._recall(entity_id) if version is None else version
 
     def find_all(self, event_ids: Sequence[str]) -> dict[str, int]:
@@ -174,7 +167,7 @@ class SealingIndex:
             if self._unwritten and self._saver is None:
                 self._saver = threading.Thread(target=self._save_all, name="tallystick-sealing", daemon=True)
                 self._saver.start()
-        self._remember(tail.versions)
+        self._recent.remember(tail.versions)
 
     def wait(self, *, whatever: bool = False) -> None:
         """Until what was flushed is written. Raises `StoreError` when it cannot be, unless `whatever`."""
@@ -194,7 +187,7 @@ class SealingIndex:
         """Go on with the runs there are, if they are ours, whole, and of this log; else with none."""
         self._unwritten.clear()
         self._failure = None
-        self._young, self._old = {}, {}
+        self._recent = RecentVersions()
         try:
             manifest = self._runs.look()
         except TamperError as error:
@@ -215,11 +208,12 @@ class SealingIndex:
 
     def _check_same_log(self, manifest: Manifest, reads: VerifiedReads) -> None:
         """What was written under our key was committed: a log that lacks it was put back, or cut off."""
+        head = self._store.head()  # read after the manifest: another process may have sealed and saved since `reads`
+        size = head.size if head else 0
+        if manifest.size > size:
+            raise _put_back(manifest.size, size)
         if manifest.size > reads.size:
-            raise TamperError(
-                f"{manifest.size} records were sealed, and the ledger now has {reads.size}: an older copy was put "
-                "back, or records were cut off; verify. If you did that on purpose, delete sealing.db"
-            )
+            return  # what is planned on these reads will lose its race, and they are read again
         for stored in reads.fetch([manifest.size - 1]) if manifest.size else ():
             if record_hash(stored.line) != manifest.last_hash:
                 raise TamperError(
@@ -238,7 +232,7 @@ class SealingIndex:
             self._restart()
         elif manifest.size > self._tail.end:
             self._tail = Chunk(manifest.size, manifest.size, manifest.last_hash)
-            self._young, self._old = {}, {}
+            self._recent = RecentVersions()
 
     def _read_on(self, reads: VerifiedReads) -> None:
         """Learn the records from the end of what is known on, up to all that is proven."""
@@ -275,7 +269,7 @@ class SealingIndex:
 
     def _recall(self, entity_id: str) -> int:
         """The version of an entity that was not met lately."""
-        version = self._old.get(entity_id)
+        version = self._recent.old.get(entity_id)
         if version is None:
             unwritten = tuple(self._unwritten)  # before the runs are asked, so that nothing is missed between
             found = (chunk.versions[entity_id] for chunk in reversed(unwritten) if entity_id in chunk.versions)
@@ -284,7 +278,7 @@ class SealingIndex:
             key = self._entity_key(entity_id)
             version = max(map(form.version_of, self._entries_of([key]).get(key, ())), default=0)
             version = max(version, self._tail.versions.get(entity_id, 0))
-        self._remember({entity_id: version})
+        self._recent.remember({entity_id: version})
         return version
 
     def _find_brought(self, keys: Mapping[str, bytes]) -> dict[str, int]:
@@ -355,11 +349,6 @@ class SealingIndex:
         else:
             self._tail.add_made(*made, position, 1)
 
-    def _remember(self, versions: Mapping[str, int]) -> None:
-        self._young.update(versions)
-        if len(self._young) >= CACHE_ENTITIES:
-            self._old, self._young = self._young, {}
-
     # ------------------------------------------------------------------------------------------ writing
 
     def _save_all(self) -> None:
@@ -398,3 +387,10 @@ class SealingIndex:
 
     def _block_key(self, prefix: str, block: int) -> bytes:
         return self._made_key(f"{prefix}{block:x}")
+
+
+def _put_back(seen: int, size: int) -> TamperError:
+    return TamperError(
+        f"the ledger had {seen} records and now has {size}: an older copy was put back, or records were cut off; verify. "
+        "If you did that on purpose, delete sealing.db"
+    )
