@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from tallystick.core.checkpoint import open_checkpoint
+from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.merkle import (
     HASH_BYTES,
@@ -173,9 +173,15 @@ def verified_tree(store: Store, head: Head, key: VerifierKey) -> Tree:
     """The tree of a head whose checkpoint is signed by `key`. `TamperError` when head, log and signature disagree."""
     try:
         checkpoint = open_checkpoint(head.checkpoint, [key], origin=key.name)
-        tree = Tree.from_edges(head.size, unfinished_tiles(store, head.size))
+        return tree_under(store, checkpoint, size=head.size)
     except RejectedError as error:
         raise TamperError(f"the head does not hold: {error}; run a verification") from error
-    if (checkpoint.size, checkpoint.root) != (head.size, tree.root):
-        raise TamperError("the head's signed checkpoint is not of these records: run a verification")
+
+
+def tree_under(store: Store, checkpoint: Checkpoint, *, size: int) -> Tree:
+    """The tree of the first `size` records, which a checkpoint is of whose signature was checked. `TamperError` when the
+    log lacks some of them, or the checkpoint is of others."""
+    tree = Tree.from_edges(size, unfinished_tiles(store, size))
+    if (checkpoint.size, checkpoint.root) != (size, tree.root):
+        raise TamperError("the head's checkpoint, with its signed root, is not of these records: run a verification")
     return tree

@@ -391,6 +391,6 @@ class SealingIndex:
 
 def _put_back(seen: int, size: int) -> TamperError:
     return TamperError(
-        f"the ledger had {seen} records and now has {size}: an older copy was put back, or records were cut off; verify. "
-        "If you did that on purpose, delete sealing.db"
+        f"the ledger had {seen} records and now has {size}: an older copy was put back, or records were cut off; "
+        "verify. If you did that on purpose, delete sealing.db"
     )

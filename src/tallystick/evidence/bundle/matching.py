@@ -12,12 +12,11 @@ import orjson
 
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.matcher import Matcher
-from tallystick.core.merkle import Tree
 from tallystick.core.record import Record
 from tallystick.core.selector import Selector
 from tallystick.errors import RejectedError, TamperError
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.verified_reads import VerifiedReads, unfinished_tiles
+from tallystick.store.verified_reads import VerifiedReads, tree_under
 
 
 def matching(
@@ -27,11 +26,8 @@ def matching(
 
     Each is proven before it is given. Raises `TamperError` at a record that is missing, or is not the one in the tree.
     """
-    tree = Tree.from_edges(checkpoint.size, unfinished_tiles(store, checkpoint.size))
-    if tree.root != checkpoint.root:
-        raise TamperError("the records do not lead to the signed root: run a verification")
     matcher = Matcher(selectors)
-    for stored in VerifiedReads(store, tree).read(first, end):
+    for stored in VerifiedReads(store, tree_under(store, checkpoint, size=checkpoint.size)).read(first, end):
         members = members_of(stored)
         yield members, matcher.match(members)
 
