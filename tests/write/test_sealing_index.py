@@ -175,7 +175,11 @@ def turned_into_text(folder: Path) -> None:
 PAGE: Final = "id & 4294967295 < 4 AND length(content) BETWEEN 60 AND 200"
 TAMPERED: Final[dict[str, Callable[[Path], None]]] = {
     "all pages removed": lambda folder: edited(folder, "DELETE FROM page"),
-    "the first page of each run removed": lambda folder: edited(folder, "DELETE FROM page WHERE id & 4294967295 = 0"),
+    "the fullest page of each run removed": lambda folder: edited(
+        folder,
+        "DELETE FROM page WHERE id IN (SELECT id FROM (SELECT id, max(length(content)) FROM page"
+        " WHERE length(content) BETWEEN 40 AND 200 GROUP BY id >> 32))",
+    ),
     "every other page removed": lambda folder: edited(folder, "DELETE FROM page WHERE id % 2"),
     "pages emptied": lambda folder: edited(folder, "UPDATE page SET content = x''"),
     "pages cut to their MACs": lambda folder: edited(folder, "UPDATE page SET content = substr(content, 1, 16)"),

@@ -179,8 +179,10 @@ def verified_tree(store: Store, head: Head, key: VerifierKey) -> Tree:
 
 
 def tree_under(store: Store, checkpoint: Checkpoint, *, size: int) -> Tree:
-    """The tree of the first `size` records, which a checkpoint is of whose signature was checked. `TamperError` when the
-    log lacks some of them, or the checkpoint is of others."""
+    """The tree of the first `size` records, under a checkpoint whose signature was checked.
+
+    `TamperError` when the log lacks some of them, or the checkpoint is of others.
+    """
     tree = Tree.from_edges(size, unfinished_tiles(store, size))
     if (checkpoint.size, checkpoint.root) != (size, tree.root):
         raise TamperError("the head's checkpoint, with its signed root, is not of these records: run a verification")
