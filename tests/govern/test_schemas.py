@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 import pytest
 
@@ -27,6 +28,7 @@ from tallystick.limits import SCHEMA_DEPTH_MAX
 from tallystick.store.verified_reads import VerifiedReads, unfinished_tiles
 from tallystick.write.request import Submission
 from tallystick.write.sealer import Sealer
+from tests.tampering import edit, line_at
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 ROLE: Final[dict[str, Any]] = {
@@ -450,6 +452,60 @@ def test_with_warn_all_are_taken_and_whoever_sends_one_is_told(ledger: tallystic
     assert len([*ledger.records(event_type="user.created")]) == 6
     assert next(ledger.schemas.validate([event("boss")])).taken
     assert sum(ledger.schemas.breaches().values()) == 4
+
+
+ASKED: Final[dict[str, Callable[[tallystick.Ledger, Any], object]]] = {
+    "append": lambda ledger, bad: ledger.append(bad),
+    "publish": lambda ledger, bad: ledger.publish(bad),
+    "validate": lambda ledger, bad: next(ledger.schemas.validate([bad])),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_rules_that_are_put_behind_the_last_record_while_it_is_open_are_not_obeyed(tmp_path: Path, asked: str) -> None:
+    log = tmp_path / "audit" / "ledger.db"
+    with tallystick.open(tmp_path / "audit") as ledger:
+        ledger.schemas.register("user.created", 1, ROLE)
+        ledger.schemas.enforce("strict")
+        ledger.append(event())
+        size = ledger.size
+        forged = (
+            line_at(log, 3)
+            .replace(b'"enforcement":"strict"', b'"enforcement":"warn"')
+            .replace(b'"position":3,', b'"position":%d,' % size)
+        )
+        assert b'"warn"' in forged
+        edit(log, "INSERT INTO record VALUES (?, ?, ?)", size, forged, crc32(forged))
+        edit(log, "UPDATE head SET size = size + 1")
+        time.sleep(0.01)  # the head is looked at every few milliseconds
+
+        for bad in (event("boss"), {"event_type": "t.none", "entity_id": "e"}):
+            with pytest.raises((TamperError, RejectedError)):
+                ASKED[asked](ledger, bad)
+
+        edit(log, "DELETE FROM record WHERE position = ?", size)
+        edit(log, "UPDATE head SET size = size - 1")
+        with pytest.raises(RejectedError, match="role"):
+            ledger.append(event("boss"))
+        with pytest.raises(RejectedError, match="role"):
+            ledger.publish(event("boss"))
+        assert ledger.schemas.enforcement() == "strict"
+        ledger.append(event())
+        assert ledger.size == size + 1
+
+
+def test_a_registration_by_another_process_that_the_index_hides_is_obeyed(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path / "audit") as ledger, tallystick.open(tmp_path / "audit") as other:
+        assert ledger.schemas.enforcement() == "registered"
+        ledger.append(event("boss"))
+        other.schemas.register("user.created", 1, ROLE)
+        assert other.count(event_type="tallystick.schema.registered") == 1
+        edit(tmp_path / "audit" / "index.db", "UPDATE term SET name = 'x' WHERE name LIKE 'tallystick.schema%'")
+
+        assert ledger.schemas.enforcement() == "registered"
+        for refused in (ledger.append, ledger.publish):
+            with pytest.raises(RejectedError, match="role"):
+                refused(event("boss"))
 
 
 def test_the_same_enforcement_again_changes_nothing(ledger: tallystick.Ledger) -> None:

@@ -85,7 +85,14 @@ class Registry:
             return dict(self._breaches)
 
     def load(self, search: Search, size: int) -> None:
-        """As `follow`, by an index that answers for `size`: for who only asks what is in force, and has no keys."""
+        """Know all that the log has now.
+
+        It is proven where it can be, as others of this process are held to it. Who has no keys cannot prove it, and
+        only asks what is in force: the index says it, which answers for `size`.
+        """
+        if self._prove is not None:
+            self._catch_up()
+            return
         with self._lock:
             if size > self._end:
                 self._take(search.scan(Query(event_types=SCHEMA_TYPES), first=self._end, end=size))
