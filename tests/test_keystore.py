@@ -25,6 +25,7 @@ from tallystick.core.system import KeyRotated
 from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError, TallystickError
 from tallystick.keystore import SIGNING_KEYS, Keystore
 from tests import naive
+from tests.crashing import abandon
 from tests.threads import in_threads
 
 FILES: Final = sorted(["master.key", *(f"{name}.key" for name in SIGNING_KEYS)])
@@ -329,7 +330,7 @@ def test_a_rotation_that_crashes_at_any_step_leaves_the_key_that_is_in_force(
         crash(patch)
         with pytest.raises(CrashError):
             ledger.rotate_key(purpose)
-    ledger._store.close()
+    abandon(ledger)
 
     # What was left behind is the old key or the new one, as the ledger says; appends and rotations go on.
     with tallystick.open(folder) as ledger:

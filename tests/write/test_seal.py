@@ -33,6 +33,7 @@ from tallystick.store.contract import Batch, Head
 from tallystick.store.memory import MemoryStore
 from tallystick.write import resume
 from tests import naive
+from tests.crashing import abandon
 
 START: Final = 1_770_000_000_000_000
 
@@ -503,7 +504,7 @@ class SqliteMachine(LedgerMachine):
 
     @rule()
     def leave_as_a_crash_would_and_open_again(self) -> None:
-        self.ledger._store.close()
+        abandon(self.ledger)
         self.ledger = self.open()
 
     @rule(one=EVENTS)
