@@ -33,6 +33,7 @@ from tallystick.errors import (
 )
 from tallystick.govern.access import ROLES, Scope
 from tallystick.ledger import Ledger
+from tests.tampering import edit, replace_record
 from tests.test_retention import Clock
 
 JANE = {"id": "jane"}
@@ -340,18 +341,12 @@ def test_looking_at_ledgers_does_not_keep_them_open(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- someone with the disk
 
 
-def edit(folder: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
-    """Change the system ledger as someone would who knows SQLite, fits checksums, and has no keys."""
-    connection = apsw.Connection(str(folder / "system" / "ledger.db"))
-    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-        connection.execute(f'DROP TRIGGER "{name}"')
-    for statement, values in statements:
-        connection.execute(statement, values)
-    connection.close()
+def system_log(folder: Path) -> Path:
+    return folder / "system" / "ledger.db"
 
 
 def record(folder: Path, event_type: str) -> tuple[int, bytes]:
-    connection = apsw.Connection(str(folder / "system" / "ledger.db"))
+    connection = apsw.Connection(str(system_log(folder)))
     rows: list[Any] = connection.execute("SELECT position, bytes FROM record").fetchall()
     connection.close()
     return next((position, line) for position, line in reversed(rows) if json.loads(line)["event_type"] == event_type)
@@ -373,7 +368,7 @@ def test_a_key_that_was_made_an_admin_on_the_disk_is_not_obeyed(tmp_path: Path) 
     position, line = record(tmp_path, "key.created")
     changed = line.replace(b'"role":"ReadOnly"', b'"role":"Admin"').replace(b'"operator":false', b'"operator":true')
     assert changed != line
-    edit(tmp_path, ("UPDATE record SET bytes = ?, crc32 = ? WHERE position = ?", (changed, crc32(changed), position)))
+    replace_record(system_log(tmp_path), position, changed)
 
     with pytest.raises(TamperError, match="the system ledger does not verify"):
         Deployment(tmp_path)
@@ -382,11 +377,8 @@ def test_a_key_that_was_made_an_admin_on_the_disk_is_not_obeyed(tmp_path: Path) 
 def test_a_revocation_that_was_removed_on_the_disk_brings_no_key_back(tmp_path: Path) -> None:
     with_a_reader(tmp_path)
     position, _ = record(tmp_path, "key.revoked")
-    edit(
-        tmp_path,
-        ("DELETE FROM record WHERE position = ?", (position,)),
-        ("INSERT OR REPLACE INTO pruned VALUES (1, ?)", (position + 1,)),
-    )
+    edit(system_log(tmp_path), "DELETE FROM record WHERE position = ?", position)
+    edit(system_log(tmp_path), "INSERT OR REPLACE INTO pruned VALUES (1, ?)", position + 1)
 
     with pytest.raises(TamperError, match="the system ledger does not verify"):
         Deployment(tmp_path)
@@ -401,11 +393,8 @@ def test_a_record_that_is_put_behind_the_last_one_while_it_is_open_is_not_obeyed
         forged = line.replace(b'"role":"ReadOnly"', b'"role":"Admin"').replace(
             b'"position":%d' % (size - 1), b'"position":%d' % size
         )
-        edit(
-            tmp_path,
-            ("INSERT INTO record VALUES (?, ?, ?)", (size, forged, crc32(forged))),
-            ("UPDATE head SET size = ?", (size + 1,)),
-        )
+        edit(system_log(tmp_path), "INSERT INTO record VALUES (?, ?, ?)", size, forged, crc32(forged))
+        edit(system_log(tmp_path), "UPDATE head SET size = ?", size + 1)
 
         time.sleep(2 * FRESH_SECONDS)
         with pytest.raises(TamperError):
@@ -420,9 +409,7 @@ def test_a_search_that_leaves_a_hold_out_does_not_let_its_records_go(tmp_path: P
         ledger.append_many({"event_type": "t.t", "entity_id": "case-9"} for _ in range(20))
         ledger.retention.set(RetentionPolicy.of("30d"), actor="cfo")
         ledger.retention.hold("suit", reason="litigation", entity="case-9")
-    connection = apsw.Connection(str(tmp_path / "index.db"))
-    connection.execute("UPDATE term SET name = 'x.hidden' WHERE name LIKE 'tallystick.hold%'").fetchall()
-    connection.close()
+    edit(tmp_path / "index.db", "UPDATE term SET name = 'x.hidden' WHERE name LIKE 'tallystick.hold%'")
 
     clock.now += 60 * DAY
     with tallystick.open(tmp_path, clock=clock) as ledger:

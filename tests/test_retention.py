@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
-from zlib import crc32
 
 import apsw
 import pytest
@@ -15,6 +14,7 @@ from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, TamperError
 from tallystick.read.query import parse_terms
 from tests.read.test_search import check
+from tests.tampering import edit, replace_record
 
 DAY: Final = 86_400_000_000
 BEGIN: Final = 1_772_323_200_000_000
@@ -195,15 +195,6 @@ def test_projections_subscriptions_and_states_pass_over_what_is_gone(clock: Cloc
 # ---------------------------------------------------------------------------------------- someone with the disk
 
 
-def edited(folder: Path, name: str, statement: str, *values: object) -> None:
-    """Change a file as someone would who fits checksums and has no keys."""
-    connection = apsw.Connection(str(folder / name))
-    for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-        connection.execute(f'DROP TRIGGER "{trigger}"')
-    connection.execute(statement, values)
-    connection.close()
-
-
 def expired(folder: Path, clock: Clock) -> None:
     """A ledger of two tiles of records that have expired, with a policy of thirty days."""
     with tallystick.open(folder, clock=clock) as ledger:
@@ -224,13 +215,8 @@ def test_a_record_that_was_edited_out_of_a_hold_is_not_pruned(tmp_path: Path) ->
     held = [(position, line) for position, line in rows if b'"entity_id":"held"' in line]
     for position, line in held:
         changed = line.replace(b'"entity_id":"held"', b'"entity_id":"e-1x"')
-        edited(
-            tmp_path,
-            "ledger.db",
-            "UPDATE record SET bytes = ?, crc32 = ? WHERE position = ?",
-            *(changed, crc32(changed), position),
-        )
-    edited(tmp_path, "index.db", "UPDATE entity SET name = 'e-1x' WHERE name = 'held'")
+        replace_record(tmp_path / "ledger.db", position, changed)
+    edit(tmp_path / "index.db", "UPDATE entity SET name = 'e-1x' WHERE name = 'held'")
 
     with tallystick.open(tmp_path, clock=clock) as ledger:
         with pytest.raises(TamperError, match="not the one in the signed tree"):
@@ -267,7 +253,7 @@ def test_a_kept_record_that_is_removed_for_a_moment_does_not_free_its_id(tmp_pat
         assert repeated.replayed
         with pytest.raises(ConflictError):
             ledger.append(event_type="other", entity_id="held", id="held-1")
-        edited(tmp_path, "ledger.db", "DELETE FROM record WHERE position = ?", repeated.position)
+        edit(tmp_path / "ledger.db", "DELETE FROM record WHERE position = ?", repeated.position)
 
         with pytest.raises(TamperError, match="is missing"):
             ledger.append(kept)

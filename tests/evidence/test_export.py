@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,6 +31,7 @@ from tallystick.errors import ConflictError, NotFoundError, RejectedError, Store
 from tallystick.evidence.bundle.check import BundleReport, verify_bundle
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query, parse_terms
+from tests.tampering import line_at, replace_record
 
 START = timestamp.parse("2026-03-01T00:00:00.000000Z")
 DAY = 86_400 * timestamp.SECOND
@@ -174,6 +173,28 @@ def test_a_range_of_time_is_complete_too(ledger: Ledger, tmp_path: Path, clock: 
     assert days == {"2026-03-03", "2026-03-04"}
     assert exported.count == len(inside)
     assert check(ledger, tmp_path / "days", clock).findings == ()
+
+
+@pytest.mark.parametrize(("edited", "moved"), [("2026-03-03", "2026-03-02"), ("2026-03-04", "2026-03-05")])
+def test_a_range_of_time_is_not_thinned_by_records_outside_it_whose_time_was_edited(
+    tmp_path: Path, clock: Clock, edited: str, moved: str
+) -> None:
+    """What is edited lies beyond the edges that it moves, so that nothing else would read it."""
+    with tallystick.open(tmp_path / "ledger", clock=clock) as ledger:
+        for day in range(6):
+            clock.now = START + day * DAY
+            ledger.append_many([event(day, number) for number in range(400)])
+        whole = ledger.export(tmp_path / "whole", after="2026-03-03", before="2026-03-05")
+        days = [(record.position, record.line) for record in ledger.read() if record.recorded_at[:10] == edited]
+    assert whole.count > 2 * len(days) - 10
+    assert len(days) >= 400
+    for position, line in days:
+        old, new = (b'"recorded_at":"%b' % day.encode() for day in (edited, moved))
+        replace_record(tmp_path / "ledger" / "ledger.db", position, line.replace(old, new))
+
+    with tallystick.open(tmp_path / "ledger", clock=clock) as ledger, pytest.raises(TamperError, match="position"):
+        ledger.export(tmp_path / "thinned", after="2026-03-03", before="2026-03-05")
+    assert not (tmp_path / "thinned").exists()
 
 
 def test_a_filtered_bundle_has_what_fits_any_query_once_and_in_order(
@@ -372,14 +393,8 @@ def test_a_ledger_that_does_not_hold_makes_no_bundle(tmp_path: Path) -> None:
     with tallystick.open(tmp_path / "ledger") as ledger:
         ledger.append_many([event(0, number) for number in range(12)])
         ledger.change_epoch()
-    path = tmp_path / "ledger" / "ledger.db"
-    connection = apsw.Connection(str(path))
-    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-        connection.execute(f"DROP TRIGGER {name}")
-    line: Any = connection.execute("SELECT bytes FROM record WHERE position = 5").fetchall()[0][0]
-    changed = line.replace(b'"n":3', b'"n":9')
-    connection.execute("UPDATE record SET bytes = ?, crc32 = ? WHERE position = 5", (changed, crc32(changed)))
-    connection.close()
+    log = tmp_path / "ledger" / "ledger.db"
+    replace_record(log, 5, line_at(log, 5).replace(b'"n":3', b'"n":9'))
 
     with (
         tallystick.open(tmp_path / "ledger") as ledger,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from zlib import crc32
 
 import apsw
 import pytest
@@ -25,6 +24,7 @@ from tallystick.evidence.controls.catalogue import load
 from tallystick.evidence.controls.period import Period
 from tallystick.evidence.pack import Pack, Plan, make_pack, plan_pack
 from tests.evidence.reports import Seen
+from tests.tampering import line_at, replace_record
 
 ROOT: Final = Path(__file__).parents[2]
 NOW: Final = timestamp.parse("2026-04-06T00:00:00.000000Z")
@@ -209,12 +209,8 @@ def test_a_record_that_is_left_out_is_found(clinic: Ledger, tmp_path: Path, how:
 
 
 def test_a_log_that_was_edited_makes_no_pack(clinic: Ledger, tmp_path: Path) -> None:
-    with apsw.Connection(str(tmp_path / "audit/ledger.db")) as log:
-        for (name,) in log.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-            log.execute(f"DROP TRIGGER {name}")
-        [(line,)] = log.execute("SELECT bytes FROM record WHERE position = 256").fetchall()
-        forged = _bytes(line).replace(b"user.permission_changed", b"user.permission_changeX")
-        log.execute("UPDATE record SET bytes = ?, crc32 = ? WHERE position = 256", (forged, crc32(forged)))
+    log = tmp_path / "audit" / "ledger.db"
+    replace_record(log, 256, line_at(log, 256).replace(b"user.permission_changed", b"user.permission_changeX"))
 
     for how in (False, True):
         with pytest.raises(TamperError, match="signed root"):

@@ -7,9 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
-import apsw
 import pytest
 
 import tallystick
@@ -22,6 +20,7 @@ from tallystick.evidence.report import load, make
 from tallystick.evidence.report.html import render
 from tallystick.read import sqlite_index
 from tests.evidence.conftest import EXAMPLE
+from tests.tampering import edit, line_at, replace_record
 
 NOW: Final = timestamp.parse("2026-06-01T00:00:00.000000Z")
 Ask = Callable[[Ledger], object]
@@ -60,15 +59,6 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "audit"))
 
 
-def edit(folder: Path, name: str, *statements: str) -> None:
-    connection = apsw.Connection(str(folder / name))
-    for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-        connection.execute(f'DROP TRIGGER "{trigger}"')
-    for statement in statements:
-        connection.execute(statement).fetchall()
-    connection.close()
-
-
 def answers(ledger: Ledger) -> dict[str, object]:
     return {name: ask(ledger) for name, ask in QUESTIONS.items()}
 
@@ -93,16 +83,15 @@ def test_proven_answers_are_those_of_a_good_index(
 def test_an_edited_index_changes_plain_answers_and_no_proven_ones(folder: Path) -> None:
     with tallystick.open(folder) as ledger:
         expected = answers(ledger)
-    edit(
-        folder,
-        "index.db",
+    for statement in (
         "UPDATE term SET name = 'x.' || id WHERE name LIKE 'user.%'",
         "UPDATE term SET name = 'nobody' WHERE name = 'admin-jane'",
         "UPDATE entity SET name = 'nobody' WHERE name = 'user-7'",
         "DELETE FROM label",
         "INSERT INTO posting (posting) VALUES ('delete-all')",
         "DELETE FROM tally",
-    )
+    ):
+        edit(folder / "index.db", statement)
 
     with tallystick.open(folder) as ledger:
         assert ledger.count(event_type="user.*") == 0, "so plain answers are thinned out, and verify says so"
@@ -118,31 +107,23 @@ def test_a_report_is_the_same_whatever_was_done_to_the_index(folder: Path) -> No
             return render(make(ledger, load("access-review"), period=period, catalogue=load_catalogue()).page)
 
     before = page()
-    edit(folder, "index.db", "UPDATE term SET name = 'x.' || id WHERE name LIKE 'user.%'", "DELETE FROM tally")
+    edit(folder / "index.db", "UPDATE term SET name = 'x.' || id WHERE name LIKE 'user.%'")
+    edit(folder / "index.db", "DELETE FROM tally")
 
     assert page() == before
 
 
 def test_an_edited_record_whose_crc_fits_gives_no_answer(folder: Path) -> None:
-    connection = apsw.Connection(str(folder / "ledger.db"))
-    [[line]] = connection.execute("SELECT bytes FROM record WHERE position = 500").fetchall()
-    connection.close()
-    assert isinstance(line, bytes)
-    changed = line.replace(b"viewer", b"editor")
-    edit(
-        folder,
-        "ledger.db",
-        f"UPDATE record SET bytes = x'{changed.hex()}', crc32 = {crc32(changed)} WHERE position = 500",
-    )
+    changed = line_at(folder / "ledger.db", 500).replace(b"viewer", b"editor")
+    replace_record(folder / "ledger.db", 500, changed)
 
     with tallystick.open(folder) as ledger, ledger.proven() as proven, pytest.raises((TamperError, StoreError)):
         proven.count(event_type="user.*")
 
 
 def test_a_removed_record_gives_no_answer_though_the_store_says_that_it_was_pruned(folder: Path) -> None:
-    edit(
-        folder, "ledger.db", "DELETE FROM record WHERE position = 500", "INSERT OR REPLACE INTO pruned VALUES (1, 501)"
-    )
+    edit(folder / "ledger.db", "DELETE FROM record WHERE position = 500")
+    edit(folder / "ledger.db", "INSERT OR REPLACE INTO pruned VALUES (1, 501)")
 
     with (
         tallystick.open(folder, readonly=True) as ledger,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from tallystick.serve import watch as watching
 from tallystick.serve.settings import Settings
 from tallystick.serve.watch import Watch
 from tests.serve.conftest import running
+from tests.tampering import edit
 
 HOUR = 1 / 3_600
 
@@ -31,13 +31,10 @@ def until(holds: Callable[[], Any]) -> None:
 
 def alter(folder: Path) -> None:
     """Change a byte of a record behind the ledger's back, as somebody with the file could."""
-    with sqlite3.connect(folder / "ledger.db") as database:
-        for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-            database.execute(f'DROP TRIGGER "{name}"')
-        database.execute(
-            "UPDATE record SET bytes = CAST(replace(bytes, 'door-1', 'door-2') AS BLOB) WHERE position = 3"
-        )
-        assert database.total_changes == 1
+    edit(
+        folder / "ledger.db",
+        "UPDATE record SET bytes = CAST(replace(bytes, 'door-1', 'door-2') AS BLOB) WHERE position = 3",
+    )
 
 
 def fill(deployment: Deployment, count: int = 10) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
-import apsw
 import pytest
 
 import tallystick
@@ -20,6 +18,7 @@ from tallystick.store.reading import checkpoint_key, read_record
 from tallystick.store.sqlite import SqliteStore
 from tallystick.store.verified_reads import VerifiedReads, verified_tree
 from tests.evidence.test_prune import pruned_ledger
+from tests.tampering import edit, replace_record
 
 RECORDS: Final = 70_000
 """More than 256 tiles, so that there is a full tile above them."""
@@ -43,16 +42,6 @@ def folder(made: Path, tmp_path: Path) -> Path:
     finally:
         store.close()
     return tmp_path
-
-
-def edit(folder: Path, statement: str, values: tuple[object, ...] = ()) -> None:
-    """Change the file as someone would who knows SQLite and has no keys."""
-    connection = apsw.Connection(str(folder / "ledger.db"))
-    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-        connection.execute(f'DROP TRIGGER "{name}"')
-    connection.execute(statement, values)
-    assert connection.changes() > 0, "the edit changed something"
-    connection.close()
 
 
 @contextmanager
@@ -87,7 +76,7 @@ def test_all_records_of_a_whole_log_are_handed_out_in_order(folder: Path) -> Non
 @pytest.mark.parametrize("position", [2, 255, 256, 40_000, 65_535, 65_536, 69_887, 69_888, RECORDS + 1])
 def test_an_altered_record_whose_crc_fits_is_refused_at_its_position(folder: Path, position: int) -> None:
     line = altered(folder, position)
-    edit(folder, "UPDATE record SET bytes = ?, crc32 = ? WHERE position = ?", (line, crc32(line), position))
+    replace_record(folder / "ledger.db", position, line)
 
     # At the right edge the head itself does not fit the record any more; elsewhere the record is refused.
     with pytest.raises(TamperError, match=rf"position {position}\b|not of these records"), opened(folder) as reads:
@@ -99,8 +88,8 @@ def test_an_altered_record_whose_crc_fits_is_refused_at_its_position(folder: Pat
 @pytest.mark.parametrize("number", [0, 7, 1 << 48], ids=["leaves of the record", "other leaves", "the tile above"])
 def test_a_tile_that_fits_an_altered_record_is_refused(folder: Path, number: int) -> None:
     line = altered(folder, 9)
-    edit(folder, "UPDATE record SET bytes = ?, crc32 = ? WHERE position = 9", (line, crc32(line)))
-    edit(folder, "UPDATE tile SET hashes = zeroblob(8192) WHERE number = ?", (number,))
+    replace_record(folder / "ledger.db", 9, line)
+    edit(folder / "ledger.db", "UPDATE tile SET hashes = zeroblob(8192) WHERE number = ?", number)
 
     with pytest.raises(TamperError), opened(folder) as reads:
         reads.fetch([9])
@@ -108,9 +97,9 @@ def test_a_tile_that_fits_an_altered_record_is_refused(folder: Path, number: int
 
 @pytest.mark.parametrize("told", [False, True], ids=["only removed", "and the store says that it was pruned"])
 def test_a_removed_record_is_missing_whatever_the_store_says(folder: Path, told: bool) -> None:
-    edit(folder, "DELETE FROM record WHERE position = 300")
+    edit(folder / "ledger.db", "DELETE FROM record WHERE position = 300")
     if told:
-        edit(folder, "INSERT OR REPLACE INTO pruned VALUES (1, 301)")
+        edit(folder / "ledger.db", "INSERT OR REPLACE INTO pruned VALUES (1, 301)")
 
     with pytest.raises(TamperError, match=r"position 300 is missing"), opened(folder) as reads:
         list(reads.read(0, reads.size))
@@ -129,7 +118,7 @@ def test_what_a_prune_removed_is_left_out_and_what_else_is_gone_is_missing(tmp_p
     assert reads.fetch([gone, there[-1]]) == [*store.fetch([there[-1]])]
 
     victim = next(position for position in there if position > gone)
-    edit(tmp_path, "DELETE FROM record WHERE position = ?", (victim,))
+    edit(tmp_path / "ledger.db", "DELETE FROM record WHERE position = ?", victim)
     for read in (lambda reads: reads.fetch([victim]), lambda reads: list(reads.read(0, reads.size))):
         asked: Callable[[VerifiedReads], object] = read
         with pytest.raises(TamperError, match="is missing"):
@@ -138,7 +127,7 @@ def test_what_a_prune_removed_is_left_out_and_what_else_is_gone_is_missing(tmp_p
 
 
 def test_a_head_that_is_not_of_these_records_is_refused(folder: Path) -> None:
-    edit(folder, "UPDATE head SET size = size - 1")
+    edit(folder / "ledger.db", "UPDATE head SET size = size - 1")
 
     with pytest.raises(TamperError, match="not of these records"), opened(folder):
         pass

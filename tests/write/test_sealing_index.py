@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
-from zlib import crc32
 
 import apsw
 import msgspec
@@ -31,6 +30,7 @@ from tallystick.write import runs, sealing_index
 from tallystick.write.chunk import RecentVersions
 from tallystick.write.run_set import RunSet
 from tallystick.write.runs import Filter, Manifest
+from tests.tampering import line_at, replace_record
 
 FOREIGN: Final = "01234567-89ab-8def-8123-"
 """The prefix of another maker's ids."""
@@ -331,13 +331,8 @@ def test_a_log_that_is_behind_what_was_sealed_is_not_sealed_over(folder: Path) -
 
 def test_an_altered_record_is_noticed_before_a_version_is_taken_from_it(folder: Path) -> None:
     (folder / "sealing.db").unlink()
-    connection = apsw.Connection(str(folder / "ledger.db"))
-    found: Any = connection.execute("SELECT bytes FROM record WHERE position = 20").fetchall()
-    [[line]] = found
-    changed = line.replace(b'"entity_version":', b'"entity_version":9')
-    connection.execute("DROP TRIGGER record_no_update").fetchall()
-    connection.execute("UPDATE record SET bytes = ?, crc32 = ? WHERE position = 20", (changed, crc32(changed)))
-    connection.close()
+    log = folder / "ledger.db"
+    replace_record(log, 20, line_at(log, 20).replace(b'"entity_version":', b'"entity_version":9'))
 
     with tallystick.open(folder) as ledger, pytest.raises(TamperError):
         ledger.append(event("entity-1"))
