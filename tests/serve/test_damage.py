@@ -70,8 +70,11 @@ def test_a_log_that_is_damaged_while_it_is_open_is_an_alarm_and_a_final_error(
         assert append(it, "other/Admin").status_code == 201, "other tenants go on"
         assert alarms(it.deployment) == ["verification.failed"]
         ready = it.call("GET", "/health/ready", None)
-        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded"), "other tenants go on"
         assert ready.json()["checks"]["verification"]["stopped"]
+        of_tenants = {name: it.call("GET", f"/health/ready?tenant={name}", None) for name in ("acme", "other", "none")}
+        assert {name: one.status_code for name, one in of_tenants.items()} == {"acme": 503, "other": 200, "none": 200}
+        assert of_tenants["acme"].json()["status"] == "not ready"
         assert str(tmp_path) not in ready.text
         assert "acme" not in ready.text
         assert "tallystick_verify_findings 0.0" not in it.call("GET", "/metrics", "operator").text

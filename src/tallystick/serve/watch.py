@@ -150,7 +150,7 @@ class Watch:
         try:
             before = self.of(ledger)
             known = () if before is None else before.findings
-            if any(one["kind"] == kind and (one.get("stops") or kind in _HALTING) for one in known):
+            if any(one["kind"] == kind and _stops(one) for one in known):
                 return  # it stands already: the next one who uses the ledger does not make it worse
             size, count = (0, 0) if before is None else (before.size, before.count)
             self._keep(ledger, [finding, *known], size=size, checkpoint="", count=count + 1)
@@ -165,8 +165,12 @@ class Watch:
     @property
     def stopped(self) -> tuple[str, ...]:
         """The kinds of findings for which ledgers take no events."""
-        found = (one for seen in self.all.values() for one in seen.findings)
-        return tuple(sorted({one["kind"] for one in found if one.get("stops") or one["kind"] in _HALTING}))
+        return tuple(sorted({one["kind"] for seen in self.all.values() for one in seen.findings if _stops(one)}))
+
+    @property
+    def stopped_ledgers(self) -> frozenset[str]:
+        """The names of the ledgers that take no events."""
+        return frozenset(name for name, seen in self.all.items() if any(map(_stops, seen.findings)))
 
     @property
     def findings(self) -> int:
@@ -357,6 +361,11 @@ def verified(ledger: Ledger, *, since: bytes | None, progress: Progress) -> Repo
         if without.holds and ledger.has_accepted_loss_of(since):
             return without
     return report
+
+
+def _stops(finding: dict[str, Any]) -> bool:
+    """Whether a ledger takes no events because of this."""
+    return bool(finding.get("stops")) or finding["kind"] in _HALTING
 
 
 def _without_paths(text: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +20,8 @@ from tallystick.serve.peers import PRIVATE
 from tallystick.serve.service import Service
 
 router: Final = APIRouter(tags=["health"])
+
+TenantName = Annotated[str, Query(max_length=256, description="Whether events of this tenant are taken.")]
 
 _log: Final = logging.getLogger("tallystick.serve")
 
@@ -37,16 +39,17 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/health/ready")
-def ready(request: Request) -> Response:
+def ready(request: Request, tenant: TenantName = "") -> Response:
     """Whether events are taken, and how disk, queues, indexes and the last verifications stand.
 
-    503 and `not ready` when events cannot be taken: the disk is full, the system ledger cannot be read, or a ledger was
-    rolled back, forked or damaged. `degraded` is returned with 200: something needs attention, and events are taken.
+    503 and `not ready` when events cannot be taken: the disk is full, the system ledger cannot be read, or every
+    tenant's ledger was rolled back, forked or damaged; with `tenant`, when that one's was. `degraded` is returned with
+    200: something needs attention, and events are taken.
     """
     service: Service = request.app.state.service
     checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), **_witnesses(service)}
     checks["verification"] = _watch(service)
-    is_ready = all(checks[name]["ok"] for name in ("system", "disk")) and not checks["verification"].get("stopped")
+    is_ready = all(checks[name]["ok"] for name in ("system", "disk")) and not _is_stopped(service, tenant)
     is_well = all(check["ok"] for check in checks.values())
     status = "not ready" if not is_ready else "ready" if is_well else "degraded"
     said = orjson.dumps({"status": status, "checks": checks})
@@ -135,6 +138,23 @@ def _witnesses(service: Service) -> dict[str, dict[str, Any]]:
         return {}
     unanswered = len(service.witnessing.unanswered)
     return {"witnesses": {"ok": not unanswered, "unanswered": unanswered}}
+
+
+def _is_stopped(service: Service, tenant: str) -> bool:
+    """Whether the events of a tenant are refused, as its ledger is damaged or not the newest; "" is all of them.
+
+    One tenant's damage is no reason to send nobody's requests here any more. Of a tenant that is not there nothing is
+    said: the answer is that of all.
+    """
+    stopped = service.watch.stopped_ledgers
+    if not stopped:
+        return False
+    try:
+        tenants = [one for one in service.deployment.tenants() if not one.suspended]
+    except TallystickError:
+        return True  # the system ledger cannot be read
+    asked = [one for one in tenants if one.name == tenant] or tenants
+    return "system" in stopped or all({one.ledger, one.trail} & stopped for one in asked)
 
 
 def _watch(service: Service) -> dict[str, Any]:
