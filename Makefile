@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench bench-read bench-evidence bench-backup bench-publish bench-serve lint fix verifier clean
+.PHONY: help setup demo serve test test-fast installed bench bench-read bench-evidence bench-backup bench-publish bench-serve lint fix verifier clean
 
 help:  ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target sentence; do \
@@ -26,6 +26,9 @@ serve: .venv/ready  ## Serve ledgers over HTTP, from ./tallystick-data; ARGS="--
 
 test: .venv/ready  ## Run the tests; ARGS="-k merkle" picks some
 	@$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+installed:  ## Install it into a fresh environment, as a user would, and use it
+	@bash tests/installed.sh $(PYTHON)
 
 bench: .venv/ready  ## Measure the speed, each figure beside a floor or a peer
 	@$(RUN) -m benchmarks.run $(ARGS)
