@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -401,6 +402,25 @@ def test_a_record_that_is_put_behind_the_last_one_while_it_is_open_is_not_obeyed
             deployment.keys("default")
         with pytest.raises(TamperError):
             deployment.create_tenant("other", actor=JANE)
+
+
+@pytest.mark.parametrize("removed", ["tenants/default", "access/default", "system"])
+def test_a_ledger_that_was_removed_from_a_deployment_is_not_begun_again(tmp_path: Path, removed: str) -> None:
+    with Deployment(tmp_path / "data", keys=tmp_path / "keys") as deployment:
+        deployment.begin()
+        for lease in (deployment.ledger, deployment.trail):
+            with lease("default") as ledger:
+                ledger.append(event_type="t.t", entity_id="e")
+    shutil.rmtree(tmp_path / "data" / removed)
+
+    def use() -> None:
+        with Deployment(tmp_path / "data", keys=tmp_path / "keys") as deployment:
+            lease = deployment.trail if removed == "access/default" else deployment.ledger
+            with lease("default") as ledger:
+                ledger.append(event_type="t.t", entity_id="e")
+
+    with pytest.raises(TamperError, match="it was removed"):
+        use()
 
 
 def test_a_search_that_leaves_a_hold_out_does_not_let_its_records_go(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored
 from tallystick.errors import ConflictError, StoreError, TamperError
 from tallystick.evidence.findings import Kind
 from tallystick.store.head_mark import LATEST_SECONDS
+from tests.threads import in_threads
 
 FILES = ("ledger.db", "index.db", "sealing.db")
 EVENT = {"event_type": "door.opened", "entity_id": "door-1", "actor": "jane"}
@@ -199,6 +200,47 @@ def test_a_mark_that_is_missing_is_a_warning(scene: Scene, caplog: pytest.LogCap
     assert scene.marked == 308
 
 
+@pytest.mark.parametrize("emptied", [False, True], ids=["the folder", "what is in it"])
+def test_a_ledger_that_was_removed_is_not_begun_again(scene: Scene, emptied: bool) -> None:
+    shutil.rmtree(scene.folder)
+    if emptied:
+        scene.folder.mkdir()
+    with pytest.raises(TamperError, match=r"a ledger ledger of \d+ records was made with these keys") as refused:
+        scene.open()
+    assert scene.mark.name in str(refused.value)
+    assert not (scene.folder / "index.db").exists()
+
+    with tallystick.open(scene.folder.with_name("other"), keys=scene.keys) as other:
+        assert other.size == 2, "one of another name is another one"
+    (scene.keys / "heads" / "notes.head").write_text("not ours")
+    with pytest.raises(TamperError):
+        scene.open()
+    for mark in (scene.keys / "heads").glob("*.head"):
+        mark.unlink()
+    with scene.open() as again:
+        assert again.size == 2, "its mark was removed, as the message says"
+
+
+def test_a_ledger_that_was_put_back_after_it_was_removed_goes_on(scene: Scene) -> None:
+    shutil.move(scene.folder, scene.folder.with_name("aside"))
+    with pytest.raises(TamperError, match="it was removed"):
+        scene.open()
+    shutil.rmtree(scene.folder, ignore_errors=True)
+    shutil.move(scene.folder.with_name("aside"), scene.folder)
+    with scene.open() as ledger:
+        ledger.append(EVENT)
+        assert ledger.verify().holds
+
+
+def test_processes_that_make_a_ledger_at_once_do_not_take_it_for_a_removed_one(tmp_path: Path) -> None:
+    def begin(_: int) -> None:
+        for number in range(8):
+            with tallystick.open(tmp_path / f"ledger-{number}", keys=tmp_path / "keys") as ledger:
+                ledger.append(EVENT)
+
+    in_threads(4, begin)
+
+
 def test_a_new_ledger_has_no_mark_and_that_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     scene = Scene(tmp_path)
@@ -225,9 +267,10 @@ def test_an_altered_mark_is_found(scene: Scene, change: Callable[[bytes], bytes]
 
 def test_the_mark_of_another_ledger_under_the_same_keys_is_found(scene: Scene) -> None:
     mark = scene.mark
-    with tallystick.open(scene.folder.parent / "other", name="ledger", keys=scene.keys) as other:
+    elsewhere = scene.folder.parent / "elsewhere"
+    with tallystick.open(scene.folder.parent / "other", name="ledger", keys=scene.keys, marks=elsewhere) as other:
         other.append(EVENT)
-    (others,) = {*mark.parent.glob("*.head")} - {mark}
+    (others,) = elsewhere.glob("*.head")
     shutil.copyfile(others, mark)
     with scene.open() as ledger:
         check_refused(ledger, "not one of this ledger")

@@ -52,7 +52,7 @@ OUR_OWN: Final = ("clock", "ids", "keystore")
 """Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
 
 STORED: Final = (
-    *("store.contract", "store.head_mark", "store.proven_store", "store.reading"),
+    *("store.contract", "store.head_mark", "store.mark_file", "store.proven_store", "store.reading"),
     "store.verified_reads",
 )
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
@@ -92,7 +92,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.reading": ("core", "store.contract"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
-    "store.head_mark": ("core", "durable", "store.contract", "store.reading"),
+    "store.head_mark": ("core", "durable", "store.contract", "store.mark_file", "store.reading"),
+    "store.mark_file": ("core",),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),

@@ -22,6 +22,7 @@ from tallystick.ledger import Ledger
 from tallystick.limits import EPOCH_RECORDS_MAX, EPOCH_SECONDS_MAX
 from tallystick.read.index import Progress
 from tallystick.store.contract import Store
+from tallystick.store.mark_file import find_mark
 from tallystick.write.resume import create_ledger
 
 
@@ -62,7 +63,8 @@ def open_ledger(
                     f"there is an index of a ledger in {os.fspath(url)}, and no ledger: it was removed. Put it back, "
                     "or delete index.db to begin another one"
                 )
-            _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock)
+            folder = marks_folder(marks, keystore.folder) if location.folder is not None else None
+            _create(store, keystore, name=name or location.name, deployment=deployment, clock=clock, marks=folder)
         ledger = Ledger(
             store,
             location=location,
@@ -97,12 +99,23 @@ def rebuild_index(url: str | os.PathLike[str], *, progress: Progress | None = No
         return ledger.catch_up()
 
 
-def _create(store: Store, keystore: Keystore, *, name: str, deployment: str | None, clock: Clock) -> None:
+def _create(
+    store: Store, keystore: Keystore, *, name: str, deployment: str | None, clock: Clock, marks: Path | None
+) -> None:
     deployment = deployment or deployment_name()
     check_ledger_name(name)
     check_ledger_name(deployment)
     keystore.make()
     keys = keystore.ledger_keys(name)
+    found = None if marks is None else find_mark(marks, key=keys.head_mac)
+    # A mark is written after the commit: if it is another process's that is making the ledger now, the head is there.
+    if found is not None and store.head() is None:
+        mark, checkpoint = found
+        raise TamperError(
+            f"a ledger {name} of {checkpoint.size} records was made with these keys, as its head mark says, and it is "
+            "not here: it was removed, or is elsewhere. Put it back, restore it from a backup, or give the new one "
+            f"another name or other keys. If it was removed on purpose, remove {mark.name} from the head marks"
+        )
     genesis = Genesis(
         ledger=name,
         origin=f"{deployment}/{name}",

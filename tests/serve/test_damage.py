@@ -120,6 +120,21 @@ def test_an_older_copy_put_back_between_restarts_takes_no_events(tmp_path: Path)
         check_rolled_back(it, key)
 
 
+def test_a_tenants_ledger_that_was_removed_is_an_alarm_and_not_begun_again(tmp_path: Path) -> None:
+    older_copy(tmp_path)
+    shutil.rmtree(tmp_path / "data/tenants/default")
+    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
+        _, key = it.deployment.create_key("default", role="Admin", name="k", actor={"id": "t"})
+        for _ in range(2):
+            answer = append(it, key)
+            assert (answer.status_code, answer.json()["family"]) == (500, "tamper")
+            assert "it was removed" in answer.text
+            assert str(tmp_path) not in answer.text
+        assert alarms(it.deployment) == ["verification.failed"]
+        assert it.call("GET", "/health/ready", None).status_code == 503
+        assert not (tmp_path / "data/tenants/default/index.db").exists()
+
+
 def test_an_older_copy_put_back_while_the_service_runs_takes_no_events(tmp_path: Path) -> None:
     older = older_copy(tmp_path)
     with running(tmp_path / "data", Settings(verify_hours=0)) as it:

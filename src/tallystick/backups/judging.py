@@ -29,7 +29,7 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.findings import MEANING, Finding, Kind, Report
 from tallystick.evidence.verify import verify_store
 from tallystick.keystore import Keystore
-from tallystick.store.head_mark import mark_path, read_mark
+from tallystick.store.mark_file import mark_path, read_mark
 
 _CHUNK_BYTES: Final = 1 << 20
 

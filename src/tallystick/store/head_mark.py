@@ -9,7 +9,6 @@ written before a checkpoint is handed out: so no checkpoint that others have see
 from __future__ import annotations
 
 import fcntl
-import hmac
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -22,8 +21,8 @@ from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import range_root
 from tallystick.durable import replace, sync_folder
 from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
-from tallystick.limits import NOTE_BYTES_MAX
 from tallystick.store.contract import Store
+from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark, render_mark
 from tallystick.store.reading import stored_nodes
 
 LATEST_SECONDS: Final = 2.0
@@ -35,8 +34,6 @@ _PAUSE_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 10.0
 """After so long without a commit the thread ends; the next commit starts another one."""
 
-_CONTEXT: Final = b"tallystick/v1/head-mark\0"
-_FORMAT: Final = b"tallystick head mark v1"
 _MODE: Final = 0o600
 FIRST_COMMITS: Final = 2
 """Records of a ledger that was just created: its genesis, and the opening of its first epoch."""
@@ -60,42 +57,6 @@ class HaltedError(TamperError):
     def __init__(self, problem: MarkProblem) -> None:
         self.problem = problem
         super().__init__(_advice(problem))
-
-
-class ForgedMarkError(TamperError):
-    """The mark is not one that a holder of this ledger's keys wrote."""
-
-
-def mark_path(folder: Path, ledger_id: bytes) -> Path:
-    """Where the mark of a ledger is, in the directory of the marks."""
-    return folder / f"{ledger_id.hex()}.head"
-
-
-def read_mark(path: Path, *, key: bytes, ledger_id: bytes) -> bytes | None:
-    """The checkpoint in a mark; None when there is none. Raises `ForgedMarkError`, and `StoreError`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(NOTE_BYTES_MAX + 1_000)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"could not read the head mark {path}: {error.strerror or error}") from error
-    head, _, rest = data.partition(b"\n")
-    told_id, _, rest = rest.partition(b"\n")
-    tag, _, checkpoint = rest.partition(b"\n")
-    # The tag covers the id: a mark of another ledger under the same keys is not this one's.
-    expected = _tag(key, ledger_id, checkpoint)
-    if head != _FORMAT or told_id != ledger_id.hex().encode() or not hmac.compare_digest(tag, expected):
-        raise ForgedMarkError(
-            f"the head mark {path.name} is not one of this ledger by its keys: it was altered or replaced. Find out "
-            "who can write there, and compare the ledger with a checkpoint that somebody else keeps"
-        )
-    return checkpoint
-
-
-def render_mark(checkpoint: bytes, *, key: bytes, ledger_id: bytes) -> bytes:
-    """The bytes that `read_mark` reads."""
-    return b"\n".join((_FORMAT, ledger_id.hex().encode(), _tag(key, ledger_id, checkpoint), checkpoint))
 
 
 def compare(store: Store, held: bytes) -> MarkProblem | None:
@@ -367,11 +328,6 @@ class HeadMark:
         with self.path.with_suffix(".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a crash releases it
             yield
-
-
-def _tag(key: bytes, ledger_id: bytes, checkpoint: bytes) -> bytes:
-    message = _CONTEXT + ledger_id + len(checkpoint).to_bytes(4, "big") + checkpoint
-    return hmac.digest(key, message, "sha256").hex().encode()
 
 
 def _size(checkpoint: bytes) -> int:

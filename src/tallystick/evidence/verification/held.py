@@ -14,7 +14,8 @@ from tallystick.evidence.findings import Finding, Kind
 from tallystick.evidence.verification.tree import TreeCheck
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Store
-from tallystick.store.head_mark import FIRST_COMMITS, ForgedMarkError, mark_path, read_mark
+from tallystick.store.head_mark import FIRST_COMMITS
+from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark
 from tallystick.store.reading import read_record
 
 NO_MARK: Final = "no head mark: a rollback of the ledger before now would not be noticed"
