@@ -364,6 +364,11 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         """Whether the keys are at hand, and may be used: without them nothing is sealed, and less is proven."""
         return not self._readonly and self._keystore.exists() and self._location.is_writable()
 
+    @property
+    def sealing_problem(self) -> str | None:
+        """What was wrong with the sealing index, if anything was since the ledger was opened; it was rebuilt then."""
+        return None if self._sealing_index is None else self._sealing_index.problem
+
     def _own_records(self) -> Iterable[Record]:
         return [*self._open_sealer().prove(self._own.follow)]
 

@@ -32,6 +32,8 @@ class Pulse(NamedTuple):
     queue: QueueStats | None
     mark_failing: bool = False
     """Whether its head mark cannot be written."""
+    sealing_rebuilt: bool = False
+    """Whether its sealing index was not what had been written, and was rebuilt, since the ledger was opened."""
 
 
 class Queueing(ABC):
@@ -65,11 +67,17 @@ class Queueing(ABC):
     def _find(self, event_id: str) -> int | None:
         """The position of the record with an event id."""
 
+    @property
+    @abstractmethod
+    def sealing_problem(self) -> str | None:
+        """What was wrong with the sealing index, if anything was since the ledger was opened."""
+
     def pulse(self) -> Pulse:
         """How it stands; for whoever watches over it."""
         reader, queue, size = self._reader, self._queue, self._head().size
         behind = 0 if reader is None else max(0, size - reader.follower.end)
-        return Pulse(size, behind, None if queue is None else queue.stats(), self.mark_failing is not None)
+        stats, failing = None if queue is None else queue.stats(), self.mark_failing is not None
+        return Pulse(size, behind, stats, failing, self.sealing_problem is not None)
 
     @property
     def queue(self) -> Queue:

@@ -20,6 +20,7 @@ from tallystick.serve.settings import Settings
 from tallystick.serve.watch import FILE_NAME, Watch
 from tests.serve.conftest import Running, running
 from tests.serve.test_watch import alarms, fill, until
+from tests.tampering import edit
 
 EVENT = {"event_type": "door.opened", "entity_id": "door-1"}
 ACME = "tenants/acme"
@@ -118,6 +119,18 @@ def test_an_older_copy_put_back_between_restarts_takes_no_events(tmp_path: Path)
         check_rolled_back(it, key)
     with running(tmp_path / "data", Settings(verify_hours=0)) as it:
         check_rolled_back(it, key)
+
+
+def test_a_sealing_index_that_was_altered_degrades(tmp_path: Path) -> None:
+    older_copy(tmp_path)
+    edit(tmp_path / "data/tenants/default/sealing.db", "UPDATE page SET content = zeroblob(length(content))")
+    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
+        assert it.call("GET", "/health/ready", None).json()["status"] == "ready"
+        _, key = it.deployment.create_key("default", role="Admin", name="k", actor={"id": "t"})
+        assert append(it, key).status_code == 201
+        ready = it.call("GET", "/health/ready", None)
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"]["sealing"] == {"ok": False, "rebuilt": 1}
 
 
 def test_a_tenants_ledger_that_was_removed_is_an_alarm_and_not_begun_again(tmp_path: Path) -> None:

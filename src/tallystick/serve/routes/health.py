@@ -125,10 +125,12 @@ def _ledgers(service: Service) -> dict[str, dict[str, Any]]:
     stuck = sum(queue.problem is not None for queue in queues)
     behind = max((pulse.index_behind for pulse in pulses), default=0)
     failing = sum(pulse.mark_failing for pulse in pulses)
+    rebuilt = sum(pulse.sealing_rebuilt for pulse in pulses)
     return {
         "marks": {"ok": not failing, "failing": failing},
         "queue": {"ok": not stuck, "depth": sum(queue.depth for queue in queues), "stuck": stuck},
         "index": {"ok": behind <= _BEHIND_MAX, "behind": behind},
+        "sealing": {"ok": not rebuilt, "rebuilt": rebuilt},
     }
 
 
