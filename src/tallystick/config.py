@@ -156,11 +156,12 @@ class Location:
 
             delete_files(self.folder)
 
-    def open_cursors(self, ledger_id: bytes, *, private: bool = False) -> SqliteCursors:
+    def open_cursors(self, ledger_id: bytes, *, key: bytes | None, private: bool = False) -> SqliteCursors:
         """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
         from tallystick.read.sqlite_cursors import SqliteCursors
 
-        return SqliteCursors(None if private or self.scratch or not self.is_writable() else self.folder, ledger_id)
+        private = private or self.scratch or not self.is_writable()
+        return SqliteCursors(None if private else self.folder, ledger_id, key=key)
 
     def copy_cursors(self, folder: Path) -> None:
         """Copy what projections and subscriptions have reached into another folder, if there is anything.

@@ -41,6 +41,7 @@ from tallystick.read.live import Live
 from tallystick.read.own_records import OF_THE_LEDGER, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
+from tallystick.read.sqlite_cursors import SqliteCursors
 from tallystick.store.contract import Head, Store
 from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import checkpoint_key, read_record, read_records
@@ -302,9 +303,13 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
                 self._readers = Readers(
                     Live(self._store, reader),
                     upcasters=reader.upcasters,
-                    open_cursors=lambda: self._location.open_cursors(self.id, private=self._readonly),
+                    open_cursors=self._open_cursors,
                 )
             return self._readers
+
+    def _open_cursors(self) -> SqliteCursors:
+        key = self._load_keys().index_mac if self.has_keys else None
+        return self._location.open_cursors(self.id, key=key, private=self._readonly)
 
     def _open_sealer(self) -> Sealer:
         sealer = self._sealer

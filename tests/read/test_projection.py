@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from tallystick.core.record import Record
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.read import projection as module
 from tallystick.read.projection import Projection, projection
+from tallystick.read.query import Query
+from tallystick.read.sqlite_cursors import SqliteCursors
+from tests.tampering import edit
 
 
 @pytest.fixture
@@ -303,3 +307,64 @@ def test_a_projection_ahead_of_the_ledger_says_so(ledger: tallystick.Ledger) -> 
 
     with pytest.raises(TamperError, match="has seen 1000 records"):
         running.run()
+
+
+# ------------------------------------------------------------------------------------------ someone with the disk
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tallystick_projection SET cursor = cursor - 1",
+        "UPDATE tallystick_projection SET cursor = 2, state = '0'",
+        "UPDATE tallystick_projection SET state = '7'",
+        "UPDATE tallystick_projection SET paused = 1",
+        "UPDATE tallystick_projection SET problem = 'forged'",
+        "UPDATE tallystick_projection SET mac = NULL",
+        "UPDATE tallystick_projection SET mac = (SELECT mac FROM tallystick_projection WHERE name = 'other')",
+        "INSERT OR REPLACE INTO tallystick_projection SELECT 'count', version, cursor, '9', 0, NULL, mac FROM"
+        " tallystick_projection WHERE name = 'other'",
+    ],
+)
+def test_a_projection_whose_row_was_edited_begins_again(tmp_path: Path, statement: str) -> None:
+    counted = Projection(name="count", evolve=lambda state, _: state + 1, query=Query.of(event_type="t.*"), initial=0)
+    with tallystick.open(tmp_path / "l") as ledger:
+        ledger.append_many({"event_type": "t.t", "entity_id": "e"} for _ in range(5))
+        ledger.project(replace(counted, name="other")).run()
+        ledger.project(counted).run()
+        assert ledger.project(counted).state == 5
+    edit(tmp_path / "l" / "cursors.db", statement)
+
+    with tallystick.open(tmp_path / "l") as ledger:
+        told = {one.name: (one.state, one.problem) for one in ledger.projections()}
+        assert told.get("count", (None, "altered"))[0] is None
+        running = ledger.project(counted)
+        assert (running.status, running.state) == ("new", 0)
+        running.run()
+        assert (running.status, running.state) == ("stopped", 5)
+        assert [one.problem for one in ledger.projections() if one.name == "count"] == [None]
+
+
+def test_a_subscription_whose_cursor_was_moved_on_skips_nothing(tmp_path: Path) -> None:
+    with tallystick.open(tmp_path / "l") as ledger:
+        for number in range(6):
+            ledger.append(event_type="t.t", entity_id=f"e-{number}")
+        with ledger.subscribe(name="siem", event_type="t.*") as subscription:
+            first = next(iter(subscription))
+            subscription.acknowledge(first.position)
+    edit(tmp_path / "l" / "cursors.db", "UPDATE tallystick_subscription SET cursor = 7")
+
+    with tallystick.open(tmp_path / "l") as ledger, ledger.subscribe(name="siem", event_type="t.*") as subscription:
+        assert next(iter(subscription)).position == first.position, "from the beginning, as at least once allows"
+
+
+def test_who_has_no_keys_keeps_a_place_that_nobody_with_keys_believes(tmp_path: Path) -> None:
+    cursors = SqliteCursors(tmp_path, b"id")
+    cursors.acknowledge("siem", 4)
+    assert cursors.subscription("siem") == 4
+    cursors.close()
+    with_keys = SqliteCursors(tmp_path, b"id", key=b"k" * 32)
+    assert with_keys.subscription("siem") is None
+    with_keys.acknowledge("siem", 2)
+    assert with_keys.subscription("siem") == 2
+    with_keys.close()

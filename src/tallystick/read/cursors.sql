@@ -1,6 +1,7 @@
 -- How far readers have come, one file a ledger. Derived but for the cursors of subscriptions: without them
--- delivery begins anew, as at least once allows. Tables that projections make for themselves lie beside these.
-PRAGMA user_version = 1;
+-- delivery begins again, as at least once allows. Tables that projections make for themselves lie beside these.
+-- mac is over the rest of a row, under a key of the ledger; null where whoever wrote it had no keys.
+PRAGMA user_version = 2;
 
 CREATE TABLE tallystick_ledger (id BLOB NOT NULL) STRICT;
 
@@ -11,11 +12,13 @@ CREATE TABLE tallystick_projection (
     cursor   INTEGER NOT NULL,
     state    TEXT,
     paused   INTEGER NOT NULL DEFAULT 0,
-    problem  TEXT
+    problem  TEXT,
+    mac      BLOB
 ) STRICT, WITHOUT ROWID;
 
 -- Subscriptions: every record below the cursor was acknowledged.
 CREATE TABLE tallystick_subscription (
     name   TEXT    PRIMARY KEY,
-    cursor INTEGER NOT NULL
+    cursor INTEGER NOT NULL,
+    mac    BLOB
 ) STRICT, WITHOUT ROWID;

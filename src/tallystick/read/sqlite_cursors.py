@@ -1,16 +1,20 @@
 """Cursors of readers, and the states of projections, in `cursors.db` beside the ledger.
 
-A state and its cursor are saved in one transaction, which is what makes a projection count every record once.
+A state and its cursor are saved in one transaction, which is what makes a projection count every record once. Each row
+has a MAC, so that nobody without the keys makes a reader skip records or gives a projection another state: a row that
+was altered counts as none, and its reader begins again. An older row put back makes its reader see records again.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -23,8 +27,11 @@ from tallystick.errors import ConflictError, NotFoundError, RejectedError, Store
 from tallystick.sqlite_file import connect, connect_readonly, copy_open, run_script, transaction, translated
 
 FILE_NAME: Final = "cursors.db"
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
+_CONTEXT: Final = b"tallystick/v1/cursors\0"
+_ALTERED: Final = "its row in cursors.db is not what was written: it begins again when it is run"
 _number: Final = count()
+_log: Final = logging.getLogger("tallystick.read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +93,15 @@ def copy_cursors(source: Path, target: Path) -> None:
 
 
 class SqliteCursors:
-    """The cursors of one ledger. Safe for many threads and processes. Without a folder they are in memory."""
+    """The cursors of one ledger. Safe for many threads and processes. Without a folder they are in memory.
 
-    def __init__(self, folder: Path | None, ledger_id: bytes) -> None:
+    `key` is that of the MACs. Who has none believes what the file says, and whoever has it believes no row of theirs.
+    """
+
+    def __init__(self, folder: Path | None, ledger_id: bytes, *, key: bytes | None = None) -> None:
         self.path: Final = folder / FILE_NAME if folder else None
+        self._id: Final = ledger_id
+        self._key: Final = key
         self._lock: Final = threading.RLock()
         with translated("open the cursors"):
             if self.path is not None:
@@ -103,29 +115,27 @@ class SqliteCursors:
             if self._rows("PRAGMA user_version") != [(_LAYOUT,)]:
                 raise StoreError(f"{self.path} has another layout than {_LAYOUT}: use the matching version")
             if self._rows("SELECT id FROM tallystick_ledger") != [(ledger_id,)]:
-                raise StoreError(f"{self.path} is of another ledger: put its own back, or delete it to begin anew")
+                raise StoreError(f"{self.path} is of another ledger: put its own back, or delete it to begin again")
 
     def projections(self) -> list[Saved]:
-        """All projections, by name."""
+        """All projections, by name. One that was altered is told of as failed, without its state."""
         with self._reading():
             rows = self._rows(f"{_SELECT} ORDER BY name")
-        return [_saved(row) for row in rows]
+        return [
+            _saved(row) if self._holds(row) else Saved(row[0], row[1], 0, None, paused=False, problem=_ALTERED)
+            for row in rows
+        ]
 
     def projection(self, name: str) -> Saved | None:
-        """One projection, if it was ever begun."""
+        """One projection, if it was ever begun, and is what was written."""
         with self._reading():
-            rows = self._rows(f"{_SELECT} WHERE name = ?", (name,))
-        return _saved(rows[0]) if rows else None
+            return self._projection(name)
 
     def begin(self, name: str, *, version: int, cursor: int, state: Any) -> None:
-        """Begin a projection, or begin it anew, at a cursor."""
+        """Begin a projection, or begin it again, at a cursor."""
         with self._writing():
-            self._rows(
-                "INSERT INTO tallystick_projection (name, version, cursor, state) VALUES (?,?,?,?)"
-                " ON CONFLICT DO UPDATE SET version = excluded.version, cursor = excluded.cursor,"
-                " state = excluded.state, problem = NULL",
-                (name, version, cursor, _json(state)),
-            )
+            before = self._projection(name)
+            self._save(Saved(name, version, cursor, state, paused=before is not None and before.paused, problem=None))
 
     @contextmanager
     def advance(self, before: Saved) -> Iterator[Advance]:
@@ -134,25 +144,20 @@ class SqliteCursors:
         Raises `ConflictError` when another process has moved it meanwhile.
         """
         with self._writing():
-            where = "name = ? AND version = ? AND cursor = ? AND paused = 0"
-            values = (before.name, before.version, before.cursor)
-            if not self._rows(f"SELECT 1 FROM tallystick_projection WHERE {where}", values):
-                raise ConflictError(f"the projection {before.name} was moved, paused or begun anew meanwhile")
+            now = self._projection(before.name)
+            if now is None or (now.version, now.cursor, now.paused) != (before.version, before.cursor, False):
+                raise ConflictError(f"the projection {before.name} was moved, paused or begun again meanwhile")
             step = Advance(Tables(self._connection))
             yield step
-            self._rows(
-                "UPDATE tallystick_projection SET cursor = ?, state = ?, problem = ? WHERE name = ?",
-                (step.cursor, _json(step.state), step.problem, before.name),
-            )
+            self._save(replace(now, cursor=step.cursor, state=step.state, problem=step.problem))
 
     def set_paused(self, name: str, paused: bool) -> None:
         """Pause a projection, or let it go on; a problem that it had is forgotten. Raises `NotFoundError`."""
         with self._writing():
-            self._rows(
-                "UPDATE tallystick_projection SET paused = ?, problem = NULL WHERE name = ?", (int(paused), name)
-            )
-            if not self._connection.changes():
+            saved = self._projection(name)
+            if saved is None:
                 raise NotFoundError(f"there is no projection {name!r}")
+            self._save(replace(saved, paused=paused, problem=None))
 
     def forget(self, name: str) -> None:
         """Remove a projection and its state; tables that it made itself stay. Raises `NotFoundError`."""
@@ -164,21 +169,47 @@ class SqliteCursors:
     def subscription(self, name: str) -> int | None:
         """The cursor of a subscription, if it acknowledged anything yet."""
         with self._reading():
-            rows = self._rows("SELECT cursor FROM tallystick_subscription WHERE name = ?", (name,))
-        return rows[0][0] if rows else None
+            return self._subscription(name)
 
     def acknowledge(self, name: str, cursor: int) -> None:
         """Move a subscription's cursor on; never back."""
         with self._writing():
-            self._rows(
-                "INSERT INTO tallystick_subscription VALUES (?,?)"
-                " ON CONFLICT DO UPDATE SET cursor = max(cursor, excluded.cursor)",
-                (name, cursor),
-            )
+            before = self._subscription(name)
+            if before is None or before < cursor:
+                row = (name, cursor)
+                self._rows("INSERT OR REPLACE INTO tallystick_subscription VALUES (?,?,?)", (*row, self._mac(row)))
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+    def _projection(self, name: str) -> Saved | None:
+        rows = self._rows(f"{_SELECT} WHERE name = ?", (name,))
+        return _saved(rows[0]) if rows and self._holds(rows[0]) else None
+
+    def _save(self, saved: Saved) -> None:
+        paused = int(saved.paused)
+        row = (saved.name, saved.version, saved.cursor, _json(saved.state), paused, saved.problem)
+        self._rows("INSERT OR REPLACE INTO tallystick_projection VALUES (?,?,?,?,?,?,?)", (*row, self._mac(row)))
+
+    def _subscription(self, name: str) -> int | None:
+        rows = self._rows("SELECT name, cursor, mac FROM tallystick_subscription WHERE name = ?", (name,))
+        return rows[0][1] if rows and self._holds(rows[0]) else None
+
+    def _mac(self, row: Sequence[Any]) -> bytes | None:
+        """Over the name and the rest of a row. What a projection and what a subscription has differs in length."""
+        if self._key is None:
+            return None
+        return hmac.digest(self._key, _CONTEXT + self._id + orjson.dumps(row), "sha256")
+
+    def _holds(self, row: Sequence[Any]) -> bool:
+        """Whether somebody with the keys wrote this row, whose last column is the MAC."""
+        *told, mac = row
+        expected = self._mac(told)
+        if expected is None or (isinstance(mac, bytes) and hmac.compare_digest(mac, expected)):
+            return True
+        _log.warning("the row of %s in cursors.db is not what was written, and counts as none", row[0])
+        return False
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -205,11 +236,11 @@ class Advance:
 
 
 _FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-_SELECT: Final = "SELECT name, version, cursor, state, paused, problem FROM tallystick_projection"
+_SELECT: Final = "SELECT name, version, cursor, state, paused, problem, mac FROM tallystick_projection"
 
 
 def _saved(row: Any) -> Saved:
-    name, version, cursor, state, paused, problem = row
+    name, version, cursor, state, paused, problem, _ = row
     return Saved(name, version, cursor, orjson.loads(state) if state else None, bool(paused), problem)
 
 
