@@ -38,7 +38,15 @@ def backup(settings: Settings, *, source: str, output: str, with_keys: bool, uns
     from tallystick.backups.make import backup as run
 
     with Bar("copying", "bytes") as bar:
-        made = run(source, output, keys=settings.keys, with_keys=with_keys, signed=not unsigned, progress=bar.update)
+        made = run(
+            source,
+            output,
+            keys=settings.keys,
+            marks=settings.marks,
+            with_keys=with_keys,
+            signed=not unsigned,
+            progress=bar.update,
+        )
     if settings.json:
         screen.say_json(made.to_json())
     else:
