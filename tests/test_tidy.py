@@ -118,7 +118,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "evidence": ("durable", "evidence", *BUILT_ON_READ),
     "evidence.verification.beside": (
         *("config", "core", "evidence", "read", *STORED),
-        *("write.queue", "write.queue_check", "write.run_set"),
+        *("write.queue", "write.queue_check", "write.queue_mark", "write.run_set"),
     ),
     "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),

@@ -105,7 +105,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             raise TamperError("the genesis is not signed by the root key that it names: run a verification")
         self.id = record.hash
         """The ledger's id: the SHA-256 of its genesis record."""
-        self._marks: Final = marks
+        self._marks = marks
         self._mark = self._open_mark(marks)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import NamedTuple
 
 from tallystick.clock import Clock
@@ -19,6 +20,7 @@ from tallystick.store.contract import Head, Store
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue import Queue, QueueStats
 from tallystick.write.queue_check import DAMAGED
+from tallystick.write.queue_mark import queue_mark_path
 from tallystick.write.resume import check_master_key
 from tallystick.write.sealer import Sealer
 
@@ -42,6 +44,8 @@ class Queueing(ABC):
     _store: Store
     _location: Location
     _clock: Clock
+    _marks: Path | None
+    id: bytes
     _opening: threading.Lock
     _queue: Queue | None
     _reader: Reader | None
@@ -93,8 +97,20 @@ class Queueing(ABC):
                 if self._queue is None:
                     folder = self._location.folder / QUEUE_FOLDER
                     key = self.queue_key()
-                    self._queue = Queue(folder, key=key, seal=sealer.seal_each, find=self._find, clock=self._clock)
+                    self._queue = Queue(
+                        folder,
+                        key=key,
+                        mark=self.queue_mark,
+                        seal=sealer.seal_each,
+                        find=self._find,
+                        clock=self._clock,
+                    )
         return self._queue
+
+    @property
+    def queue_mark(self) -> Path | None:
+        """The file of the queue's mark, beside the head mark; None where there is no directory of marks."""
+        return queue_mark_path(self._marks, self.id)
 
     def queue_key(self) -> bytes:
         """The key under which the queue is authenticated. `RejectedError` for keys of another ledger: under them a good

@@ -570,7 +570,7 @@ def test_a_head_that_points_elsewhere_is_found(outsider: Outsider, column: str) 
 
 
 def test_another_ledgers_genesis_is_found(original: Path, tmp_path: Path) -> None:
-    with tallystick.open(tmp_path / "other", name="shop", keys=original / "keys") as other:
+    with tallystick.open(tmp_path / "other", name="shop", keys=original / "keys", marks=tmp_path / "marks") as other:
         foreign = other.get(0).line
     shutil.copytree(original, tmp_path / "shop")
     outsider = Outsider(tmp_path / "shop")
@@ -713,6 +713,7 @@ def test_a_kept_checkpoint_that_is_none_is_refused_as_input(original: Path) -> N
 # Any byte
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), in_tile=st.booleans(), mended=st.booleans())
 def test_any_one_byte_changed_in_a_record_or_a_tile_is_found(

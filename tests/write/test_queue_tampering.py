@@ -26,6 +26,7 @@ from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
 from tallystick.write.queue_check import check_queue, examine
 from tallystick.write.queue_copy import copy_queue
+from tallystick.write.queue_findings import QueueFinding
 from tallystick.write.queue_mac import NO_LINK, Statement
 from tallystick.write.queue_mark import MARK_BYTES
 from tallystick.write.segments import Frame
@@ -43,9 +44,13 @@ class Case(NamedTuple):
     ledger: Path
     queue: Path
     older: Path
-    """The queue when 12 of its events were there, and none was sealed."""
+    """The queue when 12 of its events were there, and none was sealed, and its mark."""
     other: Path
     """The queue of another ledger."""
+
+    @property
+    def mark(self) -> Path:
+        return mark_of(self.ledger)
 
     @property
     def segments(self) -> list[Path]:
@@ -54,6 +59,12 @@ class Case(NamedTuple):
     @property
     def ids(self) -> list[str]:
         return [f"id-{number}" for number in range(EVENTS) if number != REFUSED]
+
+
+def mark_of(ledger: Path) -> Path:
+    """The mark of the queue of a ledger, beside its head mark."""
+    (found,) = (ledger / "keys/heads").glob("*.queue")
+    return found
 
 
 @contextmanager
@@ -82,11 +93,13 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
         ledger.append(event_type="a.b", entity_id="e")
         publish(ledger, 0, 12)
         shutil.copytree(it.queue, it.older)
+        shutil.copy(it.mark, it.older / "mark")
         ledger.queue._seal_next()
         publish(ledger, 12, EVENTS)
     with held(tmp_path / "other", monkeypatch) as ledger:
         ledger.append(event_type="a.b", entity_id="e")
         publish(ledger, 0, EVENTS)
+    shutil.copy(mark_of(tmp_path / "other"), it.other / "mark")
     assert len(it.segments) >= 4
     return it
 
@@ -101,7 +114,12 @@ def run(case: Case, *arguments: str) -> Result:
 
 
 def files_of(case: Case) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in case.queue.rglob("*") if path.is_file() and path.name != "lock"}
+    paths = [*case.queue.rglob("*"), *case.ledger.glob("keys/heads/*.queue")]
+    return {path: path.read_bytes() for path in paths if path.is_file() and path.name != "lock"}
+
+
+def check(case: Case, ledger: tallystick.Ledger) -> tuple[QueueFinding, ...]:
+    return check_queue(case.queue, ledger.queue_key(), mark=ledger.queue_mark)
 
 
 def frames_of(path: Path) -> list[tuple[int, bytes]]:
@@ -268,20 +286,53 @@ def another_ledgers_queue(case: Case) -> None:
     shutil.copytree(case.other, case.queue)
 
 
+def another_ledgers_queue_without_our_mark(case: Case) -> None:
+    another_ledgers_queue(case)
+    case.mark.unlink()
+
+
 def put_the_older_mark_back(case: Case) -> None:
-    shutil.copy(case.older / "mark", case.queue / "mark")
+    shutil.copy(case.older / "mark", case.mark)
+
+
+def delete_the_mark(case: Case) -> None:
+    case.mark.unlink()
+
+
+def change_a_byte_of_the_mark(case: Case) -> None:
+    change(case.mark, 60, bytes([case.mark.read_bytes()[60] ^ 1]))
+
+
+def replace_the_mark_by_another_ledgers(case: Case) -> None:
+    shutil.copy(case.other / "mark", case.mark)
+
+
+def put_the_older_queue_back(case: Case) -> None:
+    """All of it, as an attacker does who can write the ledger's directory, and not that of the marks."""
+    shutil.rmtree(case.queue)
+    shutil.copytree(case.older, case.queue, ignore=shutil.ignore_patterns("mark"))
+
+
+def put_the_older_queue_back_with_a_mark(case: Case) -> None:
+    """The same, with a mark of that time, as a backup has it."""
+    shutil.rmtree(case.queue)
+    shutil.copytree(case.older, case.queue)
+
+
+def delete_the_queue(case: Case) -> None:
+    shutil.rmtree(case.queue)
 
 
 def copy_a_slot_of_the_mark_over_the_other(case: Case) -> None:
-    data = (case.queue / "mark").read_bytes()
-    (case.queue / "mark").write_bytes(data[:SLOT] + data[:SLOT])
+    data = case.mark.read_bytes()
+    case.mark.write_bytes(data[:SLOT] + data[:SLOT])
 
 
 def zero_the_newest_slot(case: Case) -> None:
     """As a power cut while it is written may leave it; the event that it was about is there."""
-    data = (case.queue / "mark").read_bytes()
+    data = case.mark.read_bytes()
     slots = [queue_mac.peek(queue_mac.Kind.MARK, data[at : at + queue_mac.STATEMENT_BYTES]) for at in (0, SLOT)]
-    change(case.queue / "mark", 0 if slots[0].number > slots[1].number else SLOT, bytes(SLOT))
+    change(case.mark, 0 if slots[0].number > slots[1].number else SLOT, bytes(SLOT))
 
 
 def zero_the_newest_slot_and_cut(case: Case) -> None:
@@ -290,12 +341,12 @@ def zero_the_newest_slot_and_cut(case: Case) -> None:
 
 
 def shorten_the_mark(case: Case) -> None:
-    change_size(case.queue / "mark", -1)
+    change_size(case.mark, -1)
 
 
 def forge_the_mark(case: Case) -> None:
     """A mark that says less, so that events can be cut off."""
-    path = case.queue / "mark"
+    path = case.mark
     good = queue_mac.peek(queue_mac.Kind.MARK, path.read_bytes()[: queue_mac.STATEMENT_BYTES])
     forged = queue_mac.render(queue_mac.Kind.MARK, good._replace(sequence=9, number=100), key=b"guessed")
     change(path, 0, forged)
@@ -337,6 +388,9 @@ def write_a_segment_of_the_older_format(case: Case) -> None:
     case.segments[-1].write_bytes(b"tallystick-queue/1\n")
 
 
+MARK: Final = "the mark's name"
+"""What stands for the name of the file in a finding."""
+
 FOUND: Final[dict[str, tuple[Callable[[Case], None], str, str]]] = {
     "100 bytes cut off": (cut_100_bytes, "checksum", "segment-"),
     "cut at the end of a frame": (cut_at_the_end_of_a_frame, "missing", "segment-"),
@@ -364,14 +418,19 @@ FOUND: Final[dict[str, tuple[Callable[[Case], None], str, str]]] = {
     "a cursor of the older format": (write_the_older_format_of_a_cursor, "old-format", "cursor"),
     "the cursor deleted": (delete("cursor"), "cursor", "cursor"),
     "another ledger's cursor": (another_ledgers("cursor"), "cursor", "cursor"),
-    "the mark deleted": (delete("mark"), "mark", "mark"),
-    "another ledger's mark": (another_ledgers("mark"), "mark", "mark"),
-    "another ledger's queue": (another_ledgers_queue, "mark", "mark"),
-    "an older mark put back": (put_the_older_mark_back, "mark", "mark"),
-    "a slot of the mark copied": (copy_a_slot_of_the_mark_over_the_other, "mark", "mark"),
-    "the newest slot zeroed and its event cut off": (zero_the_newest_slot_and_cut, "mark", "mark"),
-    "the mark shortened": (shorten_the_mark, "mark", "mark"),
-    "the mark forged and events cut off": (forge_the_mark, "mark", "mark"),
+    "the mark deleted": (delete_the_mark, "mark", MARK),
+    "a byte of the mark changed": (change_a_byte_of_the_mark, "mark", MARK),
+    "another ledger's mark": (replace_the_mark_by_another_ledgers, "mark", MARK),
+    "another ledger's queue": (another_ledgers_queue, "cursor", "cursor"),
+    "another ledger's queue, our mark deleted": (another_ledgers_queue_without_our_mark, "mark", "mark"),
+    "an older mark put back": (put_the_older_mark_back, "mark", MARK),
+    "a slot of the mark copied": (copy_a_slot_of_the_mark_over_the_other, "mark", MARK),
+    "the newest slot zeroed and its event cut off": (zero_the_newest_slot_and_cut, "mark", MARK),
+    "the mark shortened": (shorten_the_mark, "mark", MARK),
+    "the mark forged and events cut off": (forge_the_mark, "mark", MARK),
+    "the whole queue put back as it was": (put_the_older_queue_back, "missing", "segment-"),
+    "the whole queue put back with an older mark in it": (put_the_older_queue_back_with_a_mark, "missing", "segment-"),
+    "the whole queue deleted": (delete_the_queue, "missing", "segments"),
     "a refusal added": (forge_a_refusal, "refused", "refused.jsonl"),
     "a refusal altered": (alter_a_refusal, "refused", "refused.jsonl"),
     "the refusals deleted": (delete("refused.jsonl"), "refused", "refused.jsonl"),
@@ -385,21 +444,22 @@ FOUND: Final[dict[str, tuple[Callable[[Case], None], str, str]]] = {
 @pytest.mark.parametrize("what", FOUND)
 def test_tampering_is_found_and_named_wherever_one_looks_and_nothing_is_sealed(case: Case, what: str) -> None:
     tamper, kind, file = FOUND[what]
+    mark = case.mark.name
     tamper(case)
+    file = mark if file == MARK else file
     before = files_of(case)
     with tallystick.open(case.ledger, readonly=True) as ledger:
-        size, key = ledger.size, ledger.queue_key()
+        size, findings = ledger.size, check(case, ledger)
 
-    findings = check_queue(case.queue, key)
     assert any(one.kind == kind and one.file.startswith(file) for one in findings), findings
     told = next(one for one in findings if one.kind == kind)
-    shown = f"{told.file}: {told.seen}"[:60]
+    shown = "".join(f"DAMAGED  {told.file}: {told.seen}".split())
 
     with tallystick.open(case.ledger) as ledger, pytest.raises(TamperError, match=told.file):
         ledger.publish(event_type="a.b", entity_id="e")
     stats = run(case, "queue", "stats")
     assert stats.exit_code == 1
-    assert f"DAMAGED  {shown}" in stats.output.replace("\n", " ")
+    assert shown in "".join(stats.output.split())
     listed = json.loads(run(case, "queue", "stats", "--json").output)["findings"]
     assert listed == [one.to_json() for one in findings]
     verified = run(case, "verify", "--json")
@@ -469,7 +529,8 @@ HARMLESS: Final = {
 def test_what_is_not_found_changes_nothing(case: Case, what: str) -> None:
     HARMLESS[what](case)
 
-    assert check_queue(case.queue, key_of(case)) == ()
+    with tallystick.open(case.ledger, readonly=True) as ledger:
+        assert check(case, ledger) == ()
     assert run(case, "queue", "stats").exit_code == 0
     with tallystick.open(case.ledger) as ledger:
         ledger.queue.drain(seconds=20)
@@ -512,7 +573,7 @@ def test_a_whole_queue_put_back_is_found_by_a_mark_that_lies_elsewhere(tmp_path:
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "older", folder)
     mark.unlink()
-    assert [(one.kind, one.file) for one in check_queue(folder, key, mark=mark)] == [("mark", str(mark))]
+    assert [(one.kind, one.file) for one in check_queue(folder, key, mark=mark)] == [("mark", mark.name)]
 
 
 def test_the_files_of_a_queue_that_was_deleted_and_begun_again_are_of_another_queue(tmp_path: Path) -> None:
@@ -552,7 +613,7 @@ def test_a_queue_that_is_checked_while_it_runs_is_not_said_to_be_damaged(tmp_pat
             ledger.publish_many([{"event_type": "a.b", "entity_id": "e", "payload": {"n": n}} for n in range(50)])
             if number % 3 == 0:
                 ledger.queue.clear()
-            assert check_queue(tmp_path / "audit/queue", key) == ()
+            assert check_queue(tmp_path / "audit/queue", key, mark=ledger.queue_mark) == ()
         ledger.queue.drain(seconds=30)
         assert ledger.verify().findings == ()
 
@@ -574,10 +635,10 @@ def test_checks_and_copies_beside_publishers_and_the_sealing_find_nothing(
             copies = 0
             while not copies or not all(one.done() for one in publishers):
                 least = max(acknowledged)
-                copy_queue(tmp_path / "audit/queue", tmp_path / f"copy-{copies}")
+                copy_queue(tmp_path / "audit/queue", tmp_path / f"copy-{copies}", mark=ledger.queue_mark)
                 assert check_queue(tmp_path / f"copy-{copies}", key) == ()
                 assert examine(tmp_path / f"copy-{copies}", key).end > least
-                assert check_queue(tmp_path / "audit/queue", key) == ()
+                assert check_queue(tmp_path / "audit/queue", key, mark=ledger.queue_mark) == ()
                 copies += 1
             for one in publishers:
                 one.result()
@@ -641,7 +702,7 @@ def test_what_is_sealed_leaves_the_disk_with_what_is_pruned(tmp_path: Path, monk
         assert ledger.retention.prune().count == 1
 
         assert anywhere(tmp_path / "audit/queue", b"very-secret") == []
-        assert check_queue(tmp_path / "audit/queue", ledger.queue_key()) == ()
+        assert check_queue(tmp_path / "audit/queue", ledger.queue_key(), mark=ledger.queue_mark) == ()
 
 
 def test_what_is_sealed_leaves_the_disk_when_the_queue_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -659,7 +720,7 @@ def test_what_is_sealed_leaves_the_disk_when_the_queue_is_idle(tmp_path: Path, m
 
         assert cleared.wait(20)
         assert anywhere(tmp_path / "audit/queue", b"very-secret") == []
-        assert check_queue(tmp_path / "audit/queue", ledger.queue_key()) == ()
+        assert check_queue(tmp_path / "audit/queue", ledger.queue_key(), mark=ledger.queue_mark) == ()
 
 
 def test_what_is_sealed_is_overwritten_before_it_is_removed(tmp_path: Path) -> None:
@@ -756,8 +817,8 @@ def test_a_repair_keeps_all_that_is_good_and_then_the_queue_goes_on(case: Case, 
         assert result.exit_code == 1
         return
     assert result.exit_code == 0, result.output
-    assert check_queue(case.queue, key_of(case)) == ()
     with tallystick.open(case.ledger) as ledger:
+        assert check(case, ledger) == ()
         ticket = ledger.publish(event_type="a.b", entity_id="e", id="id-after")
         ledger.queue.drain(seconds=20)
         ids = [record.id for record in ledger.read() if record.id.startswith("id-")]
@@ -772,7 +833,7 @@ def test_an_earlier_repair_cannot_be_put_in_force_again(case: Case, monkeypatch:
     flip_a_byte(case)
     with monkeypatch.context() as patch:
         patch.setattr(queue_repair, "finish_repair", lambda *_, **__: None)
-        queue_repair.repair(case.queue, key_of(case), now=7)
+        queue_repair.repair(case.queue, key_of(case), now=7, mark=case.mark)
     shutil.copytree(case.queue / "repaired-7", case.queue.parent / "kept")
     assert run(case, "queue", "drain").exit_code == 0
     assert not (case.queue / "repaired-7").exists()

@@ -97,6 +97,7 @@ def append_fresh(ledger: tallystick.Ledger, batch: list[tuple[str, str | None]])
             ledger.append(event(entity_id))
 
 
+@pytest.mark.slow
 @given(BATCHES, st.sampled_from([1, 3, 7, 100]))
 def test_in_memory_it_knows_what_a_scan_says(batches: list[list[tuple[str, str | None]]], flush: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tallystick.open("memory:") as ledger:
@@ -310,7 +311,7 @@ def test_an_older_manifest_put_back_among_newer_pages_is_found(folder: Path) -> 
 
 
 def test_the_file_of_another_ledger_under_the_same_keys_is_refused(folder: Path, tmp_path: Path) -> None:
-    with tallystick.open(tmp_path / "other", name="sixty", keys=folder / "keys") as other:
+    with tallystick.open(tmp_path / "other", name="sixty", keys=folder / "keys", marks=tmp_path / "marks") as other:
         other.append(event("entity-1", "id-1"))
     shutil.copy(tmp_path / "other" / "sealing.db", folder / "sealing.db")
 

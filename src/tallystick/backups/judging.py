@@ -30,6 +30,9 @@ from tallystick.evidence.findings import MEANING, Finding, Kind, Report
 from tallystick.evidence.verify import verify_store
 from tallystick.keystore import Keystore
 from tallystick.store.mark_file import mark_path, read_mark
+from tallystick.write.queue import FOLDER as QUEUE_FOLDER
+from tallystick.write.queue_check import check_queue
+from tallystick.write.queue_mark import MARK, mark_bytes, queue_mark_path
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -130,6 +133,8 @@ class Terms:
     clock: Clock
     accept_loss: bool
     """Whether a ledger may be shorter than what others hold of it."""
+    signed: bool = True
+    """Whether it has to be signed."""
     marks: str | os.PathLike[str] | None = None
     """The folder of the head marks, if it is not beside the keys."""
     compares_marks: bool = False
@@ -191,6 +196,9 @@ def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callabl
                     found[BackupFinding(_place(kept, one), one.kind, one.seen)] = None
         for mismatch in () if found else _hold(place, kept):
             found[mismatch] = None
+        if keystore is not None and not any(one.kind in (Kind.GENESIS, Kind.FORK) for one in found):
+            key = keystore.ledger_keys(kept.name).queue_mac
+            found |= dict.fromkeys(_judge_queue(place / QUEUE_FOLDER, key, kept, terms))
         seals = can_seal(place, keystore) if keystore is not None else None
         newest = terms.newest_of(kept)
     except (TamperError, StoreError, NotFoundError) as error:  # so damaged that it cannot even be read
@@ -236,6 +244,30 @@ def _hold(folder: Path, kept: KeptLedger) -> Iterator[BackupFinding]:
     elif standing.checkpoint != kept.checkpoint:
         seen = f"it has {standing.size} records, and not the checkpoint of {kept.size} that the manifest names"
         yield BackupFinding(kept.place, Kind.ROLLBACK if standing.size < kept.size else Kind.FORK, seen)
+
+
+def _judge_queue(folder: Path, key: bytes, kept: KeptLedger, terms: Terms) -> Iterator[BackupFinding]:
+    """What is wrong with the queue in a backup: by the mark that came with it, and by the one that is kept of this
+    ledger, which knows what was acknowledged since. A loss of that can be accepted, as one of records can."""
+    own = check_queue(folder, key)
+    if not terms.signed and not _is_there(folder / MARK):
+        # Who made it could not read the mark. The queue does not go on before it was repaired.
+        own = tuple(one for one in own if one.file != MARK)
+    for one in own:
+        yield BackupFinding(kept.place, Kind.QUEUE, one.text)
+    mark = queue_mark_path(terms.marks_of(kept), kept.id)
+    if own or mark is None or terms.accept_loss or not _is_there(mark):
+        return
+    for one in check_queue(folder, key, mark=mark):
+        seen = f"by the mark {mark}, which is not from the backup: {one.text}"
+        yield BackupFinding(kept.place, Kind.QUEUE, seen)
+
+
+def _is_there(mark: Path) -> bool:
+    try:
+        return mark_bytes(mark) is not None
+    except OSError as error:
+        raise StoreError(f"could not read the mark {mark}: {error.strerror or error}") from error
 
 
 def _take(found: Found, file: KeptFile, *, into: Path | None, count: Callable[[int], None]) -> None:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallystick.backups.judging import JudgedLedger, Terms
+from tallystick.backups.parcel import told
 from tallystick.core.custody import OwnEvent
 from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.errors import RejectedError
 from tallystick.opening import open_ledger
+from tallystick.write.queue import FOLDER as QUEUE_FOLDER
+from tallystick.write.queue_mark import overwrite_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +58,8 @@ def record_loss(
         ) as ledger:
             event = OwnEvent(LEDGER_RESTORED, restored.payload(), loss.actor)
             ledger.record_restore(event, epochs=epochs_to_pass(judged.lost))
+            if ledger.queue_mark is not None:
+                # What was acknowledged after the backup is lost, too. A crash before this leaves the newer mark, which
+                # the queue of the next restore is checked by.
+                with told(ledger.queue_mark):
+                    overwrite_mark(folder / judged.kept.folder / QUEUE_FOLDER, ledger.queue_mark)

@@ -24,11 +24,13 @@ from tallystick.clock import Clock, wall_clock
 from tallystick.config import LEDGER_FILE, Location
 from tallystick.core import timestamp
 from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
-from tallystick.errors import BusyError, RejectedError
+from tallystick.errors import BusyError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
 from tallystick.read.index import Progress
+from tallystick.store.reading import read_record
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue_copy import copy_queue
+from tallystick.write.queue_mark import MARK, queue_mark_path
 
 _ATTEMPTS_MAX: Final = 3
 
@@ -70,6 +72,7 @@ def backup(
     target: str | os.PathLike[str],
     *,
     keys: str | os.PathLike[str] | None = None,
+    marks: str | os.PathLike[str] | None = None,
     with_keys: bool = False,
     signed: bool = True,
     progress: Progress | None = None,
@@ -80,13 +83,15 @@ def backup(
     Each ledger is copied as it is at one commit, with all that was accepted before the call: events that wait in its
     queue, the cursors of its readers, its cosigned checkpoint. `keys` is the folder of the keys, by default where they
     are looked for anyway; the backup is signed with the evidence key, unless `signed` is false, and has the keys
-    themselves only `with_keys`. `progress` is told of bytes. The backup has its name when all of it is on the disk.
+    themselves only `with_keys`. `marks` is the folder of the head marks, where the marks of queues are, too: without
+    the mark of a queue only a backup that is not signed is made. `progress` is told of bytes. The backup has its name
+    when all of it is on the disk.
 
     Raises `NotFoundError` where there is nothing to copy, `ConflictError` when the target is there, `RejectedError`
     when the keys are wanted and not there, `TamperError` for a ledger so damaged that it does not say who it is.
     """
     began, created = time.monotonic(), timestamp.render(clock())
-    found = BackupSource.of(source, keys=keys)
+    found = BackupSource.of(source, keys=keys, marks=marks)
     if not found.vouching.keystore.exists() and (signed or with_keys):
         cure = "name their folder, or make a backup that is not signed and has none"
         raise RejectedError("the keys are not here", place=str(found.vouching.keystore.folder), cure=cure)
@@ -96,6 +101,8 @@ def backup(
             _copy_verified(found.root, parcel)
         ledgers = [_copy_ledger(ledger, parcel, with_keys=with_keys, count=count.add) for ledger in found.ledgers]
         key = ledgers[-1].evidence_key(found.vouching.keystore) if signed else None
+        if signed or with_keys:
+            _check_marks(parcel)
         manifest = BackupManifest(
             created=created,
             extent=found.extent,
@@ -131,11 +138,23 @@ def _copy_verified(root: Path, parcel: Parcel) -> None:
     parcel.write(VERIFIED_FILE, data)
 
 
+def _check_marks(parcel: Parcel) -> None:
+    """Whether every queue has its mark: else nothing says what was acknowledged, and nobody may vouch for it."""
+    names = {file.name for file in parcel.files}
+    for name in sorted(names):
+        queue, _, file = name.rpartition("/")
+        if file.startswith("segment-") and f"{queue}/{MARK}" not in names:
+            raise NotFoundError(
+                f"the mark of {queue} is not in the directory of the marks, or may not be read: name that directory, "
+                "or make a backup that is not signed. If the mark was lost, see `tallystick queue stats`"
+            )
+
+
 def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count: Callable[[int], None]) -> Standing:
     """One ledger; how its copy stands. The order is what makes it whole: see above."""
     location, folder = source.location, parcel.folder(source.folder)
     assert location.folder is not None, "only ledgers in folders are found"
-    copy_queue(location.folder / QUEUE_FOLDER, folder / QUEUE_FOLDER)
+    copy_queue(location.folder / QUEUE_FOLDER, folder / QUEUE_FOLDER, mark=_queue_mark(source))
     location.copy_cursors(folder)
     kept = read_kept(location.folder)
     if kept is not None:
@@ -149,6 +168,17 @@ def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count
     for name, secret in secrets.items():
         parcel.write(f"{keys_folder(source.folder)}/{name}", secret)
     return standing
+
+
+def _queue_mark(source: LedgerSource) -> Path | None:
+    """Where the mark of its queue is. The log, which says the ledger's id, is copied after the queue."""
+    store = source.location.open_store(readonly=True)
+    try:
+        return queue_mark_path(source.marks, read_record(store, 0).hash)
+    except (TamperError, NotFoundError) as error:
+        raise TamperError(f"{source.folder or 'the ledger'} is damaged, run a verification: {error}") from error
+    finally:
+        store.close()
 
 
 def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], None]) -> dict[str, bytes]:

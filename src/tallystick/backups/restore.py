@@ -97,7 +97,8 @@ def restore(
     `signed` is false.
 
     The head marks of the ledgers, in `marks`, by default beside the keys, count as checkpoints of `since`. A ledger
-    that is shorter than one of those has lost records, which is a finding, too. With `accept_loss`,
+    that is shorter than one of those has lost records, which is a finding, too; so is a queue that ends below the mark
+    of queues that is there. With `accept_loss`,
     a reason, it is restored, and every ledger records that it was, ordered by `actor`, under MAC keys that what was
     lost cannot have disclosed; that needs the keys. `progress` is told of bytes, copied and verified.
 
@@ -110,9 +111,9 @@ def restore(
         room = scratch / "restored"
         with told(place):
             room.mkdir(mode=0o700)
-        terms = _terms(keys, since, processes=processes, clock=clock, accept_loss=loss is not None)
-        terms = replace(terms, marks=marks, compares_marks=True)
-        restored = _judge(Path(backup), terms, into=room, signed=signed, loss=loss, progress=progress)
+        terms = _terms(keys, since, processes=processes, clock=clock, signed=signed)
+        terms = replace(terms, marks=marks, compares_marks=True, accept_loss=loss is not None)
+        restored = _judge(Path(backup), terms, into=room, loss=loss, progress=progress)
         if restored.holds:
             with told(place):
                 _say_restored(room, restored, clock)
@@ -137,12 +138,12 @@ def check_backup(
 ) -> Restored:
     """Check a backup as `restore` does, and leave nothing behind. A folder is read where it is, a `.tar` is unpacked
     into a temporary folder first. Raises as `restore` does."""
-    terms = _terms(keys, since, processes=processes, clock=clock, accept_loss=False)
+    terms = _terms(keys, since, processes=processes, clock=clock, signed=signed)
     place = Path(backup)
     if place.is_dir():
-        return _judge(place, terms, into=None, signed=signed, loss=None, progress=progress)
+        return _judge(place, terms, into=None, loss=None, progress=progress)
     with tempfile.TemporaryDirectory(prefix="tallystick-", ignore_cleanup_errors=True) as scratch:
-        return _judge(place, terms, into=Path(scratch), signed=signed, loss=None, progress=progress)
+        return _judge(place, terms, into=Path(scratch), loss=None, progress=progress)
 
 
 def _terms(
@@ -151,15 +152,13 @@ def _terms(
     *,
     processes: int | None,
     clock: Clock,
-    accept_loss: bool,
+    signed: bool,
 ) -> Terms:
     folder = None if keys is None else Path(keys)
-    return Terms(keys=folder, held=tuple(since), processes=processes, clock=clock, accept_loss=accept_loss)
+    return Terms(keys=folder, held=tuple(since), processes=processes, clock=clock, accept_loss=False, signed=signed)
 
 
-def _judge(
-    place: Path, terms: Terms, *, into: Path | None, signed: bool, loss: Loss | None, progress: Progress | None
-) -> Restored:
+def _judge(place: Path, terms: Terms, *, into: Path | None, loss: Loss | None, progress: Progress | None) -> Restored:
     """Judge a backup; copied into a folder if one is given, else where it is."""
     began = time.monotonic()
     with ExitStack() as stack:
@@ -177,7 +176,7 @@ def _judge(
             cure = "name the folder of the keys"
             raise RejectedError("that records were lost is recorded in the ledgers, and needs their keys", cure=cure)
         work = _Work(progress, manifest, terms)
-        findings = [*judge_seal(found, manifest, data), *_unsigned(manifest, signed=signed)]
+        findings = [*judge_seal(found, manifest, data), *_unsigned(manifest, signed=terms.signed)]
         findings += judge_files(found, manifest, into=into, count=work.copied)
     # From here on nothing is read from the backup that is restored, but from the copy that was held against it.
     ledgers: list[JudgedLedger] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallystick.backups.layout import KEYS_FOLDER, SYSTEM, TENANTS, Extent, is_folder
-from tallystick.config import Location
+from tallystick.config import Location, marks_folder
 from tallystick.errors import NotFoundError, RejectedError, StoreError
 from tallystick.keystore import Keystore
 
@@ -23,6 +23,8 @@ class LedgerSource:
     folder: str
     location: Location
     keystore: Keystore
+    marks: Path | None
+    """The directory of its head mark, and of the mark of its queue."""
     bytes: int
 
 
@@ -41,17 +43,23 @@ class BackupSource:
         return self.ledgers[-1]
 
     @classmethod
-    def of(cls, url: str | os.PathLike[str], *, keys: str | os.PathLike[str] | None) -> BackupSource:
+    def of(
+        cls,
+        url: str | os.PathLike[str],
+        *,
+        keys: str | os.PathLike[str] | None,
+        marks: str | os.PathLike[str] | None,
+    ) -> BackupSource:
         """Look at a folder. Raises `NotFoundError` where there is neither a ledger nor a deployment."""
         location = Location.parse(url)
         if location.folder is None:
             raise RejectedError("a ledger in memory cannot be backed up", cure="keep the ledger in a folder")
         root = location.folder
-        alone = _ledger("", root, Path(keys) if keys is not None else location.keys_folder)
+        alone = _ledger("", root, Path(keys) if keys is not None else location.keys_folder, marks)
         if alone is not None:
             return cls("ledger", root, (alone,))
         kept = Path(keys) if keys is not None else root / KEYS_FOLDER
-        found = [_ledger(folder, root / folder, kept / folder) for folder in (*_folders(root), SYSTEM)]
+        found = [_ledger(folder, root / folder, kept / folder, marks) for folder in (*_folders(root), SYSTEM)]
         ledgers = tuple(ledger for ledger in found if ledger is not None)
         if not ledgers or ledgers[-1].folder != SYSTEM:
             raise NotFoundError(
@@ -77,13 +85,13 @@ def _folders(root: Path) -> Iterator[str]:
             yield f"{kind}/{name}"
 
 
-def _ledger(folder: str, path: Path, keys: Path | None) -> LedgerSource | None:
+def _ledger(folder: str, path: Path, keys: Path | None, marks: str | os.PathLike[str] | None) -> LedgerSource | None:
     """The ledger in a folder; None when there is none, also when a crash kept it from being made."""
     location = Location(path)
     store = location.open_store(readonly=True)
     try:
         if store.head() is None:
             return None
-        return LedgerSource(folder, location, Keystore(keys), store.bytes_used())
+        return LedgerSource(folder, location, Keystore(keys), marks_folder(marks, keys), store.bytes_used())
     finally:
         store.close()

@@ -30,7 +30,8 @@ def backup(settings: Settings, *, source: str, output: str, with_keys: bool, uns
     SOURCE is a ledger's folder, or what `tallystick serve --data` names. Each ledger is copied at one commit, with what
     waits in its queue, the cursors of its readers and its cosigned checkpoint; all that was answered before is in it.
     Indexes are made anew, and bundles of jobs are not in it. It is signed with the evidence key, and has the keys
-    themselves only with --with-keys: without them it can be read and verified, but not added to.
+    themselves only with --with-keys: without them it can be read and verified, but not added to. Only an unsigned one
+    is made without the marks of queues, which are with the head marks.
 
     JSON: path, extent, created, ledgers (folder, name, origin, id, size, checkpoint), files, bytes, keys, signed,
     manifest_sha256, seconds.
@@ -38,7 +39,15 @@ def backup(settings: Settings, *, source: str, output: str, with_keys: bool, uns
     from tallystick.backups.make import backup as run
 
     with Bar("copying", "bytes") as bar:
-        made = run(source, output, keys=settings.keys, with_keys=with_keys, signed=not unsigned, progress=bar.update)
+        made = run(
+            source,
+            output,
+            keys=settings.keys,
+            marks=settings.marks,
+            with_keys=with_keys,
+            signed=not unsigned,
+            progress=bar.update,
+        )
     if settings.json:
         screen.say_json(made.to_json())
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -14,6 +14,7 @@ from tallystick.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tallystick.ledger import Ledger
     from tallystick.write.queue_findings import QueueFinding
 
 
@@ -30,8 +31,8 @@ def drain(settings: Settings, *, seconds: float) -> None:
 
     JSON: sealed, conflicts, depth.
     """
-    _folder(settings)
     with settings.open(readonly=False) as ledger:
+        _folder(settings, ledger)
         ledger.queue.drain(seconds=seconds)
         stats = ledger.queue.stats()
     if settings.json:
@@ -54,8 +55,8 @@ def stats(settings: Settings) -> None:
     from tallystick.core import timestamp
     from tallystick.write.queue_repair import look
 
-    folder = _folder(settings)
-    seen = look(folder, _key(settings))
+    place = _place(settings)
+    seen = look(place.folder, place.key, mark=place.mark)
     oldest = None if seen.oldest_at is None else timestamp.render(seen.oldest_at)
     if settings.json:
         facts = {"depth": seen.depth, "bytes": seen.bytes, "oldest_accepted_at": oldest}
@@ -84,8 +85,11 @@ def repair(settings: Settings, *, yes: bool) -> None:
     from tallystick.write.queue_repair import look
     from tallystick.write.queue_repair import repair as run
 
-    folder, key = _folder(settings), _key(settings)
-    findings = run(folder, key, now=wall_clock()) if yes else look(folder, key).findings
+    place = _place(settings)
+    if yes:
+        findings = run(place.folder, place.key, now=wall_clock(), mark=place.mark)
+    else:
+        findings = look(place.folder, place.key, mark=place.mark).findings
     if settings.json:
         screen.say_json({"repaired": yes, "findings": [one.to_json() for one in findings]})
     elif not findings:
@@ -98,25 +102,35 @@ def repair(settings: Settings, *, yes: bool) -> None:
         raise click.exceptions.Exit(failures.REFUSED)
 
 
-def _folder(settings: Settings) -> Path:
-    """Where the queue of the ledger is. Raises `NotFoundError` where nothing was ever published."""
+class _Place(NamedTuple):
+    """Where a queue is, and what authenticates it."""
+
+    folder: Path
+    mark: Path | None
+    key: bytes
+
+
+def _place(settings: Settings) -> _Place:
+    """The queue of the ledger. Raises `NotFoundError` where nothing was ever published, and without the keys,
+    `RejectedError` for those of another ledger."""
+    with settings.open() as ledger:
+        folder = _folder(settings, ledger)
+        try:
+            return _Place(folder, ledger.queue_mark, ledger.queue_key())
+        except NotFoundError as error:
+            raise NotFoundError(f"the queue could not be authenticated, and nothing is known of it: {error}") from error
+
+
+def _folder(settings: Settings, ledger: Ledger) -> Path:
+    """The folder of the queue. Raises `NotFoundError` where nothing was ever published."""
     from tallystick.config import Location
     from tallystick.write.queue import FOLDER
 
-    settings.check_ledger()
-    ledger = Location.parse(settings.ledger).folder
-    if ledger is None or not (ledger / FOLDER).is_dir():
+    folder, mark = Location.parse(settings.ledger).folder, ledger.queue_mark
+    # Where the folder was deleted, the mark still says that there was one.
+    if folder is None or not ((folder / FOLDER).is_dir() or (mark is not None and mark.exists())):
         raise NotFoundError(f"nothing was ever published to {settings.ledger}")
-    return ledger / FOLDER
-
-
-def _key(settings: Settings) -> bytes:
-    """The key of the queue. Raises `NotFoundError` without the keys, `RejectedError` for those of another ledger."""
-    with settings.open() as ledger:
-        try:
-            return ledger.queue_key()
-        except NotFoundError as error:
-            raise NotFoundError(f"the queue could not be authenticated, and nothing is known of it: {error}") from error
+    return folder / FOLDER
 
 
 def _say_findings(findings: Sequence[QueueFinding]) -> None:

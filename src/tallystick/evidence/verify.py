@@ -345,7 +345,8 @@ class _Verification:
         """What SPEC does not speak of; up to where the query index was compared with the log."""
         ledger_id = self._genesis_record.hash if self._genesis else b""
         keys = self._keys if self._genesis else None
-        beside = Beside(plan, self._store, keys, ledger_id=ledger_id, index=self._index, now=self._now)
+        marks = self._mark.folder
+        beside = Beside(plan, self._store, keys, ledger_id=ledger_id, marks=marks, index=self._index, now=self._now)
         self._findings += beside.check(progress, found_in_log=self._findings)
         return beside.end
 

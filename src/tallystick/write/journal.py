@@ -23,7 +23,7 @@ from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, examine
 from tallystick.write.queue_findings import Examined, damage_text
 from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, Kind, Statement
-from tallystick.write.queue_mark import MARK, MarkFile, make_mark, render_mark
+from tallystick.write.queue_mark import MarkFile, find_mark, make_mark, render_mark, take_mark
 from tallystick.write.queue_refusals import REFUSED, append_refusals, open_refusals, render_refusals
 from tallystick.write.queue_repair import finish_repair
 from tallystick.write.segments import Frame, Place
@@ -49,7 +49,7 @@ class Journal:
         self._clearing: Final = threading.Lock()  # the cursor, and what is removed because of it, move together
         self._held: Final = segments.lock(folder)
         try:
-            self._open(mark or folder / MARK)
+            self._open(mark)
         except OSError as error:
             self._held.close()
             raise StoreError(f"could not open the queue in {folder}: {error}") from error
@@ -59,11 +59,12 @@ class Journal:
         self.broken: str | None = None
         """Why nothing more can be taken."""
 
-    def _open(self, mark: Path) -> None:
-        finish_repair(self._folder, self._key, mark=mark)
-        examined = examine(self._folder, self._key, mark=mark)
+    def _open(self, given: Path | None) -> None:
+        finish_repair(self._folder, self._key, mark=find_mark(self._folder, given))
+        examined = examine(self._folder, self._key, mark=given)
         if examined.findings:
             raise TamperError(damage_text(examined.findings))
+        mark = take_mark(self._folder, given)
         if examined.mark is None or examined.cursor is None or not examined.mark.sequence:
             examined = self._make(mark, examined)
         assert examined.cursor is not None, "it was found, or made"

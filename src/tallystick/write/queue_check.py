@@ -16,7 +16,7 @@ from tallystick.write import queue_mac, segments
 from tallystick.write.queue_chain import follow
 from tallystick.write.queue_findings import SEGMENTS, Examined, QueueFinding, old_format_text
 from tallystick.write.queue_mac import NO_LINK, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
-from tallystick.write.queue_mark import MARK, MarkRead, read_mark
+from tallystick.write.queue_mark import MARK, MarkRead, find_mark, read_mark
 from tallystick.write.queue_refusals import REFUSED, read_refusals
 
 FOLDER: Final = "queue"
@@ -33,8 +33,8 @@ _ATTEMPTS_MAX: Final = 5
 def check_queue(folder: Path, key: bytes, *, mark: Path | None = None) -> tuple[QueueFinding, ...]:
     """What of a queue is not as it was written and acknowledged; empty when all of it is, or there is no queue.
 
-    `key` is `LedgerKeys.queue_mac`; `mark` says where the mark is that does not lie in the folder. Changes nothing, and
-    may be asked while a process uses the queue. Raises `StoreError` when the files cannot be read.
+    `key` is `LedgerKeys.queue_mac`; `mark` says where the mark is that does not lie in the folder (`find_mark`).
+    Changes nothing, and may be asked while a process uses the queue. Raises `StoreError` when the files cannot be read.
     """
     findings: list[QueueFinding] = []
     try:
@@ -64,16 +64,19 @@ def examine(folder: Path, key: bytes, *, mark: Path | None = None) -> Examined:
     order, so that none of them can be ahead of what is read after it.
     """
     try:
-        return _examine(folder, key, mark or folder / MARK)
+        return _examine(folder, key, mark)
     except OSError as error:
         raise StoreError(f"could not read the queue in {folder}: {error}") from error
 
 
-def _examine(folder: Path, key: bytes, mark_path: Path) -> Examined:
+def _examine(folder: Path, key: bytes, mark: Path | None) -> Examined:
     examined = Examined(None)
     cursor = _read_cursor(folder, key, examined)
-    mark_file = mark_path.name if mark_path.parent == folder else str(mark_path)
+    mark_path = find_mark(folder, mark)
     marks = read_mark(mark_path, key=key)
+    if mark is not None and not marks.is_there:  # who has the queue may have put it where it belongs just now
+        mark_path, marks = mark, read_mark(mark, key=key)
+    mark_file = mark_path.name  # not where it is: this text goes to callers of the service, too
     found = segments.segments(folder)
     remains = [*folder.glob(f"{DAMAGED}-*"), *folder.glob(f"{REPAIRED}-*")]
     if not (found or cursor or examined.findings or marks.is_there or remains or (folder / REFUSED).exists()):
@@ -146,7 +149,9 @@ def _check_cursor(examined: Examined, cursor: Statement | None, marks: MarkRead)
 def _check_mark(examined: Examined, marks: MarkRead, path: Path, *, file: str, key: bytes) -> None:
     mark = marks.newest
     if not marks.is_there:
-        examined.add(Fault.MARK, file, "it is not there, and a queue was: nothing says what was acknowledged")
+        moved = "" if file == MARK else "; if the directory of the marks was moved, this file belongs there, too"
+        seen = f"it is not there, and a queue was: nothing says what was acknowledged{moved}"
+        examined.add(Fault.MARK, file, seen)
         return
     if mark is not None and (marks.faults or examined.acknowledged > mark.sequence):
         # A running queue writes it: a slot may have been read in between, and frames be newer than what was read.
@@ -166,7 +171,8 @@ def _check_mark(examined: Examined, marks: MarkRead, path: Path, *, file: str, k
 def _check_segments(examined: Examined, found: list[tuple[int, Path]]) -> None:
     lost = any(one.kind is Fault.MISSING for one in examined.findings)
     if not found and examined.mark is not None and examined.mark.sequence and not lost:
-        seen = "there is no segment, and there always is one: all of them were removed; no event is lost"
+        lost_events = "and what waited in them" if examined.cursor is None else "no event is lost"
+        seen = f"there is no segment, and there always is one: all of them were removed; {lost_events}"
         examined.add(Fault.MISSING, SEGMENTS, seen, examined.end, examined.end)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from tallystick.errors import BusyError, StoreError
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED
 from tallystick.write.queue_mac import STATEMENT_BYTES, FaultError, Kind
-from tallystick.write.queue_mark import MARK, mark_bytes, peek_mark
+from tallystick.write.queue_mark import MARK, find_mark, mark_bytes, peek_mark
 from tallystick.write.queue_refusals import REFUSED
 from tallystick.write.segments import HEAD_BYTES
 
@@ -34,15 +35,17 @@ def copy_queue(source: Path, target: Path, *, mark: Path | None = None) -> None:
     """Copy the queue in a folder into another, which is not there yet. Durable on return, but for the names.
 
     `mark` says where its mark is, if not in the folder; that of the copy is. Nothing is made where there is no queue.
-    Raises `StoreError`, and `BusyError` when it is repaired, or sealed faster than it can be copied.
+    Where only its mark is left, that is copied, so that the copy is found to be damaged, too. A mark that is not there,
+    or may not be read, is left out: who vouches for the copy looks whether it has one. Raises `StoreError`, and
+    `BusyError` when the queue is repaired, or sealed faster than it can be copied.
     """
-    if not source.is_dir():
-        return
     try:
         for _ in range(_ATTEMPTS_MAX):
-            repairs = _repairs(source)
-            is_whole = not any(one.startswith(REPAIRED) for one in repairs)
-            if is_whole and _copy_once(source, target, mark or source / MARK) and _repairs(source) == repairs:
+            found = _mark_to_copy(source, mark)
+            if found is None and not source.is_dir():
+                return
+            # A queue that is begun just now has its mark first.
+            if _copy_whole(source, target, found) and (found is not None or _mark_to_copy(source, mark) is None):
                 for path in target.iterdir():
                     with path.open("r+b") as file:
                         sync(file)
@@ -53,16 +56,34 @@ def copy_queue(source: Path, target: Path, *, mark: Path | None = None) -> None:
     raise BusyError(f"the queue in {source} is being repaired, or changes too fast: repeat a moment later")
 
 
+def _copy_whole(source: Path, target: Path, mark: Path | None) -> bool:
+    """Copy all files; whether the copy is of one state, and no repair came between."""
+    repairs = _repairs(source)
+    is_whole = not any(one.startswith(REPAIRED) for one in repairs)
+    return is_whole and _copy_once(source, target, mark) and _repairs(source) == repairs
+
+
+def _mark_to_copy(source: Path, mark: Path | None) -> Path | None:
+    """The file of the mark; None for none that can be read."""
+    with suppress(PermissionError):  # who may not read the keys may not read the marks beside them, either
+        found = find_mark(source, mark)
+        if mark_bytes(found) is not None:
+            return found
+    return None
+
+
 def _repairs(source: Path) -> list[str]:
     """What a repair makes, or leaves: another one took the files away while they were read."""
     return sorted(path.name for name in (REPAIRED, DAMAGED) for path in source.glob(f"{name}-*"))
 
 
-def _copy_once(source: Path, target: Path, mark: Path) -> bool:
+def _copy_once(source: Path, target: Path, mark: Path | None) -> bool:
     """Copy all files; whether the copy is of one state."""
     target.mkdir(mode=0o700)
     before = _cursor(source)
-    marked = _copy_mark(mark, target / MARK)
+    marked = None if mark is None else _copy_mark(mark, target / MARK)
+    if mark is not None and not (target / MARK).exists():
+        return False  # it was put where marks are just now
     for path in _with_events_from(source, before or 0):
         if not _copy_segment(path, target / path.name, first=before or 0, marked=marked):
             break
@@ -72,7 +93,9 @@ def _copy_once(source: Path, target: Path, mark: Path) -> bool:
     after = _cursor(target)
     if after == before:
         return True  # nothing was sealed meanwhile, and so nothing removed: the copy is as good as the queue is
-    if after is None or marked is None or after > marked or not any(_with_events_from(target, after)):
+    if after is None or (mark is not None and (marked is None or after > marked)):
+        return False
+    if not any(_with_events_from(target, after)):
         return False
     _leave_out(target, after)
     return _has_head(_with_events_from(target, after)[0])

@@ -2,8 +2,8 @@
 
 One file of fixed size with two slots, written in turn and in place, each in a block of its own: what a power cut tears
 is the slot that was being written, on which no ticket relies; the other one is whole. Where the queue ends below the
-mark, acknowledged events are gone; what stands past it was not acknowledged. The file may lie apart from the queue, out
-of reach of an attacker who puts an older copy of the queue back.
+mark, acknowledged events are gone; what stands past it was not acknowledged. The file lies beside the head mark, out of
+reach of an attacker who puts an older copy of the whole queue back. In the folder of the queue it comes with a backup.
 """
 
 from __future__ import annotations
@@ -24,6 +24,49 @@ MARK: Final = "mark"
 _SLOT_BYTES: Final = 4_096
 """A block of a disk or of a page cache: writing one slot cannot tear the other."""
 MARK_BYTES: Final = 2 * _SLOT_BYTES
+
+
+def queue_mark_path(marks: Path | None, ledger_id: bytes) -> Path | None:
+    """Where the mark of a ledger's queue is, in the directory of the marks; None where there is no such directory, and
+    the mark is in the folder of the queue."""
+    return None if marks is None else marks / f"{ledger_id.hex()}.queue"
+
+
+def find_mark(folder: Path, mark: Path | None) -> Path:
+    """The file that counts as the mark of the queue in a folder. Raises `OSError` when that cannot be told.
+
+    The one in the folder, which a backup brought, counts only as long as there is none elsewhere: an attacker who puts
+    one there changes nothing, as a queue that was ever used has its mark elsewhere.
+    """
+    brought = folder / MARK
+    if mark is None or (mark_bytes(mark) is None and mark_bytes(brought) is not None):
+        return brought
+    return mark
+
+
+def take_mark(folder: Path, mark: Path | None) -> Path:
+    """The same for who has the queue and found no damage: a mark that a backup brought is put where marks are, or
+    removed, if there is one. A crash within leaves both, and the one elsewhere counts."""
+    found, brought = find_mark(folder, mark), folder / MARK
+    if mark is None or mark == brought:
+        return found
+    if found == brought:
+        make_mark(mark, mark_bytes(brought) or b"")
+    brought.unlink(missing_ok=True)
+    return mark
+
+
+def overwrite_mark(folder: Path, mark: Path) -> None:
+    """Have the mark that a backup brought count, although there is another one: what that knows of was lost, and the
+    loss is accepted. A backup without a queue brought none; then no mark is left. Raises `OSError`."""
+    brought = mark_bytes(folder / MARK)
+    if mark_bytes(mark) is None:
+        return  # the one that was brought counts anyway
+    if brought is not None:
+        make_mark(mark, brought)
+    else:
+        mark.unlink()
+        sync_folder(mark.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +132,7 @@ def render_mark(statement: Statement, *, key: bytes) -> bytes:
 
 def make_mark(path: Path, data: bytes) -> None:
     """Put a whole mark in its place, durably, also its name. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace(path, data)
     sync_folder(path.parent)
 
@@ -111,6 +154,10 @@ class MarkFile:
         """
         statement = self._statement._replace(sequence=sequence, link=link, number=self._statement.number + 1)
         data = queue_mac.render(Kind.MARK, statement, key=self._key)
+        # Written in place, a file without a name is found by nobody: no ticket may rely on it. It lies where other
+        # copies of the ledger put theirs, too.
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise OSError("the mark was removed or replaced while the queue was in use")
         if os.pwrite(self._file.fileno(), data, statement.number % 2 * _SLOT_BYTES) != len(data):
             raise OSError("the mark was written only in part")
         sync_data(

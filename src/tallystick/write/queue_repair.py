@@ -10,6 +10,7 @@ force once more. What stood there before is kept in a folder `damaged-…`, and 
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +22,7 @@ from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED, examine
 from tallystick.write.queue_findings import Examined, QueueFinding, damage_text
 from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
-from tallystick.write.queue_mark import MARK, make_mark, mark_bytes, mark_digest, render_mark
+from tallystick.write.queue_mark import MARK, find_mark, make_mark, mark_bytes, mark_digest, render_mark, take_mark
 from tallystick.write.queue_refusals import REFUSED, read_authentic, render_refusals
 from tallystick.write.segments import LOST
 
@@ -40,7 +41,7 @@ class Seen(NamedTuple):
 
 def look(folder: Path, key: bytes, *, mark: Path | None = None) -> Seen:
     """Look at a queue and change nothing. Raises `BusyError` while a process has it open."""
-    with segments.lock(folder):
+    with segments.lock(folder) if folder.is_dir() else nullcontext():  # where all of it was deleted, nothing is made
         examined = examine(folder, key, mark=mark)
         return Seen(examined.depth, examined.bytes, examined.oldest_at, tuple(examined.findings))
 
@@ -52,16 +53,17 @@ def repair(folder: Path, key: bytes, *, now: int, mark: Path | None = None) -> t
     `StoreError`, and `TamperError` for a queue of the older format, of which nothing is authentic.
     """
     with segments.lock(folder):
-        place = mark or folder / MARK
         try:
+            place = find_mark(folder, mark)
             finish_repair(folder, key, mark=place)
-            examined = examine(folder, key, mark=mark)
+            examined = examine(folder, key, mark=place)
             if not examined.findings:
                 return ()
             if any(one.kind is Fault.OLD_FORMAT for one in examined.findings):
                 raise TamperError(damage_text(examined.findings))
             _write_aside(folder, key, examined, now=now, mark=place)
             finish_repair(folder, key, mark=place)
+            take_mark(folder, mark)  # after a crash before this, the next opening does it
         except OSError as error:
             raise StoreError(f"could not repair the queue in {folder}: {error}") from error
         return tuple(examined.findings)

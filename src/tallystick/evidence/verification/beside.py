@@ -23,6 +23,7 @@ from tallystick.read.index import Progress
 from tallystick.store.contract import Store
 from tallystick.write.queue import FOLDER
 from tallystick.write.queue_check import check_queue
+from tallystick.write.queue_mark import queue_mark_path
 from tallystick.write.run_set import RunSet
 
 
@@ -30,12 +31,22 @@ class Beside:
     """One check of all that lies beside a log. Without `index` the indexes are left out."""
 
     def __init__(
-        self, plan: Plan, store: Store, keys: LedgerKeys | None, *, ledger_id: bytes, index: bool, now: int
+        self,
+        plan: Plan,
+        store: Store,
+        keys: LedgerKeys | None,
+        *,
+        ledger_id: bytes,
+        marks: Path | None,
+        index: bool,
+        now: int,
     ) -> None:
+        """`marks` is the directory of the marks."""
         self._plan: Final = plan
         self._store: Final = store
         self._keys: Final = keys
         self._ledger_id: Final = ledger_id
+        self._marks: Final = marks
         self._index: Final = index
         self._now: Final = now
         self.end: int | None = None
@@ -49,7 +60,10 @@ class Beside:
         location, keys = self._plan.location, self._keys
         if location is None or location.folder is None:
             return []
-        found = [] if keys is None else [*queue_findings(location.folder / FOLDER, keys.queue_mac)]
+        found: list[Finding] = []
+        if keys is not None and not location.still:  # that of a copy is checked by who judges the copy
+            mark = queue_mark_path(self._marks, self._ledger_id)
+            found += queue_findings(location.folder / FOLDER, keys.queue_mac, mark=mark)
         if self._index and keys is not None:
             found += sealing_findings(location, self._store, key=keys.index_mac, ledger_id=self._ledger_id)
         if not self._index or not self._plan.is_whole:
@@ -73,10 +87,10 @@ def _is_within(finding: Finding, ranges: Sequence[tuple[int, int]]) -> bool:
     return all(any(first <= at < end for first, end in ranges) for at in (finding.position, last))
 
 
-def queue_findings(folder: Path, key: bytes) -> Iterator[Finding]:
+def queue_findings(folder: Path, key: bytes, *, mark: Path | None) -> Iterator[Finding]:
     """What is wrong with a queue."""
     try:
-        for found in check_queue(folder, key):
+        for found in check_queue(folder, key, mark=mark):
             yield Finding(Kind.QUEUE, None, found.text)
     except StoreError as error:
         yield Finding(Kind.UNREADABLE, None, str(error))

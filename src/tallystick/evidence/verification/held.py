@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,14 +48,20 @@ class KeptMark:
     note: str = ""
     """What is worth knowing about it and is not a finding."""
     finding: Finding | None = None
+    folder: Path | None = None
+    """Where the marks are, also that of the queue."""
 
     @classmethod
     def of(cls, store: Store, *, keystore: Keystore | None, marks: Path | None) -> KeptMark:
         """Read it. Without the keys, or the ledger's genesis, there is nothing to read it by."""
         if keystore is None or marks is None:
             return cls()
+        return replace(cls._read(store, keystore, marks), folder=marks)
+
+    @classmethod
+    def _read(cls, store: Store, keystore: Keystore, marks: Path) -> KeptMark:
         try:
-            return cls._read(store, keystore, marks)
+            return cls._read_of(store, keystore, marks)
         except ForgedMarkError as error:
             return cls(finding=Finding(Kind.STORE, None, str(error)))
         except (NotFoundError, RejectedError, TamperError):
@@ -64,7 +70,7 @@ class KeptMark:
             return cls(note=f"the head mark was not compared: {error}")
 
     @classmethod
-    def _read(cls, store: Store, keystore: Keystore, marks: Path) -> KeptMark:
+    def _read_of(cls, store: Store, keystore: Keystore, marks: Path) -> KeptMark:
         record = read_record(store, 0)
         genesis = Genesis.of(record)
         keys = keystore.ledger_keys(genesis.ledger)
