@@ -27,6 +27,9 @@ serve: .venv/ready  ## Serve ledgers over HTTP, from ./tallystick-data; ARGS="--
 test: .venv/ready  ## Run the tests; ARGS="-k merkle" picks some
 	@$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
+test-fast: .venv/ready  ## Run the tests but those that take seconds, with fewer made-up examples
+	@TALLYSTICK_TEST_EXAMPLES=10 $(RUN) -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+
 installed:  ## Install it into a fresh environment, as a user would, and use it
 	@bash tests/installed.sh $(PYTHON)
 

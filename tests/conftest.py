@@ -23,7 +23,9 @@ DESELECTED: Final = pytest.StashKey[Counter[str]]()
 WORKER_OUTPUT_KEY: Final = "tallystick_deselected"
 
 settings.register_profile("ci", deadline=None, print_blob=True)
-settings.register_profile("dev", deadline=None, print_blob=True, max_examples=50)
+settings.register_profile(
+    "dev", deadline=None, print_blob=True, max_examples=int(os.environ.get("TALLYSTICK_TEST_EXAMPLES", "50"))
+)
 settings.load_profile("ci" if IN_CI else "dev")
 
 

@@ -448,6 +448,7 @@ def test_a_backup_needs_the_keys_to_be_signed_and_says_so(ledger: Path, tmp_path
 # ------------------------------------------------------------------------------------------------- a deployment
 
 
+@pytest.mark.slow
 def test_a_deployment_of_fifty_tenants_is_restored_whole(tmp_path: Path) -> None:
     tenants = [f"tenant-{number}" for number in range(50)]
     with Deployment(tmp_path / "data", open_max=300) as deployment:
@@ -1230,6 +1231,8 @@ def killed_at(step: int, what: str, *paths: Path) -> bool:
     return done.returncode == -9
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["made", "made.tar"])
 def test_a_backup_that_is_killed_at_any_step_is_there_whole_or_not_at_all(
     ledger: Path, tmp_path: Path, name: str

@@ -27,6 +27,8 @@ from tallystick.store.sqlite import SqliteStore
 from tests import crash_writer, naive
 from tests.store.faulty import FAULTS, Fault, FaultyStore
 
+pytestmark = pytest.mark.slow
+
 SEED: Final = 20_260_315
 KILLS: Final = 55
 

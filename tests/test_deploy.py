@@ -94,6 +94,7 @@ def test_a_certificate_that_cannot_be_used_is_found_before_anything_starts(tmp_p
     assert "the certificate cannot be used" in check(tmp_path / "bad.toml").stderr
 
 
+@pytest.mark.slow
 def test_a_variable_that_nothing_reads_is_told_of(tmp_path: Path) -> None:
     done = check(DEPLOY / "tallystick.toml", TALLYSTICK_DATA=str(tmp_path), TALLYSTICK_PROT="1")
     assert (done.returncode, json.loads(done.stdout)["unknown_variables"]) == (0, ["TALLYSTICK_PROT"])

@@ -20,6 +20,8 @@ import pytest
 import tallystick
 from tallystick import config
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 PROSE: Final = sorted(

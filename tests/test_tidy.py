@@ -519,6 +519,7 @@ def source_findings() -> list[Finding]:
 # -------------------------------------------------------------------------------------------- the tests
 
 
+@pytest.mark.slow
 def test_the_source_keeps_the_house_rules() -> None:
     broken = report(source_findings())
     assert not broken, f"\n{broken}"
@@ -539,6 +540,7 @@ def test_the_verifier_stands_alone_and_is_read_in_one_sitting() -> None:
     assert sum(module.code_lines for module in judging) <= JUDGING_LINES_MAX
 
 
+@pytest.mark.slow
 def test_there_are_few_exemptions_and_each_is_needed() -> None:
     found = {(finding.rule, finding.path) for finding in source_findings()}
     assert len(EXEMPTIONS) <= EXEMPTIONS_MAX

@@ -19,6 +19,8 @@ import tallystick
 from tests.cli.conftest import Run, command, environment
 from tests.cli.test_serve import serving
 
+pytestmark = pytest.mark.slow
+
 SENDERS: Final = 8
 QUEUED: Final = frozenset((0, 4))
 """The senders that do not wait for the seal."""

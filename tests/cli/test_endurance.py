@@ -10,8 +10,11 @@ from typing import Final
 
 import httpx2
 import orjson
+import pytest
 
 from tests.cli.test_serve import serving
+
+pytestmark = pytest.mark.slow
 
 EVENTS: Final = 1_000_000
 BATCH: Final = 5_000

@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 import tallystick
 from tests.cli.test_serve import serving
+
+pytestmark = pytest.mark.slow
 
 EVENTS: Final = 100_000
 CONNECTIONS: Final = 64

@@ -108,6 +108,7 @@ def test_it_believes_the_issuer_that_it_is_told_of(tmp_path: Path) -> None:
             assert last["event"].startswith("a token was refused: the algorithm 'RS256' is none of ES256")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx2
+import pytest
 
 import tallystick
 from tests.cli.test_serve import serving
+
+pytestmark = pytest.mark.slow
 
 EVENT: Final = {"event_type": "door.opened", "entity_id": "door-1"}
 

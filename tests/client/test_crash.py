@@ -12,8 +12,12 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 import tallystick
 from tallystick.client.client import Client
+
+pytestmark = pytest.mark.slow
 
 EVENTS: Final = 30_000
 KILLS: Final = 3

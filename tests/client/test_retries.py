@@ -165,6 +165,7 @@ def test_time_runs_out_with_what_is_needed_to_go_on(it: Running, proxy: Between)
 # ------------------------------------------------------------------------------------------------- refusals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 def test_what_may_do_better_is_tried_again(status: int) -> None:
     with (

@@ -107,6 +107,7 @@ def _pairs(draw: st.DrawFn) -> tuple[Schema, Schema]:
     return one, second
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(_pairs())
 def test_what_is_called_compatible_takes_every_instance_that_it_must(pair: tuple[Schema, Schema]) -> None:

@@ -223,6 +223,7 @@ def test_websockets_are_recorded_when_they_are_over(ledger: Ledger) -> None:
     assert first.context["protocol"].startswith("websocket")
 
 
+@pytest.mark.slow
 def test_it_records_into_the_service(it: Running) -> None:
     with Client(it.url, it.keys["acme/Admin"]) as client:
         with serving(application(client)) as url:

@@ -211,6 +211,7 @@ for number in range(3_000):
 """
 
 
+@pytest.mark.slow
 def test_what_was_logged_is_there_when_the_program_has_ended(it: Running, tmp_path: Path) -> None:
     folder = tmp_path / "at-the-end"
     key = it.keys["acme/ServiceAccount"]

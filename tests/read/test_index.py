@@ -126,6 +126,7 @@ def append_fresh(ledger: tallystick.Ledger, batch: list[tuple[str, str | None]])
             ledger.append(event(entity_id))
 
 
+@pytest.mark.slow
 def test_the_index_on_disk_says_what_a_scan_says(tmp_path: Path) -> None:
     folders = iter(tmp_path / str(number) for number in range(10_000))
 

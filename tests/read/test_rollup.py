@@ -178,6 +178,7 @@ STEPS: Final = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(BATCHES, STEPS), min_size=1, max_size=3), st.booleans(), st.sampled_from([1, 4, 1000]))
 def test_roll_ups_say_what_a_look_at_every_record_says(
     parts: list[tuple[list[Any], list[Any]]], fill: bool, step_records: int
@@ -201,6 +202,7 @@ def test_roll_ups_say_what_a_look_at_every_record_says(
         assert {*world.rollups.defined(world.index())} == {*defined}
 
 
+@pytest.mark.slow
 @given(
     st.lists(DEFINITIONS, min_size=1, max_size=2),
     st.lists(

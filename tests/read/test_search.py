@@ -59,6 +59,7 @@ def pages(ledger: tallystick.Ledger, query: Query, *, newest_first: bool, limit:
 # ------------------------------------------------------------------------------------------- any ledger, any query
 
 
+@pytest.mark.slow
 @given(EVENTS, EVENTS, QUERIES, st.sampled_from([1, 4, 100]), st.sampled_from([1, 3, 128]))
 def test_queries_over_any_ledger_say_what_a_scan_says(
     first: list[dict[str, Any]], second: list[dict[str, Any]], queries: list[list[str]], flush: int, chunk: int
@@ -270,6 +271,7 @@ KILLED: Final[tuple[list[str], ...]] = (
 )
 
 
+@pytest.mark.slow
 def test_after_a_kill_at_any_moment_the_index_answers_as_the_scan_does(tmp_path: Path) -> None:
     folder = tmp_path / "l"
     with tallystick.open(folder):

@@ -70,6 +70,7 @@ def check(ledger: tallystick.Ledger, asked: Question) -> None:
     assert found.size == ledger.size
 
 
+@pytest.mark.slow
 @given(BATCHES, st.lists(questions(), min_size=1, max_size=6), st.sampled_from([1, 5, 100]))
 def test_a_series_is_what_a_look_at_every_record_says(
     batches: list[tuple[int, list[dict[str, Any]]]], asked: list[Question], flush: int
@@ -87,6 +88,7 @@ def test_a_series_is_what_a_look_at_every_record_says(
             check(ledger, question)
 
 
+@pytest.mark.slow
 @given(BATCHES, questions())
 def test_whoever_can_answer_says_the_same(batches: list[tuple[int, list[dict[str, Any]]]], question: Question) -> None:
     clock = Clock()

@@ -133,6 +133,7 @@ def test_an_atomic_batch_is_all_or_nothing(it: Running) -> None:
     assert [one["entity_version"] for one in sealed["events"]] == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_packed_bodies_are_unpacked_within_bounds(it: Running, encoding: str) -> None:
     pack = gzip.compress if encoding == "gzip" else zstandard.ZstdCompressor().compress
@@ -186,6 +187,7 @@ def test_what_is_queued_has_a_ticket_until_it_is_sealed(it: Running) -> None:
     assert it.call("GET", "/api/v1/tickets/0.not-that-one").status_code == 404
 
 
+@pytest.mark.slow
 def test_many_at_once_are_each_sealed_once_and_in_one_chain(it: Running) -> None:
     before = it.call("GET", "/api/v1/timeseries/range").json()["count"]
 
@@ -243,6 +245,7 @@ def test_a_head_without_end_is_cut_off(it: Running) -> None:
     assert it.call("GET", "/health/live", None).status_code == 200
 
 
+@pytest.mark.slow
 def test_nobody_without_a_key_has_a_body_read(it: Running) -> None:
     for path in ("/api/v1/keys", "/api/v1/tenants", "/api/v1/schemas", BATCH_PATH):
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 400000000\r\n\r\n"

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tallystick.serve.problems import MEDIA_TYPE
 from tallystick.serve.streaming import STREAM_PATH
 from tests.serve.conftest import Running
+
+pytestmark = pytest.mark.slow
 
 CHECKS: Final = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance"),

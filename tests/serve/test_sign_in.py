@@ -412,6 +412,7 @@ def test_while_the_issuer_is_down_its_keys_go_on_counting_but_not_for_ever(
         until(lambda: status(it, known) == 200)
 
 
+@pytest.mark.slow
 def test_a_flood_of_made_up_key_ids_is_no_flood_of_fetches(it: Running, provider: IdentityProvider) -> None:
     before = provider.asked.copy()
     began = time.monotonic()

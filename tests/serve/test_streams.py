@@ -159,6 +159,7 @@ def test_a_revoked_key_reads_no_more(it: Running) -> None:
         assert len([*stream]) <= 1
 
 
+@pytest.mark.slow
 def test_a_slow_reader_is_let_go_and_holds_up_nobody(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 1_000_000)
     monkeypatch.setattr(streams, "LINGER_SECONDS", 60.0)
@@ -342,6 +343,7 @@ def test_a_revoked_key_hears_no_more_over_its_socket(it: Running) -> None:
             line.recv(timeout=10)
 
 
+@pytest.mark.slow
 def test_a_slow_socket_is_let_go_with_its_cursor(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 400_000)
     with socket_of(it, "?entity_id=w-slow") as line:
@@ -360,6 +362,7 @@ def test_a_slow_socket_is_let_go_with_its_cursor(it: Running, monkeypatch: pytes
 # ------------------------------------------------------------------------------------------ joining, failing, ending
 
 
+@pytest.mark.slow
 def test_many_who_join_while_others_write_miss_nothing_and_get_nothing_twice(it: Running) -> None:
     """Each begins where the last record was that it may have seen, while a writer goes on as fast as it can."""
     stop = threading.Event()

@@ -121,6 +121,7 @@ def test_the_alarm_is_called_off_when_all_holds_again(tmp_path: Path) -> None:
         assert alarms(deployment) == ["verification.failed", "verification.held"]
 
 
+@pytest.mark.slow
 def test_a_long_ledger_is_verified_by_another_process_again_and_again_and_a_stop_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from tallystick.write.journal import Journal
 from tallystick.write.queue_check import check_queue
 from tallystick.write.queue_repair import look, repair
 
+pytestmark = pytest.mark.slow
+
 KEY: Final = b"k" * 32
 
 STEPS: Final = """

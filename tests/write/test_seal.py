@@ -525,6 +525,7 @@ def test_the_ledger_does_what_a_plain_list_does() -> None:
     run_state_machine_as_test(LedgerMachine, settings=settings(stateful_step_count=25))
 
 
+@pytest.mark.slow
 def test_a_ledger_on_disk_does_what_a_plain_list_does_whoever_writes_and_whatever_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
