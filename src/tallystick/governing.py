@@ -109,7 +109,7 @@ class Governing(ABC):
 
         def before_prune(end: int, doomed: Iterator[Record]) -> Sequence[tuple[str, dict[str, Any]]]:
             self._clear_queue()  # before anything is removed: it may refuse, and then nothing has happened
-            return reader.seal_removed(end, doomed)
+            return reader.seal_removed(end, doomed, own=self._own_records() if self.has_keys else None)
 
         return Retention(
             self._store,

@@ -99,9 +99,11 @@ class Reader:
         """What answers for time series, of sizes that were caught up with."""
         return TimeSeries(self.search, self.questions, self.rollups, pruned_below=self._store.pruned_below())
 
-    def seal_removed(self, end: int, records: Iterable[Record]) -> list[tuple[str, dict[str, Any]]]:
+    def seal_removed(
+        self, end: int, records: Iterable[Record], *, own: Iterable[Record] | None = None
+    ) -> list[tuple[str, dict[str, Any]]]:
         """As `Rollups.seal_removed`, at the present size."""
-        return self.rollups.seal_removed(end, records, size=self.catch_up())
+        return self.rollups.seal_removed(end, records, size=self.catch_up(), own=own)
 
 
 class _Streams:
