@@ -674,7 +674,8 @@ def test_cells_that_were_altered_in_the_index_are_reported(world: World, total: 
     world.define("amounts", AMOUNTS)
     world.append([paid(1)])
     world.check(AMOUNTS, "rollup:amounts")
-    world.file.change("UPDATE cell SET total = ?", (total,))
+    with world.file.changing() as writer:
+        writer.execute("UPDATE cell SET total = ?", (total,))
 
     with pytest.raises(TamperError, match="delete index"):
         world.ask(AMOUNTS)
