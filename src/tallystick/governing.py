@@ -115,7 +115,7 @@ class Governing(ABC):
             self._store,
             search=reader.search,
             questions=reader.questions,
-            catch_up=reader.catch_up,
+            catch_up=reader.catch_up_rollups,
             seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
             clock=self._governed.clock,
             before_prune=before_prune,

@@ -74,6 +74,12 @@ class Reader:
         self.follower.wait(size)
         return size
 
+    def catch_up_rollups(self) -> int:
+        """As `catch_up`, and until the roll-ups have counted: what is removed before that they never count."""
+        size = self.catch_up()
+        self.rollups.advance(size)
+        return size
+
     def forget_pruned(self) -> None:
         """Have the index forget what was pruned since it last did. Records that are absent are in no answer anyway."""
         end = self._store.pruned_below()
