@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tallystick
 from tallystick.core.custody import RetentionPolicy
@@ -17,6 +20,15 @@ from tallystick.ledger import Ledger
 from tallystick.opening import rebuild_index
 from tallystick.read import sqlite_check, state
 from tallystick.read.fold import Snapshot
+from tallystick.read.rollup import Rollups
+from tallystick.read.search import Search
+from tallystick.read.sqlite_check import IndexCheck
+from tallystick.read.sqlite_index import LAYOUT, SqliteIndexFile, delete_files
+from tallystick.store.reading import absent_ranges
+from tests.read.ledgers import all_of
+from tests.read.series_twin import BATCHES, Question
+from tests.read.test_rollup import DEFINITIONS, World
+from tests.read.test_timeseries import Clock as EarlyClock
 
 DAY: Final = 86_400_000_000
 BEGIN: Final = 1_772_323_200_000_000
@@ -258,7 +270,6 @@ PROGRESS: Final[dict[str, tuple[str, str]]] = {
     ),
     "types begun at another": (f"UPDATE rollup SET sealed_below = 1 WHERE name = '{TYPES}'", ""),
     "types begun at the other": (f"UPDATE rollup SET sealed_below = 90000 WHERE name = '{TYPES}'", ""),
-    "types put back": (f"UPDATE rollup SET position = 1 WHERE name = '{TYPES}'", TYPES),
 }
 
 
@@ -347,3 +358,91 @@ def test_what_a_prune_seals_does_not_depend_on_what_the_index_says_of_roll_ups(t
     with tallystick.open(folder, clock=clock) as ledger:
         found = ledger.series(event_type="user.*", measure="sum:payload.amount")
         assert (found.source, found.buckets) == ("rollup:sums", before)
+
+
+class FiledWorld(World):
+    """A ledger in memory whose index is in a file, and forgets what was pruned, as it does."""
+
+    def __init__(self, ledger: Ledger, clock: Any, folder: Path) -> None:
+        self.folder: Final = folder
+        super().__init__(ledger, clock)
+
+    def delete_index(self) -> None:
+        delete_files(self.folder)
+        self.file = SqliteIndexFile(self.folder, self.store)
+        self.search = Search(self.store, self.file.questions)
+        self.rollups = Rollups(self.store, self.search, self.file.rollups)
+        self.index()
+
+    def check_index(self) -> None:
+        check = IndexCheck(self.file.path, self.store, layout=LAYOUT)
+        steps = [*check.run()]
+        assert (check.faults, bool(steps)) == ([], True)
+
+    def ask_all(self, definitions: list[Question]) -> None:
+        """Have the roll-ups count what there is, and the one of types begin."""
+        for asked in definitions:
+            self.ask(asked)
+        self.ask(Question(width="15 minutes", group="type"))
+
+    def forget(self) -> None:
+        self.file.forget(absent_ranges(self.store, 0, self.store.below), prune_at=self.newest_prune())
+
+    def newest_prune(self) -> int:
+        return max(one.position for one in all_of(self.ledger) if one.event_type == "tallystick.records.pruned")
+
+
+@given(
+    st.lists(DEFINITIONS, min_size=1, max_size=2),
+    st.lists(
+        st.tuples(
+            BATCHES,
+            st.floats(0, 1),
+            st.sets(st.integers(0, 20)),
+            st.sampled_from(["go on", "delete index", "cut short", "define again", "verify before it forgets"]),
+        ),
+        max_size=4,
+    ),
+    BATCHES,
+)
+def test_whatever_is_defined_and_pruned_the_index_that_came_to_be_by_it_holds(
+    definitions: list[Question], prunes: list[tuple[list[Any], float, set[int], str]], last: list[Any]
+) -> None:
+    clock = EarlyClock()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        tallystick.open("memory:", clock=clock) as ledger,
+    ):
+        patch.setattr(sqlite_check, "RANGE_RECORDS", 7)
+        world = FiledWorld(ledger, clock, Path(folder))
+        for name, asked in zip("ab", definitions, strict=False):
+            world.define(name, asked)
+        world.check_index()
+        for batches, part, held, then in prunes:
+            for step, batch in batches:
+                world.append(batch, step)
+            if then == "define again":
+                world.define("a", definitions[-1])
+            end = max(int(part * world.size), world.store.below)
+            going = world.seal_removed(end, held)
+            world.check_index()
+            if then == "cut short":
+                world.delete_index()
+                world.ask_all(definitions)
+            world.remove(end, going)
+            if then == "verify before it forgets":
+                world.check_index()
+            if then == "delete index":
+                world.delete_index()
+            if world.store.below:
+                world.forget()
+            world.check_index()
+        for step, batch in last:
+            world.append(batch, step)
+        world.ask_all(definitions)
+        world.check_index()
+        world.delete_index()
+        world.check_index()
+        world.rollups.advance(world.size)
+        world.check_index()

@@ -48,6 +48,9 @@ class PrunedStore(MemoryStore):
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         return (stored for stored in self._whole.read(first, end) if stored.position not in self.removed)
 
+    def last_position(self) -> int | None:
+        return self._whole.last_position()
+
     def pruned_below(self) -> int:
         return self.below
 

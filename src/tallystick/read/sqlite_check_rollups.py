@@ -183,8 +183,9 @@ class RollupCheck:
         if position < kept.sealed_below:
             if position < kept.position:
                 add_cells(self._connection, "temp.counted_cell", rollup.name, sealed.cells)
-        elif kept.position < sealed.end:
-            self._uncounted.add(rollup.name)  # what a prune removes is counted before; this index is older
+        elif (self._end if of_types else kept.position) < sealed.end:
+            # What a prune removes is counted before, by type as the index reads it: so this one is older.
+            self._uncounted.add(rollup.name)
         elif of_types:
             rows = [(position, bucket // _QUARTER, group, one.records) for (bucket, group), one in sealed.cells.items()]
             self._connection.executemany("INSERT INTO temp.sealed_tally VALUES (?,?,?,?)", rows)
