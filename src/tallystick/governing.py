@@ -109,13 +109,13 @@ class Governing(ABC):
 
         def before_prune(end: int, doomed: Iterator[Record]) -> Sequence[tuple[str, dict[str, Any]]]:
             self._clear_queue()  # before anything is removed: it may refuse, and then nothing has happened
-            return reader.seal_removed(end, doomed)
+            return reader.seal_removed(end, doomed, own=self._own_records() if self.has_keys else None)
 
         return Retention(
             self._store,
             search=reader.search,
             questions=reader.questions,
-            catch_up=reader.catch_up,
+            catch_up=reader.catch_up_rollups,
             seal_own=lambda events, *, guard=None: self._open_sealer().seal_own(events, guard=guard),
             clock=self._governed.clock,
             before_prune=before_prune,

@@ -266,7 +266,7 @@ def older_layout(folder: Path) -> None:
 
 def newer_layout(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "index.db"))
-    connection.pragma("user_version", 4)
+    connection.pragma("user_version", 99)
     connection.close()
 
 

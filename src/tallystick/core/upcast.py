@@ -54,7 +54,7 @@ class Upcasters:
 
     def __init__(self) -> None:
         self._steps: Final[dict[str, dict[int, Step]]] = {}
-        self._declared: Final[dict[str, dict[str, Any]]] = {}
+        self.declared: Final[dict[str, dict[str, Any]]] = {}
         self._all_declared = True
 
     def register(self, event_type: str, from_version: int, step: Step) -> None:
@@ -98,7 +98,7 @@ class Upcasters:
             return payload
 
         self._add(event_type, from_version, step=step)
-        self._declared.setdefault(event_type, {})[str(from_version)] = plain
+        self.declared.setdefault(event_type, {})[str(from_version)] = plain
 
     def upcast(self, record: Record) -> Record:
         """The record with its payload in the newest version that the steps lead to without a gap.
@@ -125,7 +125,7 @@ class Upcasters:
     def fingerprint(self) -> str | None:
         """SHA-256, in hex, of all that was declared, in whichever order. None when a Python function is among the
         steps: what it does today says nothing of what it did yesterday."""
-        declared = b"tallystick/v1/upcasters\0" + encode(self._declared)
+        declared = b"tallystick/v1/upcasters\0" + encode(self.declared)
         return hashlib.sha256(declared).hexdigest() if self._all_declared else None
 
     def _add(self, event_type: str, from_version: int, *, step: Step) -> None:

@@ -115,7 +115,7 @@ class Folds:
 
     def __init__(self) -> None:
         self._folds: Final[dict[str, _Fold]] = {}
-        self._declared: Final[dict[str, Any]] = {}
+        self.declared: Final[dict[str, Any]] = {}
         self._all_declared = True
         self._chosen: dict[str, _Fold] = {}
 
@@ -152,7 +152,7 @@ class Folds:
         steps = enumerate(plain if type(plain) is list else [plain])
         compiled = [compile_one(step, f"fold/{index}", kind="fold", kinds=_DECLARED) for index, step in steps]
         self._add(event_type, _of_steps(compiled))
-        self._declared[event_type] = plain
+        self.declared[event_type] = plain
 
     def apply(self, folded: Folded, record: Record) -> Folded:
         """The state after one more event. Raises as `Folding.add` does."""
@@ -164,7 +164,7 @@ class Folds:
     def fingerprint(self) -> str | None:
         """SHA-256, in hex, of all that was declared, in whichever order. None when a Python function is among the
         folds: what it does today says nothing of what it did yesterday."""
-        declared = b"tallystick/v1/folds\0" + encode(self._declared)
+        declared = b"tallystick/v1/folds\0" + encode(self.declared)
         return hashlib.sha256(declared).hexdigest() if self._all_declared else None
 
     def choose(self, event_type: str) -> _Fold:

@@ -18,6 +18,7 @@ import orjson
 from tallystick.core.rollup import Cells
 from tallystick.errors import TamperError
 from tallystick.limits import SIZE_MAX
+from tallystick.read.declared import Declared
 from tallystick.read.query import Query
 from tallystick.read.state import Snapshots
 
@@ -143,9 +144,11 @@ class IndexFile(Protocol):
     def questions(self) -> Questions:
         """What the saved rows answer."""
 
-    @property
-    def snapshots(self) -> Snapshots:
-        """Where states of long streams are kept."""
+    def snapshots(self, declared: Declared, *, prune_at: int) -> Snapshots:
+        """Where states of long streams are kept that were folded as declared, from what the prune at `prune_at` left.
+
+        Where the index has not forgotten just that, there are none, and none are kept.
+        """
 
     @property
     def rollups(self) -> RollupRows:

@@ -1,6 +1,6 @@
 -- The index of one ledger. Derived: it may be deleted at any time and is rebuilt from the log.
 -- user_version is the number of this layout; an index of another number is rebuilt.
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- One row: up to where the log was read, the hash of the last record read, and of the ledger's genesis.
 CREATE TABLE cursor (
@@ -66,13 +66,22 @@ CREATE TABLE tally (
     PRIMARY KEY (hour, type, quarter)
 ) STRICT, WITHOUT ROWID;
 
--- States of long streams, so that a fold need not begin at their beginning.
+-- States of long streams, so that a fold need not begin at their beginning. The content says all of it again.
 CREATE TABLE snapshot (
-    entity   TEXT    NOT NULL,
-    version  INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    content  BLOB    NOT NULL,
+    entity      TEXT    NOT NULL,
+    version     INTEGER NOT NULL,
+    position    INTEGER NOT NULL,
+    fingerprint TEXT    NOT NULL,
+    content     BLOB    NOT NULL,
     PRIMARY KEY (entity, version)
+) STRICT, WITHOUT ROWID;
+
+-- The declared folds and upcasters under which snapshots were made, so that a verification, which knows no
+-- application, can fold again. The fingerprint is their SHA-256: no others can stand here in their place.
+CREATE TABLE declared (
+    fingerprint TEXT PRIMARY KEY,
+    folds       BLOB NOT NULL,
+    upcasters   BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Roll-ups: each up to where it has counted. definition is the digest of what it counts, said at defined_at.

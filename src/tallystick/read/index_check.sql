@@ -115,18 +115,23 @@ SELECT name FROM saved.term WHERE kind NOT IN ('type', 'actor', 'label')
 LIMIT 10;
 
 -- name: tallies
--- Counts by quarter of an hour and type. ?1: up to which quarter records may have been pruned, whose counts stay.
-SELECT quarter FROM (
-    SELECT recorded / 3600000000 AS hour, type, recorded / 900000000 AS quarter, count(*) AS count
-    FROM saved.event GROUP BY 1, 2, 3
-) AS counted
+-- Counts by quarter of an hour and type. Of what was pruned since the index began they stay, and are those that were
+-- sealed. ?1: up to which quarter there may be others, which were pruned and not sealed.
+WITH counted AS (
+    SELECT hour, type, quarter, sum(count) AS count FROM (
+        SELECT recorded / 3600000000 AS hour, type, recorded / 900000000 AS quarter, count(*) AS count
+        FROM saved.event GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT quarter / 4, coalesce(term.id, -1), quarter, count FROM temp.sealed_tally AS sealed
+        LEFT JOIN saved.term ON term.kind = 'type' AND term.name = sealed.type
+    ) GROUP BY 1, 2, 3
+)
+SELECT quarter FROM counted
 LEFT JOIN saved.tally USING (hour, type, quarter)
 WHERE tally.count IS NULL OR tally.count < counted.count OR (tally.count <> counted.count AND quarter > ?1)
 UNION ALL
 SELECT quarter FROM saved.tally
-WHERE quarter > ?1 AND (hour, type, quarter) NOT IN (
-    SELECT recorded / 3600000000, type, recorded / 900000000 FROM saved.event
-)
+WHERE quarter > ?1 AND (hour, type, quarter) NOT IN (SELECT hour, type, quarter FROM counted)
 LIMIT 10;
 
 -- name: chances

@@ -35,6 +35,7 @@ DELETE FROM main.term WHERE kind = 'label' AND id NOT IN (SELECT label FROM main
 
 -- name: snapshots
 DELETE FROM main.snapshot;
+DELETE FROM main.declared;
 
 -- name: merge
 -- Deleted postings are only marked; merged into one, the lists are written without them.

@@ -13,6 +13,7 @@ from typing import Final
 
 from tallystick.core.custody import CUSTODY_TYPES, RECORDS_PRUNED
 from tallystick.core.record import Record
+from tallystick.core.rollup import ROLLUP_DEFINED
 from tallystick.core.schema import SCHEMA_TYPES
 from tallystick.core.system import SYSTEM_ENTITY
 from tallystick.errors import RejectedError, StoreError, TamperError
@@ -20,7 +21,7 @@ from tallystick.read.query import Query
 from tallystick.store.contract import StoredRecord
 from tallystick.store.verified_reads import VerifiedReads
 
-BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, RECORDS_PRUNED))
+BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, RECORDS_PRUNED, ROLLUP_DEFINED))
 """The types of those that are kept in memory, as they bind what comes after them."""
 
 OF_THE_LEDGER: Final = Query(entities=(SYSTEM_ENTITY,))

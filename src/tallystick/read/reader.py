@@ -15,6 +15,7 @@ from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import StoreError
+from tallystick.read.declared import Declared
 from tallystick.read.fold import Folds
 from tallystick.read.follower import Follower
 from tallystick.read.index import Questions
@@ -73,18 +74,27 @@ class Reader:
         self.follower.wait(size)
         return size
 
+    def catch_up_rollups(self) -> int:
+        """As `catch_up`, and until the roll-ups have counted: what is removed before that they never count."""
+        size = self.catch_up()
+        self.rollups.advance(size)
+        return size
+
     def forget_pruned(self) -> None:
         """Have the index forget what was pruned since it last did. Records that are absent are in no answer anyway."""
         end = self._store.pruned_below()
         if not end:
             return
-        size = self.catch_up()
-        newest = self.questions.positions(_PRUNES, first=0, end=size, newest_first=True, limit=1)
-        if not newest or newest[0] == self.follower.file.forgotten():
+        newest = self._newest_prune(self.catch_up())
+        if newest in (0, self.follower.file.forgotten()):
             return
-        pruned = RecordsPruned.of(read_record(self._store, newest[0]))
+        pruned = RecordsPruned.of(read_record(self._store, newest))
         if not self._store.fetch([pruned.first]):  # else it is sealed, and not done yet
-            self.follower.file.forget(absent_ranges(self._store, 0, end), prune_at=newest[0])
+            self.follower.file.forget(absent_ranges(self._store, 0, end), prune_at=newest)
+
+    def _newest_prune(self, size: int) -> int:
+        """The position of the newest prune; 0 when there is none."""
+        return max(self.questions.positions(_PRUNES, first=0, end=size, newest_first=True, limit=1), default=0)
 
     def close(self) -> None:
         """Write the index's tail and let go of its file; with the turn held."""
@@ -92,16 +102,21 @@ class Reader:
 
     def states(self) -> States:
         """What answers for states, as of the present size."""
-        streams = _Streams(self._store, self.search, self.questions, self.catch_up())
-        return States(streams, self.follower.file.snapshots, self.folds, self.upcasters)
+        size = self.catch_up()
+        # Snapshots are only used where the index has forgotten the newest prune: others may be of what is gone.
+        prune_at = self._newest_prune(size) if self._store.pruned_below() else 0
+        snapshots = self.follower.file.snapshots(Declared(self.folds, self.upcasters), prune_at=prune_at)
+        return States(_Streams(self._store, self.search, self.questions, size), snapshots, self.folds, self.upcasters)
 
     def timeseries(self) -> TimeSeries:
         """What answers for time series, of sizes that were caught up with."""
         return TimeSeries(self.search, self.questions, self.rollups, pruned_below=self._store.pruned_below())
 
-    def seal_removed(self, end: int, records: Iterable[Record]) -> list[tuple[str, dict[str, Any]]]:
+    def seal_removed(
+        self, end: int, records: Iterable[Record], *, own: Iterable[Record] | None = None
+    ) -> list[tuple[str, dict[str, Any]]]:
         """As `Rollups.seal_removed`, at the present size."""
-        return self.rollups.seal_removed(end, records, size=self.catch_up())
+        return self.rollups.seal_removed(end, records, size=self.catch_up(), own=own)
 
 
 class _Streams:

@@ -122,15 +122,19 @@ class Rollups:
             raise RejectedError(problem, place="rollup", cure="ask for less time")
         return found if found is not None and found[0] >= size else None
 
-    def seal_removed(self, end: int, records: Iterable[Record], *, size: int) -> list[tuple[str, dict[str, Any]]]:
+    def seal_removed(
+        self, end: int, records: Iterable[Record], *, size: int, own: Iterable[Record] | None = None
+    ) -> list[tuple[str, dict[str, Any]]]:
         """The events, by type and payload, by which roll-ups outlive all records that a prune will remove below `end`.
 
         To be sealed with the record of the prune, before anything is removed. A prune that was cut short there is
         finished without asking again, and before the next. The ledger's own records are never among those removed.
-        `size` is the ledger's, and followed.
+        `size` is the ledger's, and followed. `own` are the ledger's own records, proven to be all: what the index
+        leaves out would be lost for good. Without them its definitions count.
         """
         self.advance(size)
-        counted = [(rollup, rollup.bucketed()) for rollup in (*self.defined(size).values(), self._types)]
+        defined = self.defined(size) if own is None else _defined_by(one for one in own if one.position < size)
+        counted = [(rollup, rollup.bucketed()) for rollup in (*defined.values(), self._types)]
         first: int | None = None
         for record in records:
             first = record.position if first is None else first
@@ -147,9 +151,7 @@ class Rollups:
 
     def _read_definitions(self, size: int) -> None:
         asked = Query(event_types=(ROLLUP_DEFINED,))
-        for record in self._search.scan(asked, first=self._known_end, end=size):
-            definition = _read_definition(record)
-            self._known[definition.name] = Rollup.of(definition, record.position)
+        self._known.update(_defined_by(self._search.scan(asked, first=self._known_end, end=size)))
         self._known_end = max(size, self._known_end)
 
     def _advance(self, rollup: Rollup, size: int) -> None:
@@ -203,6 +205,16 @@ class Rollups:
             sealed = _read_sealed(record)
             if (sealed.rollup, sealed.digest) == (rollup.name, rollup.definition.digest):
                 yield record.position, sealed
+
+
+def _defined_by(records: Iterable[Record]) -> dict[str, Rollup]:
+    """The roll-ups in force by what records in their order say; those of other types say nothing."""
+    found: dict[str, Rollup] = {}
+    for record in records:
+        if record.event_type == ROLLUP_DEFINED:
+            definition = _read_definition(record)
+            found[definition.name] = Rollup.of(definition, record.position)
+    return found
 
 
 def _read_definition(record: Record) -> Definition:

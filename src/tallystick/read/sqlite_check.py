@@ -1,14 +1,15 @@
 """Comparing an index file with the log that it is derived from: whatever the index would answer wrongly is found.
 
 The log is read range by range; each range is made into an index in memory, by the same statements that fill the
-file, and the two are compared row by row. Posting lists cannot be read by range: there both sides are reduced to one
-number a word, by random numbers that are drawn for the check, and those are compared. Where they differ, a second
-pass says where. Nothing is written, memory is bounded by the range, and writers are not held up.
+file, and the two are compared row by row. Snapshots and roll-ups are made again, by modules of their own. Posting lists
+cannot be read by range: there both sides are reduced to one number a word, by random numbers that are drawn for the
+check, and those are compared. Where they differ, a second pass says where. Nothing is written, memory is bounded by
+the range, and writers are not held up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
@@ -19,15 +20,16 @@ from typing import Any, Final, NamedTuple
 import apsw
 import orjson
 
-from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.errors import StoreError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
+from tallystick.read.sqlite_check_rollups import RollupCheck
+from tallystick.read.sqlite_check_snapshots import check_snapshots
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.reading import hash_at
+from tallystick.store.reading import absent_ranges, hash_at
 
 RANGE_RECORDS: Final = 20_000
 FAULTS_MAX: Final = 100
@@ -94,8 +96,10 @@ class IndexCheck:
         if not self._check_arrangement(connection):
             return
         self._prepare(connection)
-        newest_prune = yield from self._compare_ranges(connection)
-        self._check_rest(connection, newest_prune)
+        rollups = RollupCheck(connection, self._store, end=self.end, add=self._add)
+        yield from self._compare_ranges(connection, rollups)
+        rollups.finish()
+        self._check_rest(connection, rollups)
         if len(self.faults) < FAULTS_MAX:
             yield from self._compare_words(connection)
         del self.faults[FAULTS_MAX:]
@@ -145,18 +149,14 @@ class IndexCheck:
         values = [int.from_bytes(drawn[at : at + 4], "big") % _PRIME for at in range(0, len(drawn), 4)]
         connection.execute(self._sql["chances"], (orjson.dumps(values).decode(),))
 
-    def _compare_ranges(self, connection: apsw.Connection) -> Generator[int, None, int]:
-        """Compare rows and labels range by range, and count the words of the log; the newest prune's position."""
-        newest_prune = 0
-        forgotten: list[Any] = connection.execute("SELECT prune_at FROM saved.forgotten").fetchall()
+    def _compare_ranges(self, connection: apsw.Connection, rollups: RollupCheck) -> Iterator[int]:
+        """Compare rows and labels range by range, count the words of the log, and what roll-ups count."""
         for first, end, lines in self._ranges():
+            rollups.take(first, lines)
             if lines is None:
                 self._compares_words = False  # those of the log are not known; what is damaged the scan finds
                 yield end
                 continue
-            for stored in lines:
-                if RECORDS_PRUNED.encode() in stored.line and _type_of(stored.line) == RECORDS_PRUNED:
-                    newest_prune = stored.position
             self._fill(connection, first, lines)
             for step, what in (("rows", "type, entity, actor or time"), ("labels", "labels")):
                 found: list[Any] = connection.execute(self._sql[step], (first, end)).fetchall()
@@ -164,13 +164,22 @@ class IndexCheck:
             self._prints[first >= self._below] += self._print_of(connection, "words_of_log")
             self._clear(connection)
             yield end
+        rollups.take_newer()
         # Of what was pruned, and not forgotten yet, the index still has rows: nothing that is answered.
-        self._has_forgotten = not newest_prune or (bool(forgotten) and forgotten[0][0] == newest_prune)
-        if not self._has_forgotten:
+        if rollups.prune_at and self._has_rows_of_the_gone(connection, rollups.prune_at):
+            self._has_forgotten = False
             self.faults[:] = [one for one in self.faults if one.position is None or one.position >= self._below]
-        return newest_prune
+            rollups.leave_newest_prune()
 
-    def _check_rest(self, connection: apsw.Connection, newest_prune: int) -> None:
+    def _has_rows_of_the_gone(self, connection: apsw.Connection, prune_at: int) -> bool:
+        """Whether the index has rows of records that were pruned, and does not say that it has forgotten them."""
+        if connection.execute("SELECT prune_at FROM saved.forgotten").fetchall() == [(prune_at,)]:
+            return False
+        found = "SELECT 1 FROM saved.event WHERE position >= ? AND position < ? LIMIT 1"
+        gone = absent_ranges(self._store, 0, self._below)
+        return any(connection.execute(found, one).fetchall() for one in gone)
+
+    def _check_rest(self, connection: apsw.Connection, rollups: RollupCheck) -> None:
         """What lies outside of all ranges, and what is counted beside the rows."""
         stray: list[Any] = connection.execute(self._sql["stray"], (self.end,)).fetchall()
         for (position,) in stray:
@@ -181,7 +190,7 @@ class IndexCheck:
         if unfound:
             self._add(f"{unfound} pages of the posting lists are not where words are looked up")
         quarter = -1
-        if newest_prune:
+        if rollups.prune_at and not rollups.knows_tally:
             last: list[Any] = connection.execute(
                 "SELECT recorded / 900000000 FROM saved.event WHERE position >= ?1 ORDER BY position LIMIT 1",
                 (self._store.pruned_below(),),
@@ -199,6 +208,8 @@ class IndexCheck:
             [[unfound]] = connection.execute(self._sql["lookups"]).fetchall()
             if unfound:
                 self._add(f"{unfound} words cannot be looked up")
+            elif self._has_forgotten:  # before that nobody uses snapshots: they may be of what is gone
+                yield from check_snapshots(connection, self._store, end=self.end, add=self._add)
             return
         before = len(self.faults)
         for first, end, lines in self._ranges():
@@ -292,13 +303,6 @@ class IndexCheck:
 
     def _add(self, seen: str, position: int | None = None) -> None:
         self.faults.append(IndexFault(seen, position))
-
-
-def _type_of(line: bytes) -> object:
-    try:
-        return orjson.loads(line)["event_type"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
 
 
 @cache

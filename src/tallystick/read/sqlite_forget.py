@@ -18,7 +18,7 @@ from tallystick.sqlite_file import named_statements
 
 _RANGES_AT_ONCE: Final = 10_000
 
-STEPS: Final = ("labels", "postings", "events", "entities", "actors", "unused labels", "snapshots", "merge")
+STEPS: Final = ("labels", "postings", "events", "entities", "actors", "unused labels", "merge")
 
 
 def forget(writer: Any, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
@@ -36,6 +36,8 @@ def forget(writer: Any, absent: Iterable[tuple[int, int]], *, prune_at: int) -> 
     if count:
         for step in STEPS:
             writer.execute(sql[step])
+    # Also when no row was left: a state of what is gone must not live on in a snapshot.
+    writer.execute(sql["snapshots"])
     writer.execute(sql["mark"], (prune_at,))
     writer.execute(sql["clear"])
     return int(count)

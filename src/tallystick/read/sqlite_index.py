@@ -19,6 +19,7 @@ from typing import Any, Final
 import apsw
 
 from tallystick.errors import BusyError, StoreError, TamperError
+from tallystick.read.declared import Declared
 from tallystick.read.index import FindId
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
@@ -41,7 +42,7 @@ from tallystick.store.contract import Store
 from tallystick.store.reading import hash_at
 
 FILE_NAME: Final = "index.db"
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 SCRATCH_IN_MEMORY_RECORDS: Final = 50_000
 """Records up to which an index for one use is in memory, where it takes some ten megabytes."""
 
@@ -117,7 +118,6 @@ class SqliteIndexFile:
         self._identity: tuple[int, int] | None = None
         """Of the file that the writing connection has, in which all must read."""
         self.questions: Final = SqliteQuestions(self.query, self.tokens, find)
-        self.snapshots: Final = SqliteSnapshots(self)
         self.rollups: Final = SqliteRollups(self)
         problem = self._open()
         if problem:
@@ -126,6 +126,9 @@ class SqliteIndexFile:
             problem = self._open()
         if problem:
             raise StoreError(f"could not make the index {self.path}: {problem}")
+
+    def snapshots(self, declared: Declared, *, prune_at: int) -> SqliteSnapshots:
+        return SqliteSnapshots(self, declared, prune_at=prune_at)
 
     def cursor(self) -> int:
         rows = self.query("SELECT position FROM cursor")
@@ -177,11 +180,6 @@ class SqliteIndexFile:
             self._writer = None
         if self._scratch is not None:
             self._scratch.cleanup()
-
-    def change(self, statement: str, values: Sequence[str | int | bytes]) -> None:
-        """Run one statement that writes."""
-        with self.changing() as writer:
-            writer.execute(statement, values)
 
     @contextmanager
     def changing(self) -> Iterator[apsw.Connection]:

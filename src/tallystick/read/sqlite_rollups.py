@@ -15,7 +15,7 @@ from tallystick.errors import RejectedError, TamperError
 from tallystick.read.index import KeptRollup
 
 _KEPT: Final = "SELECT definition, defined_at, position, sealed_below FROM rollup WHERE name = ?"
-_CELL: Final = "SELECT count, numbers, total, least, most FROM cell WHERE rollup = ? AND bucket = ? AND cell_group = ?"
+_CELL: Final = "SELECT count, numbers, total, least, most FROM {} WHERE rollup = ? AND bucket = ? AND cell_group = ?"
 
 
 class _File(Protocol):
@@ -46,12 +46,7 @@ class SqliteRollups:
         with self._file.changing() as writer:
             if writer.execute(_KEPT, (name,)).fetchall() != [tuple(rollup)]:
                 return False
-            for key, totals in cells.items():
-                present = Totals()
-                for row in writer.execute(_CELL, (name, *key)).fetchall():
-                    present = _totals(row)
-                present.add(totals)
-                writer.execute("INSERT OR REPLACE INTO cell VALUES (?,?,?,?,?,?,?,?)", (name, *key, *_row(present)))
+            add_cells(writer, "main.cell", name, cells)
             writer.execute("UPDATE rollup SET position = ? WHERE name = ?", (end, name))
         return True
 
@@ -66,6 +61,16 @@ class SqliteRollups:
             return None
         found = {(bucket, group): _totals(row) for _, bucket, group, *row in rows if bucket is not None}
         return rows[0][0], found
+
+
+def add_cells(writer: Any, table: str, name: str, cells: Cells) -> None:
+    """Add to the cells of a roll-up in a table, within a transaction."""
+    for key, totals in cells.items():
+        present = Totals()
+        for row in writer.execute(_CELL.format(table), (name, *key)).fetchall():
+            present = _totals(row)
+        present.add(totals)
+        writer.execute(f"INSERT OR REPLACE INTO {table} VALUES (?,?,?,?,?,?,?,?)", (name, *key, *_row(present)))
 
 
 def _row(totals: Totals) -> tuple[int, int, str, int | float | None, int | float | None]:

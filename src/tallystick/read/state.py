@@ -10,7 +10,7 @@ Records and snapshots come through the ports `Streams` and `Snapshots`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, Unpack
 
@@ -23,6 +23,7 @@ from tallystick.errors import NotFoundError, RejectedError
 from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, SIZE_MAX
 from tallystick.read.as_of import BEGINNING, AsOf, Point, When
 from tallystick.read.compared import Compared
+from tallystick.read.declared import Declared
 from tallystick.read.fold import Changed, Folding, Folds, Snapshot
 
 SNAPSHOT_EVENTS: Final = 500
@@ -179,6 +180,18 @@ class _Run(Folding):
         return Snapshot(entity_id=entity_id, folded=self.folded(), fingerprint=self.fingerprint or "", **members)
 
 
+def snapshots_again(
+    entity_id: str, records: Iterable[Record], declared: Declared, versions: Container[int]
+) -> Iterator[Snapshot]:
+    """The snapshots at these versions, folded from the beginning. Raises as `Folding.add` and `Upcasters.upcast` do."""
+    run = _Run(declared.folds, fingerprint=declared.fingerprint)
+    for record in records:
+        run.add(declared.upcasters.upcast(record))
+        snapshot = run.snapshot(entity_id) if run.version in versions else None
+        if snapshot is not None:
+            yield snapshot
+
+
 class States:
     """Answers questions about the states of entities. Safe for many threads as far as its ports are.
 
@@ -191,6 +204,7 @@ class States:
         self._snapshots: Final = snapshots
         self._folds: Final = folds
         self._upcasters: Final = upcasters
+        self._declared: Final = Declared(folds, upcasters)
 
     def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
         """What the entity was at a time, a version or a position; without them, what it is now (see `AsOf`)."""
@@ -300,11 +314,10 @@ class States:
 
     def _start(self, entity_id: str, begins_at_version: int, *cuts: _Cut) -> _Run:
         """A run that begins at the newest snapshot that can be relied on, or at the beginning."""
-        marks = (self._folds.fingerprint, self._upcasters.fingerprint)
+        fingerprint = self._declared.fingerprint
         by_occurred = any(cut.occurred_end is not None for cut in cuts)
-        if self._snapshots is None or by_occurred or None in marks:
+        if self._snapshots is None or by_occurred or fingerprint is None:
             return _Run(self._folds)
-        fingerprint = f"{marks[0]}/{marks[1]}"
         version_max, end = min(cut.version_max for cut in cuts), min(cut.end for cut in cuts)
         found = self._snapshots.load(entity_id, version_max, end)
         if found is not None:
