@@ -63,10 +63,13 @@ def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
     return connection
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file has that name now; None if there is none. While one is open, no other can have its identity."""
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file has that name now; None if there is none. While one is open, no other can have its identity.
+
+    A text, as a `Path` costs more than the question: it is asked before every read.
+    """
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino

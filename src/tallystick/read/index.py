@@ -144,8 +144,9 @@ class IndexFile(Protocol):
     def questions(self) -> Questions:
         """What the saved rows answer."""
 
-    def snapshots(self, declared: Declared, *, prune_at: int) -> Snapshots:
-        """Where states of long streams are kept that were folded as declared, from what the prune at `prune_at` left.
+    def snapshots(self, declared: Declared, *, prune_at: Callable[[], int]) -> Snapshots:
+        """Where states of long streams are kept that were folded as declared, from what the prune left whose
+        position `prune_at` gives, 0 for none.
 
         Where the index has not forgotten just that, there are none, and none are kept.
         """

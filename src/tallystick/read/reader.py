@@ -104,8 +104,10 @@ class Reader:
         """What answers for states, as of the present size."""
         size = self.catch_up()
         # Snapshots are only used where the index has forgotten the newest prune: others may be of what is gone.
-        prune_at = self._newest_prune(size) if self._store.pruned_below() else 0
-        snapshots = self.follower.file.snapshots(Declared(self.folds, self.upcasters), prune_at=prune_at)
+        snapshots = self.follower.file.snapshots(
+            Declared(self.folds, self.upcasters),
+            prune_at=lambda: self._newest_prune(size) if self._store.pruned_below() else 0,
+        )
         return States(_Streams(self._store, self.search, self.questions, size), snapshots, self.folds, self.upcasters)
 
     def timeseries(self) -> TimeSeries:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -127,7 +127,7 @@ class SqliteIndexFile:
         if problem:
             raise StoreError(f"could not make the index {self.path}: {problem}")
 
-    def snapshots(self, declared: Declared, *, prune_at: int) -> SqliteSnapshots:
+    def snapshots(self, declared: Declared, *, prune_at: Callable[[], int]) -> SqliteSnapshots:
         return SqliteSnapshots(self, declared, prune_at=prune_at)
 
     def cursor(self) -> int:
@@ -252,7 +252,7 @@ class SqliteIndexFile:
         """Open or make the file; why its content cannot be used, or None when it can."""
         try:
             self._writer = self._connect_writer()
-            self._identity = identity(self.path)
+            self._identity = identity(str(self.path))
             with transaction(self._writer):
                 if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
                     run_script(self._writer, schema())
@@ -280,9 +280,9 @@ class SqliteIndexFile:
     def _connect_reader(self) -> apsw.Connection | None:
         """None if the file was deleted beneath us: by its name there is none now, or that of another process."""
         if not self._in_memory:
-            if identity(self.path) == self._identity:
+            if identity(str(self.path)) == self._identity:
                 reader = connect_readonly(self.path, immutable=False)
-                if identity(self.path) == self._identity:
+                if identity(str(self.path)) == self._identity:
                     return reader
                 reader.close()
             return None

@@ -7,8 +7,9 @@ which is why the declarations of folds are kept beside it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 from tallystick.errors import BusyError, StoreError
@@ -30,20 +31,29 @@ class _File(Protocol):
 class SqliteSnapshots:
     """Keeps snapshots as rows beside the index; an index that is rebuilt begins without any.
 
-    They are of the log as the prune at `prune_at` left it. When the index has forgotten less, they may be of what is
-    gone; when it has forgotten more, one that is saved now may be. Either way there are none.
+    They are of the log as the prune left it whose position `prune_at` gives, 0 for none. When the index has forgotten
+    less, they may be of what is gone; when it has forgotten more, one that is saved now may be. Either way there are
+    none.
     """
 
-    def __init__(self, file: _File, declared: Declared, *, prune_at: int) -> None:
+    def __init__(self, file: _File, declared: Declared, *, prune_at: Callable[[], int]) -> None:
         self._file: Final = file
         self._declared: Final = declared
-        self._prune_at: Final = prune_at
+        self._newest_prune: Final = prune_at
+
+    @cached_property
+    def _prune_at(self) -> int:
+        """Asked for once there is a snapshot, which most streams are too short for."""
+        return self._newest_prune()
 
     def load(self, entity_id: str, version_max: int, end: int) -> Snapshot | None:
+        where = "entity = ? AND version <= ? AND position < ?"
+        values = (entity_id, version_max, end)
+        if not self._file.query(f"SELECT 1 FROM snapshot WHERE {where} LIMIT 1", values):
+            return None
         rows = self._file.query(
-            f"SELECT content FROM snapshot WHERE entity = ? AND version <= ? AND position < ? AND EXISTS ({_FORGOTTEN})"
-            " ORDER BY version DESC LIMIT 1",
-            (entity_id, version_max, end, self._prune_at),
+            f"SELECT content FROM snapshot WHERE {where} AND EXISTS ({_FORGOTTEN}) ORDER BY version DESC LIMIT 1",
+            (*values, self._prune_at),
         )
         return Snapshot.of_bytes(rows[0][0]) if rows else None
 

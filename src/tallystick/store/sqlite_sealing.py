@@ -44,6 +44,7 @@ class SqliteRunFile:
 
     def __init__(self, folder: Path, *, readonly: bool = False) -> None:
         self._path: Final = folder / FILE_NAME
+        self._name: Final = str(self._path)
         self._readonly: Final = readonly
         self._reading: Final = threading.Lock()
         """Guards the connection that reads. It is never held while something is written, so no lookup waits for a
@@ -107,13 +108,13 @@ class SqliteRunFile:
 
     def _is_elsewhere(self) -> bool:
         """Whether nothing was read yet, or the file was replaced or removed: others use what has its name now."""
-        return self._reader is None or identity(self._path) != self._reader_of
+        return self._reader is None or identity(self._name) != self._reader_of
 
     def _query(self, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
         with self._reading:
             if self._is_elsewhere():
                 self._close_reader()
-                self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._path)
+                self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._name)
                 if self._readonly:
                     if not query(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1"):
                         self._close_reader()  # another process makes it just now, and there is nothing in it yet
@@ -124,7 +125,7 @@ class SqliteRunFile:
 
     def _open_writer(self) -> apsw.Connection:
         if self._writer is not None:
-            if self._writer.in_transaction or identity(self._path) == self._writer_of:
+            if self._writer.in_transaction or identity(self._name) == self._writer_of:
                 return self._writer
             self._close_writer()
         writer = connect(self._path, synchronous="normal")
@@ -137,7 +138,7 @@ class SqliteRunFile:
         except BaseException:
             writer.close()
             raise
-        self._writer, self._writer_of = writer, identity(self._path)
+        self._writer, self._writer_of = writer, identity(self._name)
         return writer
 
     def _close_reader(self) -> None:
