@@ -215,6 +215,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "rfc8785": ("core",),
     "starlette": ("serve",),
     "typst": ("evidence.report",),
+    "httptools": ("serve",),
     "uvicorn": ("serve",),
     "yaml": ("evidence.controls.plain_yaml",),
     "zstandard": ("serve",),

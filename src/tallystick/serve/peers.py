@@ -17,6 +17,7 @@ from tallystick.errors import StoreError
 from tallystick.limits import BODY_BYTES_MAX
 from tallystick.serve.body import LeftError, Receive, read_body
 from tallystick.serve.problems import AnsweredError, Send, answer, problem
+from tallystick.serve.protocol import REQUEST_ID, REQUEST_ID_HEADER
 
 PRIVATE: Final = "tallystick.private"
 """In the state of requests that another process handed on."""
@@ -37,10 +38,11 @@ _NOT_HANDED_ON: Final = frozenset(
         b"te",
         b"trailer",
         b"expect",
+        REQUEST_ID_HEADER,
         _FOR,
     )
 )
-_OF_THE_LINE: Final = (b"connection", b"date", b"server", b"transfer-encoding")
+_OF_THE_LINE: Final = (b"connection", b"date", b"server", b"transfer-encoding", REQUEST_ID_HEADER)
 _CONNECT_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 90.0
 _CONNECTIONS: Final = 512
@@ -103,15 +105,16 @@ class Peers:
 
     async def _answer(self, owner: int, scope: MutableMapping[str, Any], body: bytes, send: Send) -> None:
         query = scope["query_string"]
-        target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+        # As it came: what the other process reads must be what was asked for here.
+        target = httpx2.URL("http://peer").copy_with(raw_path=scope["raw_path"] + (b"?" + query if query else b""))
         client = scope.get("client")
         headers = [pair for pair in scope["headers"] if pair[0] not in _NOT_HANDED_ON]
         headers.append((_FOR, (client[0] if client else "").encode("latin-1")))
+        headers.append((REQUEST_ID_HEADER, scope["state"][REQUEST_ID].encode()))
         begun = False
         try:
-            request = self._client(owner).build_request(
-                scope["method"], f"http://peer{target}", headers=headers, content=body
-            )
+            # The body is framed here, by its length: nothing that came says how.
+            request = self._client(owner).build_request(scope["method"], target, headers=headers, content=body)
             found = await self._client(owner).send(request, stream=True)
             try:
                 kept = [pair for pair in found.headers.raw if pair[0].lower() not in _OF_THE_LINE]

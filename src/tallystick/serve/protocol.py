@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tallystick.errors import BusyError
+from tallystick.ids import random_bytes
 from tallystick.serve.problems import MEDIA_TYPE, answer, problem, problem_of
 
 HEAD_BYTES_MAX: Final = 65_536
@@ -19,8 +23,14 @@ HEAD_BYTES_MAX: Final = 65_536
 LINGER_SECONDS: Final = 2.0
 """How long a connection stays on which an answer was given before the request had ended."""
 
-_H2C: Final = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
-"""An offer of HTTP/2, which is to be ignored (RFC 9110, 7.8); the parser would take what follows for something else."""
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+
+REQUEST_ID: Final = "request_id"
+"""Where it is in the state of a request."""
+
+REQUEST_ID_HEADER: Final = b"x-request-id"
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 CONNECTIONS_MAX: Final = 4_096
 """Connections of one process at once, those of streams among them."""
@@ -34,6 +44,14 @@ async def _full(_: Any, __: Any, send: Any) -> None:
     busy = BusyError(f"there are {CONNECTIONS_MAX:,} connections, and no more are answered: wait a moment, then repeat")
     status, headers, body = problem(busy)
     await answer(send, status, {**headers, "Connection": "close"}, body)
+
+
+def request_id(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """By what the caller and we name a request: the caller's word, if it gave one that can be used."""
+    for name, value in headers:
+        if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
+            return value
+    return random_bytes(12).hex().encode()
 
 
 class Joined:
@@ -73,7 +91,7 @@ class Joined:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. No byte that comes is changed: what a request is, the parser alone decides (RFC 9112)."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -81,6 +99,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._ended = 0
         self._late: asyncio.TimerHandle | None = None
+        self._open: deque[RequestResponseCycle] = deque()
+        """Requests that are not answered yet, in the order in which they came."""
+        self._is_websocket = False
+        self._ignores_upgrade = False
+        """Whether the head that ended last offers an upgrade that is not taken (RFC 9110, 7.8)."""
+        self._continues = False
+        """Whether the parser is told once more of a head that was taken in already."""
+        self._wrong: str | None = None
+        """Why what came is refused; what comes after it is not read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -91,28 +118,26 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._wrong is not None:
+            return
         if self._in_head and self._late is None:
             self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
         ended = self._ended
-        if self._in_head and b"h2c" in data:
-            data = _H2C.sub(b"\r\nx-not-upgraded: h2c", data)
-        super().data_received(data)
-        if self._in_head and self._ended == ended:  # all of it is of a head
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._in_head and self._ended == ended and self._wrong is None:  # all of it is of a head
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-                self.send_400_response(f"a request's head has at most {HEAD_BYTES_MAX} bytes")
-
-    def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is answered as every other mistake is, and the connection closed."""
-        said = problem_of(400, "Send HTTP/1.1", msg) | {"place": "the request's head", "cure": "see RFC 9112"}
-        body = orjson.dumps(said)
-        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
-        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
-        self.transport.close()
+                self._refuse(f"a request's head has at most {HEAD_BYTES_MAX} bytes")
 
     def on_headers_complete(self) -> None:
+        if self._continues:
+            self._continues = False
+            return
+        self._check_head()
         self._in_head = False
         self._stop_waiting()
+        self._ignores_upgrade = self.parser.should_upgrade() and not self._is_websocket
         before = self.cycle
         if len(self.connections) > CONNECTIONS_MAX:
             self.app = _full
@@ -121,6 +146,10 @@ class BoundedProtocol(HttpToolsProtocol):
             joined = Joined(self.transport)
             self.cycle.transport = joined  # type: ignore[assignment]  # it is all that is used of one
             self.cycle.on_response = partial(self._answered, self.cycle, joined)
+            self._open.append(self.cycle)
+            told = request_id(self.headers)
+            self.scope["state"][REQUEST_ID] = told.decode()
+            self.cycle.default_headers = [*self.server_state.default_headers, (REQUEST_ID_HEADER, told)]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # as uvicorn has it: to call it would cost a tenth of a request's parsing
@@ -133,20 +162,93 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES_MAX:
             self.transport.close()
 
+    def on_message_complete(self) -> None:
+        if self._ignores_upgrade:  # its body is still to come, whatever this parser thinks
+            return
+        self._in_head, self._head_bytes = True, 0
+        self._ended += 1
+        super().on_message_complete()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                if self._is_websocket:
+                    self.handle_websocket_upgrade()
+                    return
+                self._go_on_without_upgrade()
+                rest = data[upgrade.args[0] :]
+                if rest:
+                    self._parse(rest)
+        except HttpParserError:
+            self._refuse(self._wrong or "it is no HTTP/1.1")
+
+    def _go_on_without_upgrade(self) -> None:
+        """Take what follows for the body of this request, and for requests after it.
+
+        The parser takes it for another protocol, and cannot be told otherwise: so there is another parser, which is
+        told only how the body is framed. What came is given to it as it came.
+        """
+        self._ignores_upgrade, self._continues = False, True
+        framing = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+
+    def _check_head(self) -> None:
+        """Whether a head that has ended may be answered at all. Raises `HttpParserError`, with `_wrong` saying why."""
+        named = [value for name, value in self.headers if name == b"host"]
+        self._is_websocket = self.parser.should_upgrade() and self._should_upgrade()
+        if len(named) > 1 or (not named and self.parser.get_http_version() != "1.0"):
+            self._wrong = f"it has {len(named) or 'no'} Host headers, and must have one"
+        elif named and not _HOST.fullmatch(named[0]):
+            self._wrong = "its Host header names no host"
+        elif self.parser.get_method() == b"CONNECT" or not self.url.startswith((b"/", b"http://", b"https://")):
+            self._wrong = "it asks for a tunnel, or for no path"
+        elif self._is_websocket and (self._open or any(name in _FRAMING for name, _ in self.headers)):
+            self._wrong = "a WebSocket begins without a body, and after all answers that are due"
+        if self._wrong is not None:
+            raise HttpParserError(self._wrong)
+
+    def _refuse(self, why: str) -> None:
+        """Answer what is no HTTP as every other mistake is, behind the answers that are due, and close."""
+        self._wrong = why
+        self._stop_waiting()
+        if not self._in_head and self._open:  # it is the last request's body that is wrong
+            broken = self._open.pop()
+            broken.disconnected = True
+            broken.message_event.set()
+            if broken.response_started:
+                self.transport.close()
+                return
+            broken.response_complete = True  # whoever answers it speaks to nobody
+            self.pipeline = deque((cycle, app) for cycle, app in self.pipeline if cycle is not broken)
+        if not self._open:
+            self._say_refused()
+
+    def _say_refused(self) -> None:
+        said = problem_of(400, "Send HTTP/1.1", self._wrong or "") | {
+            "place": "the request's head",
+            "cure": "see RFC 9112",
+        }
+        body = orjson.dumps(said)
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
     def _answered(self, cycle: RequestResponseCycle, joined: Joined) -> None:
         joined.flush()  # an answer without a body
+        self._open.remove(cycle)
         self.on_response_complete()
-        if cycle.more_body:  # nobody wants the rest of it: there is a while for who sends it to see the answer
+        if self._wrong is not None and not self._open and not self.transport.is_closing():
+            self._say_refused()
+        elif cycle.more_body:  # nobody wants the rest of it: there is a while for who sends it to see the answer
             self.loop.call_later(LINGER_SECONDS, self._end, self._ended)
 
     def _end(self, ended: int) -> None:
         if self._ended == ended:  # the rest did not come
             self.transport.close()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        self._ended += 1
-        super().on_message_complete()
 
     def _stop_waiting(self) -> None:
         if self._late is not None:
