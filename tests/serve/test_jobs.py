@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import subprocess
 import sys
@@ -170,7 +171,53 @@ def test_holds_are_placed_and_released_by_name(it: Running) -> None:
     assert it.call("GET", "/api/v1/holds").json()["holds"] == []
 
 
+def result_of(it: Running, kind: str, body: dict[str, Any]) -> tuple[str, Path]:
+    """A job that is done, and its folder."""
+    job = over(it, it.call("POST", f"/api/v1/{kind}", json=body))
+    return job["id"], it.deployment.folder / "jobs" / "acme" / job["id"]
+
+
+def test_a_bundle_that_was_replaced_on_the_disk_is_not_returned(it: Running) -> None:
+    job, folder = result_of(it, "exports", {})
+    filtered, other = result_of(it, "exports", {"terms": ["event_type=door.*"]})
+    whole = (folder / "result.zip").read_bytes()
+    for data in (b"garbage", (other / "result.zip").read_bytes(), whole[:-1], whole + b"x"):
+        (folder / "result.zip").write_bytes(data)
+        answer = it.call("GET", f"/api/v1/jobs/{job}/bundle")
+        assert (answer.status_code, answer.json()["family"]) == (500, "tamper")
+    (folder / "result.zip").unlink()
+    assert it.call("GET", f"/api/v1/jobs/{job}/bundle").status_code == 404
+    (folder / "result.zip").write_bytes(whole)
+    assert it.call("GET", f"/api/v1/jobs/{job}/bundle").content == whole
+    assert it.call("GET", f"/api/v1/jobs/{filtered}/bundle").status_code == 200
+
+
+def test_what_a_job_came_to_is_not_believed_when_it_was_edited(it: Running) -> None:
+    job, folder = result_of(it, "verify", {})
+    another, other = result_of(it, "verify", {"first": 1})
+    kept = (folder / "job.json").read_bytes()
+    forged = [
+        kept.replace(b'"holds":true', b'"holds":false'),
+        (other / "job.json").read_bytes(),
+        kept.partition(b"\n")[2],
+        b"",
+        b"{}",
+    ]
+    for data in forged:
+        assert data != kept
+        (folder / "job.json").write_bytes(data)
+        assert it.call("GET", f"/api/v1/jobs/{job}").status_code == 404
+        assert job not in {one["id"] for one in it.call("GET", "/api/v1/jobs").json()["jobs"]}
+    (folder / "job.json").write_bytes(kept)
+    assert it.call("GET", f"/api/v1/jobs/{job}").json()["result"]["holds"] is True
+    assert it.call("GET", f"/api/v1/jobs/{another}").status_code == 200
+
+
 # -------------------------------------------------------------------------------- the jobs themselves
+
+
+def mac(data: bytes) -> bytes:
+    return hmac.digest(b"key", data, "sha256")
 
 
 def waited(jobs: Jobs, job: Job) -> Job:
@@ -182,9 +229,9 @@ def waited(jobs: Jobs, job: Job) -> Job:
 
 
 def test_what_was_under_way_when_the_process_ended_is_told_as_failed(tmp_path: Path) -> None:
-    jobs, hold = Jobs(tmp_path, clock=wall_clock), threading.Event()
+    jobs, hold = Jobs(tmp_path, clock=wall_clock, authenticate=mac), threading.Event()
     job = jobs.begin("acme", "verify", {}, lambda _: {"held": hold.wait(20)})
-    again = Jobs(tmp_path, clock=wall_clock)  # as another process would find it
+    again = Jobs(tmp_path, clock=wall_clock, authenticate=mac)  # as another process would find it
     (found,) = again.all_of("acme")
     assert (found.id, found.state) == (job.id, "failed")
     assert "ask for it again" in str(found.problem)
@@ -196,7 +243,7 @@ def test_what_was_under_way_when_the_process_ended_is_told_as_failed(tmp_path: P
 
 
 def test_a_stop_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path, clock=wall_clock)
+    jobs = Jobs(tmp_path, clock=wall_clock, authenticate=mac)
 
     def work(job: Job) -> dict[str, Any]:
         while True:
@@ -206,13 +253,13 @@ def test_a_stop_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     begun = [jobs.begin("acme", "verify", {}, work) for _ in range(4)]
     jobs.close()
     assert {job.state for job in begun} == {"failed"}
-    assert {job.state for job in Jobs(tmp_path, clock=wall_clock).all_of("acme")} == {"failed"}
+    assert {job.state for job in Jobs(tmp_path, clock=wall_clock, authenticate=mac).all_of("acme")} == {"failed"}
     with pytest.raises(BusyError):
         jobs.begin("acme", "verify", {}, work)
 
 
 def test_a_job_that_is_deleted_ends_and_leaves_nothing(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path, clock=wall_clock)
+    jobs = Jobs(tmp_path, clock=wall_clock, authenticate=mac)
     begun = threading.Event()
 
     def work(job: Job) -> dict[str, Any]:
@@ -234,7 +281,7 @@ def test_a_job_that_is_deleted_ends_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_tenant_has_a_bounded_number_of_jobs_and_a_day_later_none(tmp_path: Path) -> None:
     now = [wall_clock()]
-    jobs, hold = Jobs(tmp_path, clock=lambda: now[0]), threading.Event()
+    jobs, hold = Jobs(tmp_path, clock=lambda: now[0], authenticate=mac), threading.Event()
     begun = [jobs.begin("acme", "verify", {}, lambda _: {"held": hold.wait(20)}) for _ in range(JOBS_WAITING_MAX)]
     with pytest.raises(BusyError):
         jobs.begin("acme", "verify", {}, lambda _: {})
@@ -256,7 +303,7 @@ def test_a_tenant_has_a_bounded_number_of_jobs_and_a_day_later_none(tmp_path: Pa
 
 
 def test_one_tenants_jobs_do_not_hold_up_anothers(tmp_path: Path) -> None:
-    jobs, hold = Jobs(tmp_path, clock=wall_clock), threading.Event()
+    jobs, hold = Jobs(tmp_path, clock=wall_clock, authenticate=mac), threading.Event()
     held = [jobs.begin("acme", "verify", {}, lambda _: {"held": hold.wait(20)}) for _ in range(3)]
     other = jobs.begin("other", "verify", {}, lambda _: {})
     deadline = time.monotonic() + 20
@@ -275,7 +322,7 @@ def test_one_tenants_jobs_do_not_hold_up_anothers(tmp_path: Path) -> None:
 def test_a_mistake_of_ours_is_told_as_such_and_the_next_job_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = Jobs(tmp_path, clock=wall_clock)
+    jobs = Jobs(tmp_path, clock=wall_clock, authenticate=mac)
     job = waited(jobs, jobs.begin("acme", "verify", {}, lambda _: {"never": 1 // 0}))
     assert job.state == "failed"
     assert "ZeroDivisionError" in json.dumps(job.problem)

@@ -2,10 +2,13 @@
 
 Each job has a folder, `<folder>/<tenant>/<id>/`, with `job.json` and, when it makes one, its file. What was done is
 there after a restart; what was under way is then told as failed, since nobody works at it. All of it goes after a day.
+
+`job.json` has a MAC, and names the digest of the file: a result that somebody else wrote is not returned.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import shutil
 import threading
@@ -13,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -21,7 +25,7 @@ import orjson
 from tallystick.clock import Clock
 from tallystick.core import timestamp
 from tallystick.durable import replace
-from tallystick.errors import BusyError, ConflictError, NotFoundError, StoreError, TallystickError
+from tallystick.errors import BusyError, ConflictError, NotFoundError, StoreError, TallystickError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
 from tallystick.serve.problems import problem
@@ -37,6 +41,9 @@ _WORKERS: Final = 2
 _LOOK_SECONDS: Final = 0.01
 _ID_BYTES: Final = 12
 _TOLD: Final = "job.json"
+_TOLD_BYTES_MAX: Final = 16 << 20
+"""A verification's findings are in it."""
+
 _MICROSECONDS: Final = 1_000_000
 _log: Final = logging.getLogger("tallystick.serve")
 
@@ -60,6 +67,8 @@ class Job:
         self.ended_at: str | None = None
         self.result: dict[str, Any] | None = None
         self.problem: dict[str, Any] | None = None
+        self.file_sha256: str | None = None
+        """Of the file, once it is whole."""
         self.was_live = False
         """Whether it was not over when it was kept."""
         self.is_deleted = False
@@ -86,15 +95,26 @@ class Job:
             raise _EndedError(self.unwanted)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is told of, and kept."""
+        """As it is returned."""
         names = ("id", "kind", "state", "asked", "done", "of", "created_at", "ended_at", "result", "problem")
         return {name: getattr(self, name) for name in names}
+
+    def check_file(self) -> None:
+        """Whether the file is what the job made. Raises `TamperError`, and `NotFoundError` when it is gone."""
+        try:
+            digest = _digest(self.file)
+        except FileNotFoundError as error:
+            raise NotFoundError("the file of this job is gone: have it made again") from error
+        except OSError as error:
+            raise StoreError(f"the file of this job cannot be read: {error.strerror or error}") from error
+        if digest != self.file_sha256:
+            raise TamperError("the file of this job is not what it made: find out who can write there; make it again")
 
     @classmethod
     def of_json(cls, folder: Path, tenant: str, said: dict[str, Any]) -> Job:
         """A job as it was kept. One that was not over is one that ended with its process."""
         job = cls(folder, tenant=tenant, kind=said["kind"], asked=said["asked"], created_at=said["created_at"])
-        for name in ("state", "done", "of", "ended_at", "result", "problem"):
+        for name in ("state", "done", "of", "ended_at", "result", "problem", "file_sha256"):
             setattr(job, name, said[name])
         if not job.is_over:
             job.was_live = True
@@ -109,9 +129,11 @@ class Job:
 class Jobs:
     """The jobs of all tenants of one process. Safe for many threads."""
 
-    def __init__(self, folder: Path, *, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, clock: Clock, authenticate: Callable[[bytes], bytes]) -> None:
+        """`authenticate` gives the MAC, 32 bytes, of what is kept, by a key that only the service has."""
         self._folder: Final = folder
         self._clock: Final = clock
+        self._authenticate: Final = authenticate
         self._lock: Final = threading.Lock()
         self._live: Final[dict[str, Job]] = {}
         """By id; what is over is read from its folder."""
@@ -218,6 +240,7 @@ class Jobs:
             job.state = "running"
             job.progress(0)
             result = work(job)
+            job.file_sha256 = _digest(job.file) if job.file.exists() else None
             job.state, job.result, job.ended_at = "done", result, timestamp.render(self._clock())
         except _EndedError as ended:
             self._failed(job, ConflictError(str(ended)))
@@ -248,16 +271,25 @@ class Jobs:
                 self._busy.discard(job.tenant)
                 self._go_on()
 
-    @staticmethod
-    def _keep(job: Job) -> None:
-        replace(job.folder / _TOLD, orjson.dumps(job.to_json()))
+    def _keep(self, job: Job) -> None:
+        data = orjson.dumps(job.to_json() | {"file_sha256": job.file_sha256})
+        replace(job.folder / _TOLD, self._tag(job.tenant, job.folder, data) + b"\n" + data)
 
     def _kept(self, tenant: str) -> Iterator[Job]:
         for folder in self._folders(tenant):
             try:
-                yield Job.of_json(folder, tenant, orjson.loads((folder / _TOLD).read_bytes()))
-            except (OSError, ValueError, KeyError):
+                with (folder / _TOLD).open("rb") as file:
+                    tag, _, data = file.read(_TOLD_BYTES_MAX).partition(b"\n")
+            except OSError:
                 continue  # it is being made, or removed
+            if not hmac.compare_digest(tag, self._tag(tenant, folder, data)):
+                _log.error("the job %s is not what was kept, and counts as none", folder.name)
+                continue
+            yield Job.of_json(folder, tenant, orjson.loads(data))
+
+    def _tag(self, tenant: str, folder: Path, data: bytes) -> bytes:
+        """The MAC, in hex: of this job of this tenant, so that none takes another's place."""
+        return self._authenticate(f"{tenant}/{folder.name}".encode() + b"\0" + data).hex().encode()
 
     def _folders(self, tenant: str) -> Iterator[Path]:
         return self._names(self._folder / tenant)
@@ -268,3 +300,8 @@ class Jobs:
             yield from sorted(entry for entry in folder.iterdir() if entry.is_dir())
         except FileNotFoundError:
             return
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

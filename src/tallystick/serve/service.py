@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -98,7 +99,11 @@ class Service:
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
         self._denials: Final = Denials()
-        self.jobs: Final = Jobs(deployment.folder / "jobs", clock=deployment.clock)
+        self.jobs: Final = Jobs(
+            deployment.folder / "jobs",
+            clock=deployment.clock,
+            authenticate=partial(deployment.system.authenticate, "job"),
+        )
         self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
         self.witnessing: Final = self._witnessing()
 

@@ -176,6 +176,7 @@ def bundle(call: Exporting, job_id: str) -> Response:
         raise NotFoundError(f"the job {job_id[:60]!r} makes no bundle")
     if job.state != "done" or job.result is None:
         raise ConflictError(f"the export is {job.state}: there is a bundle once it is done")
+    job.check_file()
     digest = job.result["manifest_sha256"]
     call.service.record(call.caller, "export_fetched", {"job": job.id, "manifest_sha256": digest})
     name = f"{call.caller.tenant}-{digest[:12]}.zip"
