@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -194,6 +195,8 @@ def test_a_mark_that_is_missing_is_a_warning(scene: Scene, caplog: pytest.LogCap
     report = tallystick.verify(scene.folder, keys=scene.keys)
     assert (report.holds, report.mark) == (True, None)
     assert "no head mark" in report.notes[0]
+    assert scene.marked == report.size, "the report tells of a checkpoint"
+    scene.mark.unlink()
     with scene.open() as ledger:
         assert "would not be noticed" in caplog.text
         ledger.append(EVENT)
@@ -306,6 +309,37 @@ def test_the_mark_is_written_before_a_checkpoint_is_handed_out(scene: Scene) -> 
             size = ledger.size
             hand_out()
             assert scene.marked >= size
+
+
+@pytest.mark.parametrize("way", ["Ledger.verify", "verify", "backup"])
+def test_the_mark_is_written_before_a_verification_or_a_backup_tells_of_a_checkpoint(
+    scene: Scene, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallystick.store.head_mark.HeadMark._run", lambda _: None)  # as if its second were not over
+    with scene.open() as ledger:
+        ledger.append(EVENT)
+        assert scene.marked < ledger.size
+        if way == "backup":
+            done = tallystick.backup(scene.folder, scene.folder.with_name("copy"), keys=scene.keys)
+            assert scene.marked == done.ledgers[0].size == ledger.size
+        else:
+            report = ledger.verify() if way == "Ledger.verify" else tallystick.verify(scene.folder, keys=scene.keys)
+            assert scene.marked == Checkpoint.of_note(report.checkpoint).size == ledger.size
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_mark_that_a_verification_cannot_write_is_a_note(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tallystick.store.head_mark.HeadMark._run", lambda _: None)
+    with scene.open() as ledger:
+        ledger.append(EVENT)
+        with monkeypatch.context() as patch:
+            patch.setattr("tallystick.store.head_mark.replace", full)
+            report = ledger.verify()
+    assert report.holds
+    assert any("the head mark" in note for note in report.notes), report.notes
 
 
 def test_no_checkpoint_goes_out_while_the_mark_cannot_be_written(scene: Scene) -> None:

@@ -26,6 +26,7 @@ from tallystick.core.system import Genesis
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
+from tallystick.evidence.verification.held import handed_out
 from tallystick.evidence.verify import verify_store
 from tallystick.govern.registry import Registry
 from tallystick.governing import Governed, Governing
@@ -197,10 +198,11 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
 
         `apart` has another process scan them, even if it is only one, so that this one goes on with its work.
         """
-        return verify_store(
+        keystore = self._keystore if self._keystore.exists() else None
+        report = verify_store(
             self._store,
             location=self._location,
-            keystore=self._keystore if self._keystore.exists() else None,
+            keystore=keystore,
             marks=self._marks,
             first=first,
             end=end,
@@ -212,6 +214,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             progress=progress,
             clock=self._clock,
         )
+        return handed_out(report, self._store, keystore=keystore, marks=self._marks)
 
     def change_epoch(self) -> None:
         """Close the present epoch and open the next, under a new MAC key (SPEC 5.2)."""

@@ -7,6 +7,7 @@ accepted before is in the queue, or in the log, or in both, where its id makes t
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from tallystick.core import timestamp
 from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
 from tallystick.errors import BusyError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
+from tallystick.evidence.verification.held import keep_mark
 from tallystick.read.index import Progress
 from tallystick.store.reading import read_record
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
@@ -33,6 +35,7 @@ from tallystick.write.queue_copy import copy_queue
 from tallystick.write.queue_mark import MARK, queue_mark_path
 
 _ATTEMPTS_MAX: Final = 3
+_log: Final = logging.getLogger("tallystick.backups")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +167,24 @@ def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count
     if not with_keys:
         _copy_log(location, folder, count)
     standing = Standing.of(folder, name=source.folder)
+    _keep_mark(source, standing)
     parcel.take(source.folder)
     for name, secret in secrets.items():
         parcel.write(f"{keys_folder(source.folder)}/{name}", secret)
     return standing
+
+
+def _keep_mark(source: LedgerSource, standing: Standing) -> None:
+    """Have the head mark on the disk for the checkpoint that the manifest will have."""
+    if not source.keystore.exists():
+        return
+    store = source.location.open_store(readonly=True)
+    try:
+        why = keep_mark(store, standing.kept.checkpoint, keystore=source.keystore, marks=source.marks)
+    finally:
+        store.close()
+    if why:
+        _log.warning("%s: %s", source.folder or "the ledger", why)
 
 
 def _queue_mark(source: LedgerSource) -> Path | None:

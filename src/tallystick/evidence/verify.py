@@ -24,7 +24,7 @@ from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.verification.beside import Beside
-from tallystick.evidence.verification.held import KeptMark, check_since
+from tallystick.evidence.verification.held import KeptMark, check_since, handed_out
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
 from tallystick.evidence.verification.plan import Plan
@@ -72,11 +72,12 @@ def verify(
         keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
         if keys is not None and not keystore.exists():
             raise NotFoundError(f"there are no keys in {os.fspath(keys)}")
-        return verify_store(
+        present, folder = keystore if keystore.exists() else None, marks_folder(marks, keystore.folder)
+        report = verify_store(
             store,
             location=location,
-            keystore=keystore if keystore.exists() else None,
-            marks=marks_folder(marks, keystore.folder),
+            keystore=present,
+            marks=folder,
             first=first,
             end=end,
             since=since,
@@ -86,6 +87,7 @@ def verify(
             progress=progress,
             clock=clock,
         )
+        return handed_out(report, store, keystore=present, marks=folder)
     finally:
         store.close()
 

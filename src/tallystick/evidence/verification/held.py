@@ -9,12 +9,12 @@ from typing import Final
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis
-from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.findings import Finding, Kind
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TallystickError, TamperError
+from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.verification.tree import TreeCheck
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Store
-from tallystick.store.head_mark import FIRST_COMMITS
+from tallystick.store.head_mark import FIRST_COMMITS, HeadMark
 from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark
 from tallystick.store.reading import read_record
 
@@ -106,3 +106,28 @@ class KeptMark:
         if root is not None and root != mark.root:  # what is missing for a root is a finding of its own
             return [Finding(Kind.FORK, None, f"the first {mark.size} records are not the ones of the head mark")]
         return []
+
+
+def keep_mark(store: Store, checkpoint: bytes, *, keystore: Keystore | None, marks: Path | None) -> str:
+    """Have the head mark on the disk for a checkpoint that is about to be handed out; why that was not done, or "".
+
+    Only for a ledger that does not contradict its mark. Without the keys nobody can write it.
+    """
+    if keystore is None or marks is None:
+        return ""
+    try:
+        record = read_record(store, 0)
+        keys = keystore.ledger_keys(Genesis.of(record).ledger)
+        HeadMark(marks, store=store, ledger_id=record.hash, key=lambda: keys.head_mac).keep(checkpoint)
+    except TallystickError as error:
+        return f"the head mark was not written for this checkpoint: {error}"
+    return ""
+
+
+def handed_out(report: Report, store: Store, *, keystore: Keystore | None, marks: Path | None) -> Report:
+    """A report on its way out, with the head mark written first for the checkpoint in it.
+
+    Else somebody could know of a checkpoint that is newer than the mark, and a rollback to before it would pass.
+    """
+    note = keep_mark(store, report.checkpoint, keystore=keystore, marks=marks) if report.holds else ""
+    return replace(report, notes=(*report.notes, note)) if note else report
