@@ -110,6 +110,8 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
 def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis) -> None:
     """Whether these are the keys of this ledger. `RejectedError` before anything is sealed under others."""
     check_master_key(keys, store, epoch_at=state.epoch_at)
+    if keys.root.public_key().public_bytes_raw() != genesis.root_key:
+        raise RejectedError("the root key is not the one that signed this ledger's genesis", cure=_KEYS_CURE)
     in_force = checkpoint_key(store, state.checkpoint_key_at, genesis=genesis)
     if keys.checkpoint.public_key().public_bytes_raw() != in_force:
         raise RejectedError("the checkpoint key is not the one in force in this ledger", cure=_KEYS_CURE)
