@@ -156,6 +156,11 @@ class Location:
 
             delete_files(self.folder)
 
+    @property
+    def is_restored_copy(self) -> bool:
+        """Whether the ledger was restored from a backup, and nobody said that it replaces its original."""
+        return self.folder is not None and (self.folder / RESTORED_FILE).exists()
+
     def open_cursors(self, ledger_id: bytes, *, key: bytes | None, private: bool = False) -> SqliteCursors:
         """Where projections and subscriptions of this location's ledger keep their place; private: in memory."""
         from tallystick.read.sqlite_cursors import SqliteCursors

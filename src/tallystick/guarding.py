@@ -76,7 +76,7 @@ class Guarding(ABC):
     @property
     def is_restored_copy(self) -> bool:
         """Whether it was restored from a backup, and nobody said that it replaces the original."""
-        return self._restored_file is not None and self._restored_file.exists()
+        return self._location.is_restored_copy
 
     def rotate_key(self, purpose: Purpose, *, replaces_original: bool = False) -> None:
         """Replace the `checkpoint` or the `evidence` key; the ledger records it, signed by both (SPEC 5.4).

@@ -214,7 +214,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             progress=progress,
             clock=self._clock,
         )
-        return handed_out(report, self._store, keystore=keystore, marks=self._marks)
+        return handed_out(report, self._store, location=self._location, keystore=keystore, marks=self._marks)
 
     def change_epoch(self) -> None:
         """Close the present epoch and open the next, under a new MAC key (SPEC 5.2)."""

@@ -137,7 +137,7 @@ def test_the_drill_of_every_month(ledger: Path, run: Run) -> None:
     assert "not in it: keep them, too" in made
     assert checked.startswith("PASS  the backup holds\n")
     assert "1 of 1, 7 records" in checked
-    assert "those of the ledgers: they can go on" in checked
+    assert "those of the ledgers: these can go on" in checked
     assert "no checkpoint that others hold" in checked
     assert sorted(path.name for path in Path().iterdir()) == ["audit", "made"]
 

@@ -175,6 +175,6 @@ def _keys(restored: Restored) -> str:
     if None in fit or not fit:
         return "not here: signatures are not checked, and nothing can be added without them"
     if all(fit):
-        return "those of the ledgers: they can go on"
+        return "those of the ledgers: these can go on, in place of their originals and not beside them"
     others = ", ".join(one.kept.place for one in restored.ledgers if not one.can_seal)
     return f"not those in force in {others[:200]}: nothing can be added there"

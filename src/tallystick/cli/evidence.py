@@ -86,7 +86,7 @@ def evidence(
                 actor=actor,
                 as_pdf=as_pdf,
                 vouchers=vouchers,
-                announce=None if settings.json else _say_plan,
+                announce=_say_plan_aside if settings.json else _say_plan,
                 progress=bar.update,
             )
             plan = pack.plan
@@ -116,6 +116,11 @@ def _say_plan(plan: Plan) -> None:
     screen.say((plan.kind.upper(), "green bold" if plan.kind == "complete" else "yellow bold"), plan.sentence[8:])
     if plan.unrelated:
         screen.say(("To disclose only what matches, and prove less: --filtered", "dim"))
+
+
+def _say_plan_aside(plan: Plan) -> None:
+    """The same before anything is written, apart from the JSON."""
+    click.echo(plan.sentence, err=True)
 
 
 def _say_written(pack: Pack) -> None:

@@ -87,7 +87,7 @@ def verify(
             progress=progress,
             clock=clock,
         )
-        return handed_out(report, store, keystore=present, marks=folder)
+        return handed_out(report, store, location=location, keystore=present, marks=folder)
     finally:
         store.close()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from tallystick.config import Location
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis
@@ -38,6 +39,12 @@ def check_since(
         seen = f"the first {held.size} records are not the ones of the held checkpoint"
         return None, [Finding(Kind.FORK, None, seen)]
     return held, []
+
+
+_COPY: Final = (
+    "this ledger was restored from a backup. It has the keys of its original, and only one of the two can go on: what "
+    "both add is a fork"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +131,13 @@ def keep_mark(store: Store, checkpoint: bytes, *, keystore: Keystore | None, mar
     return ""
 
 
-def handed_out(report: Report, store: Store, *, keystore: Keystore | None, marks: Path | None) -> Report:
+def handed_out(
+    report: Report, store: Store, *, location: Location, keystore: Keystore | None, marks: Path | None
+) -> Report:
     """A report on its way out, with the head mark written first for the checkpoint in it.
 
     Else somebody could know of a checkpoint that is newer than the mark, and a rollback to before it would pass.
     """
-    note = keep_mark(store, report.checkpoint, keystore=keystore, marks=marks) if report.holds else ""
-    return replace(report, notes=(*report.notes, note)) if note else report
+    notes = [keep_mark(store, report.checkpoint, keystore=keystore, marks=marks) if report.holds else ""]
+    notes.append(_COPY if location.is_restored_copy else "")
+    return replace(report, notes=(*report.notes, *filter(None, notes)))
