@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import io
 import json
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ import httpx2
 import pytest
 
 from tallystick.clock import wall_clock
+from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE
 from tallystick.errors import BusyError, ConflictError, NotFoundError
 from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
 from tallystick.serve.ingest import BATCH_PATH
@@ -211,6 +214,36 @@ def test_what_a_job_came_to_is_not_believed_when_it_was_edited(it: Running) -> N
     (folder / "job.json").write_bytes(kept)
     assert it.call("GET", f"/api/v1/jobs/{job}").json()["result"]["holds"] is True
     assert it.call("GET", f"/api/v1/jobs/{another}").status_code == 200
+
+
+def test_a_key_with_a_scope_gets_a_filtered_bundle_of_its_scope(it: Running, tmp_path: Path) -> None:
+    send(it, 3, "gate-1")
+    send(it, 4, "gate-2")
+    send(it, 5, "wall-1")
+    assert it.call("POST", BATCH_PATH, json=[{"event_type": "door.lost", "entity_id": "gate-1"}]).status_code == 201
+    it.keys["scoped"] = it.key("acme", "Auditor", event_types=["door.opened", "x.*"], entity_prefixes=["gate-", "y"])
+    for body, count in (({}, 7), ({"terms": ["entity_id=gate-1"]}, 3)):
+        answer = it.call("POST", "/api/v1/exports", "scoped", json=body)
+        job = over(it, answer, "scoped")
+        assert (job["state"], job["result"]["count"], job["result"]["complete"]) == ("done", count, False)
+        bundle = it.call("GET", f"/api/v1/jobs/{job['id']}/bundle", "scoped")
+        assert bundle.status_code == 200
+        (tmp_path / "bundle.zip").write_bytes(bundle.content)
+        with zipfile.ZipFile(io.BytesIO(bundle.content)) as packed:
+            lines = packed.read(EVENTS_FILE).splitlines()
+            manifest = json.loads(packed.read(MANIFEST_FILE))
+        assert {json.loads(line)["entity_id"] for line in lines} <= {"gate-1", "gate-2"}
+        (selector,) = manifest["selectors"]
+        assert selector["within"] == ["event_type=door.opened", "event_type=x.*", "entity_id^=gate-", "entity_id^=y"]
+
+    outside = over(it, it.call("POST", "/api/v1/exports", "scoped", json={"terms": ["entity_id=wall-1"]}), "scoped")
+    assert outside["state"] == "failed", "nothing fits"
+    other = over(it, it.call("POST", "/api/v1/exports", json={}))
+    there = it.call("GET", f"/api/v1/jobs/{other['id']}", "scoped")
+    nothing = it.call("GET", f"/api/v1/jobs/{'f' * 24}", "scoped")
+    assert (there.status_code, there.json()["family"]) == (nothing.status_code, nothing.json()["family"])
+    assert it.call("GET", f"/api/v1/jobs/{other['id']}/bundle", "scoped").status_code == 404
+    assert it.call("GET", "/api/v1/jobs", "scoped").status_code == 403
 
 
 # -------------------------------------------------------------------------------- the jobs themselves

@@ -80,6 +80,12 @@ class Scope:
         """Whether all records are in it."""
         return not (self.event_types or self.entity_prefixes)
 
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The same as terms that can be signed (SPEC 10.9): of each name any, and of both names one."""
+        types = (f"event_type={pattern}" for pattern in self.event_types)
+        return (*types, *(f"entity_id^={prefix}" for prefix in self.entity_prefixes))
+
     def takes(self, event_type: str, entity_id: str) -> bool:
         """Whether an event, or a record, is in it."""
         if self.entity_prefixes and not entity_id.startswith(self.entity_prefixes):

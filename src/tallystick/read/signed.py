@@ -37,11 +37,11 @@ def selector_of(name: str, queries: Sequence[Query], *, within: Iterable[str] = 
     return Selector.of(name, any_of, within)
 
 
-def selectors_of(queries: Sequence[Query]) -> tuple[Selector, ...]:
-    """A selector for each query, named by its terms as far as they are short."""
+def selectors_of(queries: Sequence[Query], *, within: Sequence[str] = ()) -> tuple[Selector, ...]:
+    """A selector for each query, named by its terms as far as they are short; and all of them `within` these terms."""
     named = (" ".join(query.terms()) or "everything" for query in queries)
     return tuple(
-        selector_of(name if len(name) <= SELECTOR_NAME_CHARACTERS_MAX else f"query {number}", [query])
+        selector_of(name if len(name) <= SELECTOR_NAME_CHARACTERS_MAX else f"query {number}", [query], within=within)
         for number, (name, query) in enumerate(zip(named, queries, strict=True), 1)
     )
 

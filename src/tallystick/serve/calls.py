@@ -79,6 +79,9 @@ Writing: TypeAlias = Annotated[Call, Depends(Needs("Write"))]
 Measuring: TypeAlias = Annotated[Call, Depends(Needs("Metrics"))]
 MeasuringAll: TypeAlias = Annotated[Call, Depends(Needs("Metrics", whole=True))]
 Exporting: TypeAlias = Annotated[Call, Depends(Needs("Export", whole=True))]
+ExportingSome: TypeAlias = Annotated[Call, Depends(Needs("Export"))]
+"""Also by a key with a scope, which gets what is in it."""
+
 Administering: TypeAlias = Annotated[Call, Depends(Needs("Admin", whole=True))]
 ManagingSchemas: TypeAlias = Annotated[Call, Depends(Needs("ManageSchemas", whole=True))]
 ManagingPipelines: TypeAlias = Annotated[Call, Depends(Needs("ManagePipelines", whole=True))]

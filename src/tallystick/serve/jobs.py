@@ -55,12 +55,16 @@ class _EndedError(Exception):
 class Job:
     """One job. `progress` is told how far it is, and ends it when nobody wants it any more."""
 
-    def __init__(self, folder: Path, *, tenant: str, kind: str, asked: dict[str, Any], created_at: str) -> None:
+    def __init__(
+        self, folder: Path, *, tenant: str, kind: str, asked: dict[str, Any], created_at: str, by: str = ""
+    ) -> None:
         self.folder: Final = folder
         self.tenant: Final = tenant
         self.kind: Final = kind
         self.asked: Final = asked
         self.created_at: Final = created_at
+        self.by: Final = by
+        """Who ordered it, where nobody but they and who may see all may have what it makes."""
         self.state: State = "waiting"
         self.done = 0
         self.of: int | None = None
@@ -113,7 +117,8 @@ class Job:
     @classmethod
     def of_json(cls, folder: Path, tenant: str, said: dict[str, Any]) -> Job:
         """A job as it was kept. One that was not over is one that ended with its process."""
-        job = cls(folder, tenant=tenant, kind=said["kind"], asked=said["asked"], created_at=said["created_at"])
+        given = {name: said[name] for name in ("kind", "asked", "created_at", "by")}
+        job = cls(folder, tenant=tenant, **given)
         for name in ("state", "done", "of", "ended_at", "result", "problem", "file_sha256"):
             setattr(job, name, said[name])
         if not job.is_over:
@@ -149,14 +154,14 @@ class Jobs:
         """How many wait or run."""
         return len(self._live)
 
-    def begin(self, tenant: str, kind: str, asked: dict[str, Any], work: Work) -> Job:
+    def begin(self, tenant: str, kind: str, asked: dict[str, Any], work: Work, *, by: str = "") -> Job:
         """Have something done. Raises `BusyError` when too much waits, `ConflictError` when too much is kept."""
         with self._lock:
             if self._closing or sum(job.tenant == tenant for job in self._live.values()) >= JOBS_WAITING_MAX:
                 raise BusyError(f"{JOBS_WAITING_MAX} jobs wait or run already: wait until one is over")
             self._make_room(tenant)
-            folder = self._folder / tenant / random_bytes(_ID_BYTES).hex()
-            job = Job(folder, tenant=tenant, kind=kind, asked=asked, created_at=timestamp.render(self._clock()))
+            folder, now = self._folder / tenant / random_bytes(_ID_BYTES).hex(), timestamp.render(self._clock())
+            job = Job(folder, tenant=tenant, kind=kind, asked=asked, created_at=now, by=by)
             try:
                 folder.mkdir(parents=True)
                 self._keep(job)
@@ -272,7 +277,7 @@ class Jobs:
                 self._go_on()
 
     def _keep(self, job: Job) -> None:
-        data = orjson.dumps(job.to_json() | {"file_sha256": job.file_sha256})
+        data = orjson.dumps(job.to_json() | {"file_sha256": job.file_sha256, "by": job.by})
         replace(job.folder / _TOLD, self._tag(job.tenant, job.folder, data) + b"\n" + data)
 
     def _kept(self, tenant: str) -> Iterator[Job]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Response
@@ -19,9 +19,9 @@ from tallystick.limits import (
     SELECTORS_MAX,
     SIZE_MAX,
 )
-from tallystick.read.query import parse_terms
+from tallystick.read.query import Query, parse_terms
 from tallystick.read.signed import selectors_of
-from tallystick.serve.calls import Exporting, ReadingAll
+from tallystick.serve.calls import Call, Exporting, ExportingSome, Reading, ReadingAll
 from tallystick.serve.jobs import Job
 from tallystick.serve.routes.answers import NOT_KEPT
 from tallystick.serve.watch import verified
@@ -110,20 +110,26 @@ def _checkpoint_of_caller(since: str | None) -> Iterator[None]:
 
 
 @router.post("/exports", status_code=202)
-def export(call: Exporting, new: NewExport) -> Response:
-    """Make an evidence bundle, as a job; then fetch it from `/api/v1/jobs/{id}/bundle`. The ledger records it."""
+def export(call: ExportingSome, new: NewExport) -> Response:
+    """Make an evidence bundle, as a job; then fetch it from `/api/v1/jobs/{id}/bundle`. The ledger records it.
+
+    For a key with a scope it is a filtered one, of the records in the scope; the signed selectors say so.
+    """
     if new.terms and new.queries:
         raise RejectedError("terms and queries are both given", place="terms", cure="give one of them")
     queries = [parse_terms(terms) for terms in ([new.terms] if new.terms else new.queries)]
-    selectors_of(queries)  # what cannot be signed is refused at once
     service, caller = call.service, call.caller
+    scope = caller.principal.scope
+    selectors = selectors_of(queries or ([] if scope.is_whole else [Query()]), within=scope.terms)
+    # What cannot be signed was refused at once.
     service.check_room()
 
     def work(job: Job) -> dict[str, Any]:
         with service.ledger_of(caller) as ledger, _checkpoint_of_caller(new.since):
             exported = ledger.export(
                 job.file,
-                queries,
+                selectors=selectors,
+                filtered=bool(selectors),
                 first=new.first,
                 end=new.end,
                 after=new.after,
@@ -135,7 +141,8 @@ def export(call: Exporting, new: NewExport) -> Response:
             )
         return exported_json(exported)
 
-    job = service.jobs.begin(caller.tenant, "export", new.model_dump(exclude_defaults=True), work)
+    asked = new.model_dump(exclude_defaults=True) | ({} if scope.is_whole else {"scope": [*scope.terms]})
+    job = service.jobs.begin(caller.tenant, "export", asked, work, by=caller.principal.entity)
     service.record(caller, "export", {"job": job.id, "asked": job.asked})
     return JSONResponse(*accepted(job))
 
@@ -153,10 +160,22 @@ def list_jobs(call: ReadingAll) -> dict[str, Any]:
     return {"jobs": [job.to_json() for job in call.service.jobs.all_of(call.caller.tenant)]}
 
 
+def _job_of(call: Call, job_id: str) -> Job:
+    """A job that the caller may see: with a scope only their own export. Raises `NotFoundError`, alike for all else."""
+    principal, jobs = call.caller.principal, call.service.jobs
+    if not principal.scope.is_whole:
+        with suppress(NotFoundError):
+            job = jobs.get(call.caller.tenant, job_id)
+            if (job.kind, job.by) == ("export", principal.entity):
+                return job
+        job_id = ""
+    return jobs.get(call.caller.tenant, job_id)
+
+
 @router.get("/jobs/{job_id}")
-def job_progress(call: ReadingAll, job_id: str) -> Response:
-    """How far a job is, and when it is over its result or its problem."""
-    return JSONResponse(call.service.jobs.get(call.caller.tenant, job_id).to_json(), headers=NOT_KEPT)
+def job_progress(call: Reading, job_id: str) -> Response:
+    """How far a job is, and when it is over its result or its problem. With a scope only of one's own exports."""
+    return JSONResponse(_job_of(call, job_id).to_json(), headers=NOT_KEPT)
 
 
 @router.delete("/jobs/{job_id}", status_code=204)
@@ -169,9 +188,9 @@ def delete_job(call: Exporting, job_id: str) -> None:
 
 
 @router.get("/jobs/{job_id}/bundle", response_class=FileResponse)
-def bundle(call: Exporting, job_id: str) -> Response:
+def bundle(call: ExportingSome, job_id: str) -> Response:
     """The bundle that an export made: a zip of three files, to be verified with `tallystick-verify`."""
-    job = call.service.jobs.get(call.caller.tenant, job_id)
+    job = _job_of(call, job_id)
     if job.kind != "export":
         raise NotFoundError(f"the job {job_id[:60]!r} makes no bundle")
     if job.state != "done" or job.result is None:
