@@ -118,7 +118,61 @@ def test_an_older_copy_is_found_at_open_and_nothing_is_added_to_it(
     assert kinds(report) == {Kind.ROLLBACK}
     assert report.mark == 307
     with scene.open(readonly=True) as reading:
-        assert reading.checkpoint(), "reading needs no mark"
+        assert len([*reading.read()]) == 7, "reading needs no mark"
+
+
+EVIDENCE: dict[str, Callable[[tallystick.Ledger, Path], object]] = {
+    "proven": lambda ledger, _: ledger.proven().__enter__(),
+    "checkpoint": lambda ledger, _: ledger.checkpoint(),
+    "prove": lambda ledger, _: ledger.prove(3),
+    "consistency": lambda ledger, _: ledger.prove_consistency(3),
+    "tile": lambda ledger, _: ledger.tile(0, 0, 5),
+    "export": lambda ledger, folder: ledger.export(folder / "bundle"),
+}
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("what", EVIDENCE)
+def test_no_evidence_leaves_an_older_copy(scene: Scene, tmp_path: Path, what: str, readonly: bool) -> None:
+    scene.put_back()
+    with scene.open(readonly=readonly) as ledger:
+        if not (what == "export" and readonly):
+            with pytest.raises(TamperError, match="was put back"):
+                EVIDENCE[what](ledger, tmp_path)
+        assert ledger.count() == ledger.size, "people have to be able to look at it"
+
+
+@pytest.mark.parametrize("command", ["report make access-review -o page.html", "controls check CC6.3", "checkpoint"])
+def test_no_command_makes_evidence_of_an_older_copy(
+    scene: Scene, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene.put_back()
+    for name, value in (("TALLYSTICK_LEDGER", scene.folder), ("TALLYSTICK_KEYS", scene.keys)):
+        monkeypatch.setenv(name, str(value))
+    done = CliRunner().invoke(program, command.split())
+    assert done.exit_code == 1, done.output
+    assert "was put back" in done.output
+
+
+def test_what_was_committed_to_a_log_that_then_was_lost_is_missed_by_the_mark(scene: Scene) -> None:
+    """The write-ahead log is swapped while it is open, and nothing else of what came since is left."""
+    with scene.open() as ledger:
+        ledger.append(EVENT)
+        wal = scene.folder / "ledger.db-wal"
+        before = wal.read_bytes()
+        size = [ledger.append(EVENT).position for _ in range(20)][-1] + 1
+        scratch = scene.folder / "scratch"
+        scratch.write_bytes(before)
+        scratch.rename(wal)
+        until(lambda: ledger.mark_problem is not None)
+        assert scene.marked == size, "in spite of a log that cannot be read"
+    for path in scene.folder.glob("*.db*"):
+        if not path.name.startswith("ledger.db"):
+            path.unlink()
+    with scene.open() as again:
+        if again.size < size:
+            check_refused(again, "was put back")
 
 
 def test_an_older_copy_that_went_on_is_a_fork(scene: Scene) -> None:

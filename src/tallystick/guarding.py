@@ -23,7 +23,7 @@ from tallystick.core.keys import LedgerKeys, commitment, epoch_key
 from tallystick.core.note import VerifierKey
 from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.core.system import EpochOpened, Genesis, Purpose
-from tallystick.errors import ConflictError, DeniedError, NotFoundError, RejectedError
+from tallystick.errors import ConflictError, DeniedError, NotFoundError, RejectedError, StoreError
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
 from tallystick.store.head_mark import HeadMark, MarkProblem
@@ -120,12 +120,22 @@ class Guarding(ABC):
 
     def inspect_mark(self) -> None:
         """Compare the ledger with its head mark. What is found is in `mark_problem`, and every append raises it."""
-        if self._mark is None or not self.has_keys:
+        if self._mark is None or not self._keystore.exists():
             return
         try:
             self._mark.inspect()
         except (DeniedError, NotFoundError, RejectedError):
             return  # the keys cannot be used, which the first append says
+
+    def check_mark(self, *, again: bool = False) -> None:
+        """Raises `TamperError` for a ledger that contradicts its head mark: nothing of it leaves as evidence.
+
+        By what is known; with `again` the two are compared now.
+        """
+        if again:
+            self.inspect_mark()
+        if self._mark is not None:
+            self._mark.check()
 
     def halt(self, problem: MarkProblem) -> None:
         """Add nothing to the ledger any more, as others have seen a newer state of it, or another one."""
@@ -218,11 +228,15 @@ class Guarding(ABC):
 
     def _hand_out(self, head: Head) -> Head:
         """A head whose checkpoint goes out: the mark is on the disk first, so that nobody can know of more than it."""
-        if self._mark is not None and self.has_keys:
+        if self._mark is not None and self._keystore.exists():
             try:
                 self._mark.keep(head.checkpoint)
             except (DeniedError, NotFoundError, RejectedError) as error:  # of the keys: who has none only reads
                 _log.warning("the head mark was not written, as the keys cannot be used: %s", error)
+            except StoreError as error:
+                if self.has_keys:
+                    raise
+                _log.warning("the head mark was not written, as it may only be read here: %s", error)
         return head
 
     def _load_keys(self) -> LedgerKeys:

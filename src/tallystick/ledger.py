@@ -147,6 +147,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
 
         Nothing can be written to what is given. Raises `TamperError` at a record that is not the one that was sealed.
         """
+        self.check_mark(again=True)
         store = self._proven_store()
         location = replace(self._location, scratch=True)
         proven = Ledger(

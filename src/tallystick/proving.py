@@ -54,6 +54,10 @@ class Proving(ABC):
         """A head whose checkpoint goes out. Raises `StoreError` when its mark cannot be kept."""
 
     @abstractmethod
+    def check_mark(self, *, again: bool = False) -> None:
+        """Raises `TamperError` for a ledger that contradicts its head mark."""
+
+    @abstractmethod
     def _export_source(self) -> Source:
         """The ledger, as an export needs it."""
 
@@ -75,11 +79,13 @@ class Proving(ABC):
 
     def prove_consistency(self, old_size: int, size: int | None = None) -> list[bytes]:
         """The proof that the tree of `size`, by default the newest, begins with that of `old_size` (RFC 9162 2.1.4)."""
+        self.check_mark()
         size = self._head().size if size is None else size
         return consistency_path(old_size, size, node=stored_nodes(self._store, size))
 
     def tile(self, level: int, index: int, width: int) -> bytes:
         """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
+        self.check_mark()
         return tile_hashes(self._store, level, index, width)
 
     def cosign(self, policy: Policy, *, seconds: float = SECONDS) -> Cosigned:
@@ -154,8 +160,10 @@ class Proving(ABC):
         """The members of each record at [first, end), and the indexes of the selectors that it fits; from the log.
 
         Raises `TamperError` at a record that is missing or damaged, and at the end if the records do not lead to the
-        root of the newest checkpoint: what was given before counts only then.
+        root of the newest checkpoint: what was given before counts only then. Raises it also for a ledger that
+        contradicts its head mark.
         """
+        self.check_mark(again=True)
         head = self._head()
         genesis = self._export_source().genesis
         key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=genesis)

@@ -211,7 +211,7 @@ class HeadMark:
         thread = self._thread
         if thread is not None:
             thread.join()
-        if self._newest is not None and self.problem is None:
+        if self._is_newest_true:
             self._keep_newest()
 
     def _start(self) -> None:
@@ -228,11 +228,12 @@ class HeadMark:
                         self._thread = None
                         return
             self._wake.clear()
-            if self._stop.is_set() or self.problem is not None:
+            if self._stop.is_set() or not self._is_newest_true:
                 return
-            self._probe()
+            # First the mark: what was committed to a log that is gone is missed by it, and by nothing else.
             if not self._keep_newest():
                 self._wake.set()  # try again after the pause: the disk may have room by then
+            self._probe()
             self._stop.wait(_PAUSE_SECONDS)
 
     def _probe(self) -> None:
@@ -244,15 +245,22 @@ class HeadMark:
         except StoreError as error:
             _log.warning("the log could not be read from the disk: %s", error)
 
+    @property
+    def _is_newest_true(self) -> bool:
+        """Whether the newest commit of this process counts: it does in spite of a log that cannot be read any more."""
+        return self.problem is None or self.problem.kind == "unreadable"
+
     def _keep_newest(self) -> bool:
         """Write the mark for the newest commit. What goes wrong is logged: nobody waits for it."""
         newest = self._newest
         try:
-            if newest is not None:
-                self.keep(newest)
+            if newest is not None and newest != self._kept:
+                with self._writing, self._alone():
+                    self._keep(newest)
         except TamperError:
             return True  # it was logged, and the next append raises it
-        except StoreError:
+        except (OSError, StoreError) as error:
+            self._fail(error)
             return False
         return True
 
