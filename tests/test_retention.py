@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import tallystick
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, TamperError
+from tallystick.evidence.findings import Kind
 from tallystick.read.query import parse_terms
 from tests.read.test_search import check
 from tests.tampering import edit, replace_record
@@ -257,3 +259,34 @@ def test_a_kept_record_that_is_removed_for_a_moment_does_not_free_its_id(tmp_pat
 
         with pytest.raises(TamperError, match="is missing"):
             ledger.append(kept)
+
+
+@pytest.mark.parametrize("edited", ["one row of the gone", "an index from before the prune"])
+def test_what_a_prune_kept_cannot_be_hidden_as_what_it_removed(tmp_path: Path, edited: str) -> None:
+    clock = Clock()
+    expired(tmp_path, clock)
+    index = tmp_path / "index.db"
+    older = tmp_path / "older"
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        ledger.catch_up()
+        held = [record.position for record in ledger.records(entity_id="held")]
+    shutil.copy(index, older)
+    with tallystick.open(tmp_path, clock=clock) as ledger:
+        assert ledger.retention.prune().count
+        there = {record.position for record in ledger.read()}
+    gone = min({*range(max(there))} - there)
+    if edited == "an index from before the prune":
+        shutil.copy(older, index)
+        assert tallystick.verify(tmp_path, clock=clock).holds, "it has not forgotten yet, and answers right"
+    else:
+        edit(index, "DELETE FROM forgotten")
+        edit(index, "INSERT INTO event SELECT ?, type, entity, actor, recorded, occurred FROM event LIMIT 1", gone)
+        edit(index, "INSERT INTO posting (rowid, words) VALUES (?, 'zzz')", gone)
+    for position in held:
+        edit(index, "DELETE FROM event WHERE position = ?", position)
+        edit(index, "DELETE FROM posting WHERE rowid = ?", position)
+
+    found = tallystick.verify(tmp_path, clock=clock).findings
+    assert {one.kind for one in found} == {Kind.INDEX}
+    told = {at for one in found if one.position is not None for at in range(one.position, one.end or one.position + 1)}
+    assert {*held} <= told

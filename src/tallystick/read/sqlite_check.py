@@ -9,7 +9,9 @@ the range, and writers are not held up.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
@@ -20,7 +22,8 @@ from typing import Any, Final, NamedTuple
 import apsw
 import orjson
 
-from tallystick.errors import StoreError
+from tallystick.core.pruned import RecordsPruned
+from tallystick.errors import StoreError, TallystickError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
 from tallystick.read.sqlite_check_rollups import RollupCheck
@@ -29,7 +32,7 @@ from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.reading import absent_ranges, hash_at
+from tallystick.store.reading import absent_ranges, hash_at, read_record
 
 RANGE_RECORDS: Final = 20_000
 FAULTS_MAX: Final = 100
@@ -69,6 +72,10 @@ class IndexCheck:
         """What the numbers of the words of the log come to: of records that may have been pruned, and of the others."""
         self._below = min(store.pruned_below(), SIZE_MAX)
         """Up to where records may have been pruned, and the index may not have forgotten them yet."""
+        self._gone: list[tuple[int, int]] = []
+        """The ranges below that without a record."""
+        self._of_the_gone: list[int] = []
+        """Some positions of such records of which the index has something."""
         self._compares_words = True
         self._has_forgotten = True
         self.faults: Final[list[IndexFault]] = []
@@ -136,6 +143,8 @@ class IndexCheck:
 
     def _prepare(self, connection: apsw.Connection) -> None:
         """An empty index in memory, and what comparing needs beside it."""
+        with suppress(StoreError):  # what is damaged the scan of the log finds
+            self._gone = [*absent_ranges(self._store, 0, self._below)]
         connection.create_scalar_function("searchable", lambda *values: searchable(values[0]), 1, deterministic=True)
         run_script(connection, schema())
         run_script(connection, save_statements()["staging"])
@@ -160,7 +169,10 @@ class IndexCheck:
             self._fill(connection, first, lines)
             for step, what in (("rows", "type, entity, actor or time"), ("labels", "labels")):
                 found: list[Any] = connection.execute(self._sql[step], (first, end)).fetchall()
-                self._add_positions([at for (at,) in found], f"the index has other {what} than the record")
+                there = [at for (at,) in found if first >= self._below or not self._is_gone(at)]
+                self._add_positions(there, f"the index has other {what} than the record")
+                if len(there) < len(found) and len(self._of_the_gone) < FAULTS_MAX:
+                    self._of_the_gone += sorted({at for (at,) in found} - {*there})
             self._prints[first >= self._below] += self._print_of(connection, "words_of_log")
             self._clear(connection)
             yield end
@@ -168,16 +180,33 @@ class IndexCheck:
         # Of what was pruned, and not forgotten yet, the index still has rows: nothing that is answered.
         if rollups.prune_at and self._has_rows_of_the_gone(connection, rollups.prune_at):
             self._has_forgotten = False
-            self.faults[:] = [one for one in self.faults if one.position is None or one.position >= self._below]
             rollups.leave_newest_prune()
+        else:
+            self._add_positions(self._of_the_gone, "the index has a record that was pruned")
 
     def _has_rows_of_the_gone(self, connection: apsw.Connection, prune_at: int) -> bool:
-        """Whether the index has rows of records that were pruned, and does not say that it has forgotten them."""
-        if connection.execute("SELECT prune_at FROM saved.forgotten").fetchall() == [(prune_at,)]:
+        """Whether the index has rows of all records that were pruned since it forgot any, as before it forgets them.
+
+        It forgets them at one stroke. An index that has some of them was edited, and is not excused by this.
+        """
+        rows: list[Any] = connection.execute("SELECT prune_at FROM saved.forgotten").fetchall()
+        forgotten_at = rows[0][0] if rows else 0
+        if forgotten_at == prune_at:
             return False
-        found = "SELECT 1 FROM saved.event WHERE position >= ? AND position < ? LIMIT 1"
-        gone = absent_ranges(self._store, 0, self._below)
-        return any(connection.execute(found, one).fetchall() for one in gone)
+        count = "SELECT count(*) FROM saved.event WHERE position >= ? AND position < ?"
+        found: list[Any] = [connection.execute(count, one).fetchall()[0][0] for one in self._gone]
+        if not any(found):
+            return False
+        try:
+            before = RecordsPruned.of(read_record(self._store, forgotten_at)).absent.count if forgotten_at else 0
+        except TallystickError:
+            return False  # what it says that it forgot was no prune
+        return bool(sum(found) == sum(end - first for first, end in self._gone) - before)
+
+    def _is_gone(self, position: int) -> bool:
+        """Whether a position has no record any more."""
+        at = bisect_right(self._gone, (position, SIZE_MAX)) - 1
+        return at >= 0 and self._gone[at][0] <= position < self._gone[at][1]
 
     def _check_rest(self, connection: apsw.Connection, rollups: RollupCheck) -> None:
         """What lies outside of all ranges, and what is counted beside the rows."""
@@ -202,6 +231,8 @@ class IndexCheck:
     def _compare_words(self, connection: apsw.Connection) -> Iterator[int]:
         if not self._compares_words:
             return
+        if not self._has_forgotten:  # then words of what was kept stand among those of what is gone
+            yield from self._search_words(connection, end=self._below)
         first = 0 if self._has_forgotten else self._below
         wanted = sum(self._prints) if self._has_forgotten else self._prints[1]
         if wanted == self._print_of(connection, "words_of_index", first=first):
@@ -212,16 +243,21 @@ class IndexCheck:
                 yield from check_snapshots(connection, self._store, end=self.end, add=self._add)
             return
         before = len(self.faults)
-        for first, end, lines in self._ranges():
-            assert lines is not None, "they were all read once"
-            self._fill(connection, first, lines)
-            self._find_words(connection, first, end)
-            self._clear(connection)
-            yield end
-            if len(self.faults) - before >= FAULTS_MAX:
-                return
+        yield from self._search_words(connection, end=self.end)
         if len(self.faults) == before:
             self._add("posting lists have words that no record has")
+
+    def _search_words(self, connection: apsw.Connection, *, end: int) -> Iterator[int]:
+        """Look each word up, range by range, up to a position; gives the position reached."""
+        before = len(self.faults)
+        for first, last, lines in self._ranges():
+            if first >= end or len(self.faults) - before >= FAULTS_MAX:
+                return
+            assert lines is not None, "they were all read once"
+            self._fill(connection, first, lines)
+            self._find_words(connection, first, last)
+            self._clear(connection)
+            yield last
 
     def _find_words(self, connection: apsw.Connection, first: int, end: int) -> None:
         """In which records of a range words are not where they should be."""
@@ -235,6 +271,8 @@ class IndexCheck:
             quoted = '"' + word.replace('"', '""') + '"'
             found: list[Any] = connection.execute(match, (quoted, first, end)).fetchall()
             differing |= {at for (at,) in found} ^ positions
+        if not self._has_forgotten:
+            differing = {at for at in differing if not self._is_gone(at)}
         self._add_positions(sorted(differing), "the posting lists have other words than the record")
 
     def _ranges(self) -> Iterator[tuple[int, int, list[StoredRecord] | None]]:
