@@ -505,3 +505,33 @@ def test_the_folder_of_the_marks_is_given_by_argument_or_environment(
     assert [*(tmp_path / "given").glob("*.head")]
     assert not (scene.keys / "heads").exists()
     assert os.environ["TALLYSTICK_MARKS"]
+
+
+def test_two_writers_whose_shared_memory_was_parted_lose_nothing_unnoticed(scene: Scene) -> None:
+    with scene.open() as first:
+        first.append(EVENT)
+        (scene.folder / "ledger.db-shm").unlink()
+        done = subprocess.run(
+            [sys.executable, "-c", PARTED, str(scene.folder), str(scene.keys)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        told = [(int(line), "the other's") for line in done.stdout.split()]
+        until(lambda: refuses(first))
+    with scene.open() as ledger:
+        if ledger.mark_problem is None:
+            names = {record.position: record.entity_id for record in ledger.read()}
+            assert all(names.get(position) == name for position, name in told)
+            assert ledger.verify().holds
+
+
+PARTED = """
+import sys, tallystick
+with tallystick.open(sys.argv[1], keys=sys.argv[2]) as ledger:
+    for _ in range(5):
+        print(ledger.append(event_type="door.opened", entity_id="the other's").position)
+"""

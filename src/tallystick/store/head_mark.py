@@ -141,7 +141,8 @@ class HeadMark:
         """
         if read_back and self.problem is None and not self._suspended:
             if self._newest is not None:
-                self._find_difference(self._newest)
+                if self._find_difference(self._newest):
+                    self._insist(self._newest)
             try:
                 if self._stamp() != self._seen:
                     self.inspect()
@@ -297,10 +298,23 @@ class HeadMark:
         self._kept = held
         self._find_difference(held)
 
-    def _find_difference(self, held: bytes) -> None:
+    def _insist(self, committed: bytes) -> None:
+        """What this process committed, and was told to callers, is not in the log: let the next one find that, too.
+
+        The mark may be larger by now, written by whoever overwrote it.
+        """
+        try:
+            with self._writing, self._alone():
+                self._write(committed)
+        except OSError as error:
+            self._fail(error)
+
+    def _find_difference(self, held: bytes) -> bool:
+        """Whether the log contradicts a checkpoint that it had."""
         problem = compare(self._store, held)
         if problem is not None:
             self._find(problem)
+        return problem is not None
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

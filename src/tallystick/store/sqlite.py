@@ -89,8 +89,11 @@ class SqliteStore:
         """Which file this is, by its identity, since it was first opened."""
         self._same_at = float("-inf")
         """When it was last looked whether it is that one still."""
+        self._shm: Final = f"{self.path}-shm"
         self._opened_wal: tuple[int, int] | None = None
         """Which write-ahead log the writer writes to, since its first commit: it stays while the writer is open."""
+        self._opened_shm: tuple[int, int] | None = None
+        """Which file it shares memory through with other processes."""
         self._looked_at = 0.0
         """When that was last compared."""
         self._process = os.getpid()
@@ -136,7 +139,7 @@ class SqliteStore:
                 )
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
             if self._opened_wal is None:
-                self._opened_wal = identity(self._wal)
+                self._opened_wal, self._opened_shm = identity(self._wal), identity(self._shm)
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         while first < end:
@@ -334,8 +337,10 @@ class SqliteStore:
         if self._opened_wal is None or not (now or moment - self._looked_at > _LOOK_SECONDS):
             return
         self._looked_at = moment
-        if identity(self._wal) != self._opened_wal:
-            raise DamagedError(f"{self._wal} was replaced or removed while it was open: open the ledger again")
+        # Two processes with different files of shared memory do not see each other's commits, and overwrite them.
+        for path, opened in ((self._wal, self._opened_wal), (self._shm, self._opened_shm)):
+            if identity(path) != opened:
+                raise DamagedError(f"{path} was replaced or removed while it was open: open the ledger again")
 
     def _check_usable(self) -> None:
         if self._closed:
