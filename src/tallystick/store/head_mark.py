@@ -140,9 +140,8 @@ class HeadMark:
         committed, or somebody replaced the log under us. What this process knows, and the mark, decide which.
         """
         if read_back and self.problem is None and not self._suspended:
-            if self._newest is not None:
-                if self._find_difference(self._newest):
-                    self._insist(self._newest)
+            if self._newest is not None and self._find_difference(self._newest):
+                self._insist(self._newest)
             try:
                 if self._stamp() != self._seen:
                     self.inspect()

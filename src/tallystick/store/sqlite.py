@@ -84,16 +84,14 @@ class SqliteStore:
         self._writing = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
-        self._wal: Final = f"{self.path}-wal"
+        self._beside: Final = (f"{self.path}-wal", f"{self.path}-shm")
         self._opened: tuple[int, int] | None = None
         """Which file this is, by its identity, since it was first opened."""
         self._same_at = float("-inf")
         """When it was last looked whether it is that one still."""
-        self._shm: Final = f"{self.path}-shm"
-        self._opened_wal: tuple[int, int] | None = None
-        """Which write-ahead log the writer writes to, since its first commit: it stays while the writer is open."""
-        self._opened_shm: tuple[int, int] | None = None
-        """Which file it shares memory through with other processes."""
+        self._opened_beside: dict[str, tuple[int, int] | None] = {}
+        """Which write-ahead log the writer writes to, and through which file it shares memory with other processes,
+        since its first commit: they stay while the writer is open."""
         self._looked_at = 0.0
         """When that was last compared."""
         self._process = os.getpid()
@@ -138,8 +136,8 @@ class SqliteStore:
                     _head_row(head),
                 )
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
-            if self._opened_wal is None:
-                self._opened_wal, self._opened_shm = identity(self._wal), identity(self._shm)
+            if not self._opened_beside:
+                self._opened_beside = {path: identity(path) for path in self._beside}
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         while first < end:
@@ -334,11 +332,11 @@ class SqliteStore:
         """
         self._check_same_file(now=now)
         moment = time.monotonic()
-        if self._opened_wal is None or not (now or moment - self._looked_at > _LOOK_SECONDS):
+        if not self._opened_beside or not (now or moment - self._looked_at > _LOOK_SECONDS):
             return
         self._looked_at = moment
         # Two processes with different files of shared memory do not see each other's commits, and overwrite them.
-        for path, opened in ((self._wal, self._opened_wal), (self._shm, self._opened_shm)):
+        for path, opened in self._opened_beside.items():
             if identity(path) != opened:
                 raise DamagedError(f"{path} was replaced or removed while it was open: open the ledger again")
 
