@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -29,6 +28,7 @@ from tallystick.core.event import Event
 from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
 from tallystick.govern.access import (
     NO_KEY,
+    Before,
     Key,
     Principal,
     Scope,
@@ -36,7 +36,8 @@ from tallystick.govern.access import (
     check_name,
     check_role,
     id_of,
-    key_text,
+    new_secret,
+    nothing_before,
 )
 from tallystick.govern.directory import (
     Directory,
@@ -49,7 +50,6 @@ from tallystick.govern.directory import (
     tenant_planned,
 )
 from tallystick.govern.plans import Plan
-from tallystick.ids import random_bytes
 from tallystick.leases import Ledgers, drain
 from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
@@ -69,7 +69,6 @@ UNKNOWN: Final = "this key or token is not known, is over, or is not for where y
 _SYSTEM: Final = "system"
 _log: Final = logging.getLogger("tallystick.deployment")
 _ITSELF: Final = {"id": "tallystick", "type": "system"}
-_SECRET_BYTES: Final = 32
 
 
 class Deployment:
@@ -214,6 +213,7 @@ class Deployment:
         scope: Scope | None = None,
         expires_at: str | None = None,
         operator: bool = False,
+        before: Before = nothing_before,
     ) -> tuple[Key, str]:
         """Make a key; it, and its text, which is nowhere kept. Raises `RejectedError` and `NotFoundError`."""
         with self._changing:
@@ -227,15 +227,17 @@ class Deployment:
             key, text = self._new_key(
                 tenant, role=role, name=name, scope=scope or Scope(), expires_at=expires_at, operator=operator
             )
+            before(key)
             self._order([key_created(key, actor)])
             return self._directory.key(key.id), text
 
-    def rotate_key(self, key_id: str, *, actor: dict[str, str]) -> tuple[Key, str]:
+    def rotate_key(self, key_id: str, *, actor: dict[str, str], before: Before = nothing_before) -> tuple[Key, str]:
         """Make a key that may do the same in place of one that ends at once. Raises `NotFoundError`."""
         with self._changing:
             old = self.directory().key(key_id)
-            new_id, text, digest = _secret()
+            new_id, text, digest = new_secret()
             new = replace(old, id=new_id, digest=digest)
+            before(new)
             self._order([key_created(new, actor, rotates=old.id), key_revoked(old, actor)])
             return self._directory.key(new.id), text
 
@@ -389,12 +391,5 @@ class Deployment:
         check_role(given["role"])
         check_name(given["name"])
         given["expires_at"] = check_expiry(given["expires_at"], now=now)
-        key_id, text, digest = _secret()
+        key_id, text, digest = new_secret()
         return Key(id=key_id, digest=digest, tenant=tenant, created_at=timestamp.render(now), **given), text
-
-
-def _secret() -> tuple[str, str, bytes]:
-    """A new key's id, its text, and what of it is kept."""
-    key_id = random_bytes(8).hex()
-    text = key_text(key_id, random_bytes(_SECRET_BYTES))
-    return key_id, text, sha256(text.encode()).digest()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from tallystick.errors import StoreError
 from tallystick.govern.access import ROLES
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.streaming import STREAM_PATH
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, running
 
 EVENT: Final = {"event_type": "doc.read", "entity_id": "doc-1"}
 
@@ -316,7 +318,30 @@ def test_a_bound_key_makes_none_that_is_bound_less(it: Running) -> None:
     bound = it.call("POST", "/api/v1/keys", json=new).json()["key"]
     made = it.call("POST", "/api/v1/keys", bound, json={"name": "free", "role": "Admin"}).json()
     assert (made["scope"]["networks"], made["expires_at"][:4]) == (["127.0.0.0/8"], "2999")
+    for end in ("2999-01-01T13:00:00+12:30", "2998-12-31T13:00:00-12:00", "2999-01-01T00:00:00.000001Z"):
+        later = it.call("POST", "/api/v1/keys", bound, json={"name": "z", "role": "Admin", "expires_at": end}).json()
+        assert later["expires_at"] == made["expires_at"], "instants are compared, and not their texts"
+    sooner = {"name": "s", "role": "Admin", "expires_at": "2999-01-01T11:00:00+12:00"}
+    assert it.call("POST", "/api/v1/keys", bound, json=sooner).json()["expires_at"] == "2998-12-31T23:00:00.000000Z"
     wider = it.call("POST", "/api/v1/keys", bound, json={"name": "w", "role": "Admin", "networks": ["0.0.0.0/0"]})
     assert (wider.status_code, wider.json()["place"]) == (400, "networks")
     scoped = {"name": "o", "role": "Admin", "operator": True, "event_types": ["a.*"]}
     assert it.call("POST", "/api/v1/keys", "operator", json=scoped).json()["place"] == "operator"
+
+
+def test_a_key_that_the_trail_cannot_tell_of_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path / "data") as it:
+        kept = {key["id"] for key in it.call("GET", "/api/v1/keys").json()["keys"]}
+        mine = it.key("acme", "Admin")
+        turned = it.call("GET", "/api/v1/keys").json()["keys"][-1]["id"]
+
+        def fails(*_: object, **__: object) -> None:
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(it.service, "record", fails)
+            made = it.call("POST", "/api/v1/keys", json={"name": "n", "role": "Admin"})
+            rotated = it.call("POST", f"/api/v1/keys/{turned}/rotate")
+        assert (made.status_code, rotated.status_code) == (503, 503)
+        assert {key["id"] for key in it.call("GET", "/api/v1/keys").json()["keys"]} == kept | {turned}
+        assert it.call("GET", "/api/v1/ledger", mine).status_code == 200, "the old one is in force"

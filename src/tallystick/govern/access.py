@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -21,6 +21,7 @@ from tallystick.core.content import is_event_type
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.moment import Moment
 from tallystick.errors import RejectedError
+from tallystick.ids import random_bytes
 from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, KEY_NAME_CHARACTERS_MAX, KEY_SCOPES_MAX
 
 Permission: TypeAlias = Literal[
@@ -42,6 +43,7 @@ ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
 _TEXT: Final = re.compile(r"ts_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _NOBODY: Final = bytes(32)
+_SECRET_BYTES: Final = 32
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -195,7 +197,8 @@ class Key(Principal):
         if mine and not scope.networks:
             scope = replace(scope, networks=mine)
         if self.expires_at is not None:
-            later = expires_at is None or Moment.of(expires_at, place="expires_at").text > self.expires_at
+            end = timestamp.parse(self.expires_at)
+            later = expires_at is None or Moment.of(expires_at, place="expires_at").start > end
             expires_at = self.expires_at if later else expires_at
         return scope, expires_at
 
@@ -246,6 +249,21 @@ def check_name(name: str, *, place: str = "name") -> str:
         cure = f"give 1 to {KEY_NAME_CHARACTERS_MAX} printable characters"
         raise RejectedError("not a name", place=place, cure=cure)
     return name
+
+
+Before: TypeAlias = Callable[[Key], object]
+"""Is given a key before it is in force; when it raises, no key is made."""
+
+
+def nothing_before(_: Key) -> None:
+    """A `Before` that lets every key be made."""
+
+
+def new_secret() -> tuple[str, str, bytes]:
+    """A new key's id, its text, and what of it is kept."""
+    key_id = random_bytes(8).hex()
+    text = key_text(key_id, random_bytes(_SECRET_BYTES))
+    return key_id, text, sha256(text.encode()).digest()
 
 
 def check_expiry(text: str | None, *, now: int) -> str | None:

@@ -93,8 +93,11 @@ def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
         scope=scope,
         expires_at=new.expires_at,
         operator=new.operator,
+        # A key that the trail does not know of must not be in force: first the trail, then the key.
+        before=lambda key: call.service.record(
+            call.caller, "key_created", {"key": key.id, "tenant": key.tenant}, on=key.tenant
+        ),
     )
-    call.service.record(call.caller, "key_created", {"key": key.id, "tenant": key.tenant}, on=key.tenant)
     return {**key.to_json(), "key": text}
 
 
@@ -102,9 +105,12 @@ def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
 def rotate_key(call: Administering, key_id: str) -> dict[str, Any]:
     """Make a key that may do the same; the old one ends at once."""
     old = _own_key(call, key_id)
-    key, text = call.service.deployment.rotate_key(old.id, actor=call.caller.principal.actor)
-    call.service.record(
-        call.caller, "key_rotated", {"key": old.id, "new_key": key.id, "tenant": key.tenant}, on=key.tenant
+    key, text = call.service.deployment.rotate_key(
+        old.id,
+        actor=call.caller.principal.actor,
+        before=lambda key: call.service.record(
+            call.caller, "key_rotated", {"key": old.id, "new_key": key.id, "tenant": key.tenant}, on=key.tenant
+        ),
     )
     return {**key.to_json(), "key": text}
 
