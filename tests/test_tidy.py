@@ -261,6 +261,22 @@ BANS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Name, or `.method` on anything → the modules in which it is allowed."""
 
+PLAIN_ONLY: Final = (
+    *("backups.make", "backups.source", "deployment", "evidence.others.cosigning", "read", "serve.jobs", "serve.watch"),
+    *("store", "write"),
+)
+"""What opens files below a data folder: through `plain_file`, which follows no link."""
+
+PLAIN_BANS: Final[dict[str, tuple[str, ...]]] = {
+    "open": (),
+    "os.open": (),
+    ".open": ("write.queue_copy",),  # of files that it just made
+    ".read_bytes": (),
+    ".write_bytes": ("backups.make", "write.queue_copy"),
+    "shutil.rmtree": ("write.queue_copy", "write.queue_repair"),
+}
+"""The same as `BANS`, within `PLAIN_ONLY`: a copy is written into a folder that was just made, and is not linked."""
+
 TEST_BANS: Final[dict[str, tuple[str, ...]]] = {
     "pytest.skip": (),
     "pytest.importorskip": (),
@@ -436,6 +452,12 @@ def bans(module: Module, table: dict[str, tuple[str, ...]] | None = None) -> Ite
                     yield Finding("ban", module.path, getattr(node, "lineno", 1), f"'{banned}'{where}")
 
 
+def plain(module: Module) -> Iterator[Finding]:
+    """Files below a data folder are opened without following links."""
+    if module.within(*PLAIN_ONLY):
+        yield from bans(module, PLAIN_BANS)
+
+
 def names_imported(tree: ast.Module) -> dict[str, str]:
     """Local name → the dotted name that it stands for."""
     meaning: dict[str, str] = {}
@@ -513,7 +535,7 @@ def dead(modules: Iterable[Module]) -> Iterator[Finding]:
 
 Rule: TypeAlias = Callable[[Module], Iterator[Finding]]
 
-SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, excepts)
+SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, plain, excepts)
 VERIFIER_RULES: Final[tuple[Rule, ...]] = (sizes, heads, excepts, independence)
 
 
@@ -592,6 +614,8 @@ OFFENCES: Final[tuple[tuple[Rule, str, str, str], ...]] = (
     (bans, "core.keys", "from os import urandom as take\ntake(32)", "'os.urandom'; its place is ids"),
     (bans, "cli.append", "print('x')", "'print'"),
     (bans, "ledger", "import os\nos.environ['HOME']", "'os.environ'; its place is config"),
+    (plain, "write.journal", "with path.open('rb') as file: ...", "'.open'"),
+    (plain, "serve.jobs", "from shutil import rmtree\nrmtree(x)", "'shutil.rmtree'; its place is"),
     (bans, "read.query", "data = read()\nfor line in data[1:].splitlines(): ...", "'.splitlines'"),
     (skips, "test_x", "import pytest\npytest.skip('no server')", "'pytest.skip'"),
     (skips, "test_x", "import pytest\n@pytest.mark.skipif(True)\ndef f(): ...", "'pytest.mark.skipif'"),

@@ -163,17 +163,17 @@ def schema_made_by(script: str) -> dict[str, str]:
 def check_schema(
     connection: apsw.Connection, script: str, *, path: Path | None, of: str = "*", tables_only: bool = False
 ) -> None:
-    """Whether a database has the schema that a script makes, or none yet. Raises `DamagedError`.
+    """Whether a database has nothing in its schema but what a script makes. Raises `DamagedError`.
 
     A view in the place of a table may have rows without end, and a trigger may change what is written. With
-    `tables_only` only that the tables that are there are those of the script.
+    `tables_only` only what has the name of a table is looked at. What is missing is for others to find.
     """
     wanted, found = schema_made_by(script), schema_of(connection, of=of)
     if tables_only:
-        found = {name: found[name] for name, sql in wanted.items() if name in found and sql.startswith("CREATE TABLE")}
-        wanted = {name: wanted[name] for name in found}
-    if found and found != wanted:
-        altered = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        wanted = {name: sql for name, sql in wanted.items() if sql.startswith("CREATE TABLE")}
+        found = {name: found[name] for name in wanted.keys() & found.keys()}
+    altered = sorted(name for name, sql in found.items() if wanted.get(name) != sql)
+    if altered:
         seen = f"{path} is not used, as its schema was altered ({altered[0]})"
         raise DamagedError(f"{seen}: find out who can write there, and put back a copy that is whole")
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from itertools import chain, count
 from pathlib import Path
@@ -395,5 +395,6 @@ def _check_layout(connection: apsw.Connection, path: Path) -> None:
     check_schema(connection, _schema(), path=path, tables_only=True)  # the rest is for `inspect` to find
 
 
+@cache
 def _schema() -> str:
     return files("tallystick.store").joinpath("sqlite.sql").read_text("utf-8")

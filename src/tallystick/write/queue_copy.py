@@ -89,7 +89,7 @@ def _copy_once(source: Path, target: Path, mark: Path | None) -> bool:
     for path in _with_events_from(source, before or 0):
         if not _copy_segment(path, target / path.name, first=before or 0, marked=marked):
             break
-    _copy(source / CURSOR, target / CURSOR)
+    _copy(source / CURSOR, target / CURSOR, bytes_max=_CHUNK_BYTES)
     # After the cursor, which says how many lines there are. A line more is of a batch that is sealed again.
     _copy(source / REFUSED, target / REFUSED)
     after = _cursor(target)
@@ -176,11 +176,18 @@ def _copy_segment(source: Path, target: Path, *, first: int, marked: int | None)
     return end == size
 
 
-def _copy(source: Path, target: Path, *, offset: int = HEAD_BYTES, end: int | None = None) -> None:
+def _copy(
+    source: Path,
+    target: Path,
+    *,
+    offset: int = HEAD_BYTES,
+    end: int | None = None,
+    bytes_max: int = segments.FILE_BYTES_MAX,
+) -> None:
     """Copy a file up to an end, or as long as it is now, without what stands between the head of a segment and an
     offset."""
     try:
-        file = open_plain(source, bytes_max=segments.FILE_BYTES_MAX)
+        file = open_plain(source, bytes_max=bytes_max)
     except FileNotFoundError:
         return
     with file, target.open("xb") as copy:
