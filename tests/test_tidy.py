@@ -87,18 +87,19 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "core": ("core",),
     "ids": (),
     "durable": (),
+    "plain_file": (),
     "keystore": ("core", "durable", "ids"),
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
-    "store.head_mark": ("core", "durable", "store.contract", "store.mark_file", "store.reading"),
-    "store.mark_file": ("core",),
-    "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
-    "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
-    "sqlite_file": (),
-    "write": ("clock", "core", "durable", "ids", *STORED, "write"),
-    "read": ("clock", "core", "durable", "ids", "read", "sqlite_file", *STORED),
+    "store.head_mark": ("core", "durable", "plain_file", "store.contract", "store.mark_file", "store.reading"),
+    "store.mark_file": ("core", "plain_file"),
+    "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
+    "store.sqlite": ("core", "plain_file", "sqlite_file", "store.contract", "store.sqlite_prune"),
+    "sqlite_file": ("plain_file",),
+    "write": ("clock", "core", "durable", "ids", "plain_file", *STORED, "write"),
+    "read": ("clock", "core", "durable", "ids", "plain_file", "read", "sqlite_file", *STORED),
     "config": (*OUR_OWN, "core", "read", "store", "write.run_set"),
     "appending": ("core", "govern.registry", "write"),
     "asking": ("config", "core", "keystore", "read"),
@@ -108,14 +109,25 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "guarding": FRONT_DOOR,
     "ledger": ("appending", "asking", "governing", "guarding", "proving", "queueing", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
-    "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
+    "backups": ("backups", "durable", "ledger", "opening", "plain_file", *FRONT_DOOR),
     "leases": ("ledger", "queueing", "store.head_mark"),
     "system_check": ("evidence.findings", "ledger"),
     "deployment": (
-        *(*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "system_check"),
+        *(
+            *OUR_OWN,
+            "config",
+            "core",
+            "govern",
+            "leases",
+            "ledger",
+            "opening",
+            "plain_file",
+            "queueing",
+            "system_check",
+        ),
         "write.queue",
     ),
-    "evidence": ("durable", "evidence", *BUILT_ON_READ),
+    "evidence": ("durable", "evidence", "plain_file", *BUILT_ON_READ),
     "evidence.verification.beside": (
         *("config", "core", "evidence", "read", *STORED),
         *("write.queue", "write.queue_check", "write.queue_mark", "write.run_set"),
@@ -146,6 +158,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "govern.plans",
         "govern.registered",
         "ids",
+        "plain_file",
         "serve",
         "store.head_mark",
         "write.request",
@@ -247,6 +260,22 @@ BANS: Final[dict[str, tuple[str, ...]]] = {
     ".splitlines": (),  # it also splits at U+0085 and U+2028, which are legal inside JSON: split on b"\n"
 }
 """Name, or `.method` on anything → the modules in which it is allowed."""
+
+PLAIN_ONLY: Final = (
+    *("backups.make", "backups.source", "deployment", "evidence.others.cosigning", "read", "serve.jobs", "serve.watch"),
+    *("store", "write"),
+)
+"""What opens files below a data folder: through `plain_file`, which follows no link."""
+
+PLAIN_BANS: Final[dict[str, tuple[str, ...]]] = {
+    "open": (),
+    "os.open": (),
+    ".open": ("write.queue_copy",),  # of files that it just made
+    ".read_bytes": (),
+    ".write_bytes": ("backups.make", "write.queue_copy"),
+    "shutil.rmtree": ("write.queue_copy", "write.queue_repair"),
+}
+"""The same as `BANS`, within `PLAIN_ONLY`: a copy is written into a folder that was just made, and is not linked."""
 
 TEST_BANS: Final[dict[str, tuple[str, ...]]] = {
     "pytest.skip": (),
@@ -423,6 +452,12 @@ def bans(module: Module, table: dict[str, tuple[str, ...]] | None = None) -> Ite
                     yield Finding("ban", module.path, getattr(node, "lineno", 1), f"'{banned}'{where}")
 
 
+def plain(module: Module) -> Iterator[Finding]:
+    """Files below a data folder are opened without following links."""
+    if module.within(*PLAIN_ONLY):
+        yield from bans(module, PLAIN_BANS)
+
+
 def names_imported(tree: ast.Module) -> dict[str, str]:
     """Local name → the dotted name that it stands for."""
     meaning: dict[str, str] = {}
@@ -500,7 +535,7 @@ def dead(modules: Iterable[Module]) -> Iterator[Finding]:
 
 Rule: TypeAlias = Callable[[Module], Iterator[Finding]]
 
-SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, excepts)
+SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, plain, excepts)
 VERIFIER_RULES: Final[tuple[Rule, ...]] = (sizes, heads, excepts, independence)
 
 
@@ -579,6 +614,8 @@ OFFENCES: Final[tuple[tuple[Rule, str, str, str], ...]] = (
     (bans, "core.keys", "from os import urandom as take\ntake(32)", "'os.urandom'; its place is ids"),
     (bans, "cli.append", "print('x')", "'print'"),
     (bans, "ledger", "import os\nos.environ['HOME']", "'os.environ'; its place is config"),
+    (plain, "write.journal", "with path.open('rb') as file: ...", "'.open'"),
+    (plain, "serve.jobs", "from shutil import rmtree\nrmtree(x)", "'shutil.rmtree'; its place is"),
     (bans, "read.query", "data = read()\nfor line in data[1:].splitlines(): ...", "'.splitlines'"),
     (skips, "test_x", "import pytest\npytest.skip('no server')", "'pytest.skip'"),
     (skips, "test_x", "import pytest\n@pytest.mark.skipif(True)\ndef f(): ...", "'pytest.mark.skipif'"),

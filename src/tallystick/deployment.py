@@ -54,6 +54,7 @@ from tallystick.leases import Ledgers, drain
 from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
+from tallystick.plain_file import check_folder
 from tallystick.queueing import Pulse
 from tallystick.system_check import checked
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
@@ -314,17 +315,15 @@ class Deployment:
 
         Of tenants, by name, that are this process's; where there are several, each has some. Ends early once `stopped`.
         """
-        for tenant in self.tenants():
+        for tenant in filter(lambda one: is_ours(one.name), self.tenants()):
             if stopped():
                 return
-            if not is_ours(tenant.name):
-                continue
             queue = self.folder / "tenants" / tenant.name / QUEUE_FOLDER
             try:
                 if queue.exists() and any(queue.iterdir()):
                     with self.lease(tenant.ledger) as ledger:
                         drain(ledger, stopped)
-            except TallystickError as error:
+            except (OSError, TallystickError) as error:
                 _log.warning("the queue of %s cannot go on: %s", tenant.name, error)
 
     def tidy(self) -> None:
@@ -351,7 +350,7 @@ class Deployment:
 
     def _open(self, name: str) -> Ledger:
         folder = self._folder_of(name)
-        keys = self._keys / folder.relative_to(self.folder)
+        keys = self._keys / check_folder(folder, below=self.folder).relative_to(self.folder)
         return open_ledger(folder, name=name, deployment=self._name, keys=keys, marks=self._marks, clock=self.clock)
 
     def _folder_of(self, name: str) -> Path:

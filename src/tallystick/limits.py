@@ -250,6 +250,9 @@ BACKUP_FILES_MAX: Final = 1_000_000
 BACKUP_FILE_BYTES_MAX: Final = 2**44
 """One file of a backup: sixteen terabytes, past which a ledger rests somewhere else than in one file."""
 
+VERIFIED_BYTES_MAX: Final = 134_217_728
+"""What a service remembers of its verifications: twenty findings each of some ten thousand ledgers."""
+
 HISTORY_TURNS_MAX: Final = 10_000
 """Turns of one history over HTTP: all of them are in one answer."""
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import apsw
 
 from tallystick.errors import BusyError, DamagedError, StoreError
+from tallystick.plain_file import check_database
 
 BUSY_TIMEOUT_MS: Final = 30_000
 _RETRY_MS: Final = 10
@@ -27,8 +28,10 @@ _COPY_PAGES: Final = 1_024
 def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: bool = False) -> apsw.Connection:
     """Open a database for writing, in write-ahead mode, making it, with pages of that size, if need be.
 
-    One that `shrinks` can give back the room of what was deleted (PRAGMA incremental_vacuum).
+    One that `shrinks` can give back the room of what was deleted (PRAGMA incremental_vacuum). Raises `NotPlainError`
+    where the file, or one that SQLite opens beside it, is a link or no file.
     """
+    check_database(path)
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_bytes)
@@ -56,7 +59,11 @@ def _use_write_ahead_log(connection: apsw.Connection) -> None:
 
 
 def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
-    """Open a database that exists for reading. `immutable` promises SQLite that nobody writes to it."""
+    """Open a database that exists for reading. `immutable` promises SQLite that nobody writes to it.
+
+    Raises `NotPlainError` as `connect` does.
+    """
+    check_database(path)
     uri = path.resolve().as_uri() + ("?immutable=1" if immutable else "")
     connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -66,10 +73,10 @@ def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
 def identity(path: str) -> tuple[int, int] | None:
     """Which file has that name now; None if there is none. While one is open, no other can have its identity.
 
-    A text, as a `Path` costs more than the question: it is asked before every read.
+    A text, as a `Path` costs more than the question: it is asked before every read. A link has an identity of its own.
     """
     try:
-        found = os.stat(path)  # noqa: PTH116
+        found = os.lstat(path)
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
@@ -133,9 +140,13 @@ def named_statements(script: str) -> dict[str, str]:
     return {name: statement for name, _, statement in (part.partition("\n") for part in parts)}
 
 
-def schema_of(connection: apsw.Connection, *, database: str = "main") -> dict[str, str]:
-    """What a database is made of: the definition of each table, index, trigger and view by its name."""
-    return dict(query(connection, f"SELECT name, sql FROM {database}.sqlite_schema WHERE sql IS NOT NULL"))
+def schema_of(connection: apsw.Connection, *, database: str = "main", of: str = "*") -> dict[str, str]:
+    """What a database is made of: the definition of each table, index, trigger and view by its name.
+
+    `of` is a pattern for the names of tables: then these, and what belongs to them.
+    """
+    statement = f"SELECT name, sql FROM {database}.sqlite_schema WHERE sql IS NOT NULL AND tbl_name GLOB ?"
+    return dict(query(connection, statement, (of,)))
 
 
 @cache
@@ -147,6 +158,24 @@ def schema_made_by(script: str) -> dict[str, str]:
         return schema_of(scratch)
     finally:
         scratch.close()
+
+
+def check_schema(
+    connection: apsw.Connection, script: str, *, path: Path | None, of: str = "*", tables_only: bool = False
+) -> None:
+    """Whether a database has nothing in its schema but what a script makes. Raises `DamagedError`.
+
+    A view in the place of a table may have rows without end, and a trigger may change what is written. With
+    `tables_only` only what has the name of a table is looked at. What is missing is for others to find.
+    """
+    wanted, found = schema_made_by(script), schema_of(connection, of=of)
+    if tables_only:
+        wanted = {name: sql for name, sql in wanted.items() if sql.startswith("CREATE TABLE")}
+        found = {name: found[name] for name in wanted.keys() & found.keys()}
+    altered = sorted(name for name, sql in found.items() if wanted.get(name) != sql)
+    if altered:
+        seen = f"{path} is not used, as its schema was altered ({altered[0]})"
+        raise DamagedError(f"{seen}: find out who can write there, and put back a copy that is whole")
 
 
 def run_script(connection: apsw.Connection, script: str) -> None:

@@ -443,7 +443,8 @@ from pathlib import Path
 import tallystick
 from tallystick.errors import StoreError
 from tallystick.store.contract import Batch, Head
-from tallystick.store.sqlite import SqliteStore
+from tallystick.store.sqlite import SqliteStore, _schema
+_schema()  # of which the file may be where somebody else may not read
 if os.geteuid() == 0:  # root has every right, whatever the modes of files say
     os.setgroups([])
     os.setgid(65534)

@@ -306,5 +306,5 @@ def test_files_that_cannot_be_read_are_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "cursor").unlink()
     (tmp_path / "cursor").mkdir()
 
-    with pytest.raises(StoreError, match="could not read the queue"):
+    with pytest.raises(StoreError, match="cursor is a folder"):
         check_queue(tmp_path, KEY)

@@ -28,6 +28,8 @@ from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
 from tallystick.errors import BusyError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
 from tallystick.evidence.verification.held import keep_mark
+from tallystick.limits import VERIFIED_BYTES_MAX
+from tallystick.plain_file import read_plain
 from tallystick.read.index import Progress
 from tallystick.store.reading import read_record
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
@@ -135,7 +137,7 @@ def _copy_verified(root: Path, parcel: Parcel) -> None:
     """What a service remembers of its verifications. It is replaced whole, so whatever is read is whole."""
     with told(parcel.target):
         try:
-            data = (root / VERIFIED_FILE).read_bytes()
+            data = read_plain(root / VERIFIED_FILE, bytes_max=VERIFIED_BYTES_MAX)
         except FileNotFoundError:
             return
     parcel.write(VERIFIED_FILE, data)

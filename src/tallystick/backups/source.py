@@ -14,6 +14,7 @@ from tallystick.backups.layout import KEYS_FOLDER, SYSTEM, TENANTS, Extent, is_f
 from tallystick.config import Location, marks_folder
 from tallystick.errors import NotFoundError, RejectedError, StoreError
 from tallystick.keystore import Keystore
+from tallystick.plain_file import check_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class BackupSource:
         if alone is not None:
             return cls("ledger", root, (alone,))
         kept = Path(keys) if keys is not None else root / KEYS_FOLDER
-        found = [_ledger(folder, root / folder, kept / folder, marks) for folder in (*_folders(root), SYSTEM)]
+        found = [_ledger(folder, root, kept / folder, marks) for folder in (*_folders(root), SYSTEM)]
         ledgers = tuple(ledger for ledger in found if ledger is not None)
         if not ledgers or ledgers[-1].folder != SYSTEM:
             raise NotFoundError(
@@ -85,9 +86,9 @@ def _folders(root: Path) -> Iterator[str]:
             yield f"{kind}/{name}"
 
 
-def _ledger(folder: str, path: Path, keys: Path | None, marks: str | os.PathLike[str] | None) -> LedgerSource | None:
+def _ledger(folder: str, root: Path, keys: Path | None, marks: str | os.PathLike[str] | None) -> LedgerSource | None:
     """The ledger in a folder; None when there is none, also when a crash kept it from being made."""
-    location = Location(path)
+    location = Location(check_folder(root / folder, below=root))
     store = location.open_store(readonly=True)
     try:
         if store.head() is None:

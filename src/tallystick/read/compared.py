@@ -19,6 +19,7 @@ from tallystick import durable
 from tallystick.core import timestamp
 from tallystick.errors import RejectedError
 from tallystick.limits import SIZE_MAX
+from tallystick.plain_file import NotPlainError, open_plain
 
 FILE_NAME: Final = "index.compared"
 _BYTES_MAX: Final = 1_024
@@ -74,9 +75,9 @@ def keep_compared(folder: Path, compared: Compared, *, key: bytes, ledger_id: by
 def read_compared(folder: Path, *, key: bytes, ledger_id: bytes) -> Compared | None:
     """The statement that lies there; None when there is none, or none of ours."""
     try:
-        with (folder / FILE_NAME).open("rb") as file:
+        with open_plain(folder / FILE_NAME) as file:
             data = file.read(_BYTES_MAX)
-    except OSError:
+    except (OSError, NotPlainError):
         return None
     mac, content = data[:_MAC_BYTES], data[_MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(key, ledger_id, content)):

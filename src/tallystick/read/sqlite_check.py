@@ -26,6 +26,7 @@ from tallystick.core.pruned import RecordsPruned
 from tallystick.errors import StoreError, TallystickError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
+from tallystick.plain_file import NotPlainError, check_database
 from tallystick.read.sqlite_check_rollups import RollupCheck
 from tallystick.read.sqlite_check_snapshots import check_snapshots
 from tallystick.read.sqlite_schema import save_statements, schema
@@ -89,6 +90,8 @@ class IndexCheck:
         try:
             with translated("read the index"):
                 yield from self._run(connection)
+        except NotPlainError as error:
+            self._add(str(error))
         except StoreError as error:
             if not isinstance(error.__cause__, _DAMAGE):
                 raise
@@ -97,6 +100,7 @@ class IndexCheck:
             connection.close()
 
     def _run(self, connection: apsw.Connection) -> Iterator[int]:
+        check_database(self._path)
         connection.execute("ATTACH ? AS saved", (self._path.resolve().as_uri() + "?mode=ro",))
         # One snapshot over all of it: what others write meanwhile is not in it.
         connection.execute("BEGIN")

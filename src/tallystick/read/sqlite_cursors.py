@@ -24,10 +24,20 @@ import apsw
 import orjson
 
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError
-from tallystick.sqlite_file import connect, connect_readonly, copy_open, run_script, transaction, translated
+from tallystick.sqlite_file import (
+    check_schema,
+    connect,
+    connect_readonly,
+    copy_open,
+    run_script,
+    transaction,
+    translated,
+)
 
 FILE_NAME: Final = "cursors.db"
 _LAYOUT: Final = 2
+_OURS: Final = "tallystick_*"
+"""Names of our tables; others a projection made for itself."""
 _CONTEXT: Final = b"tallystick/v1/cursors\0"
 _ALTERED: Final = "its row in cursors.db is not what was written: it begins again when it is run"
 _number: Final = count()
@@ -110,11 +120,12 @@ class SqliteCursors:
                 self._connection = apsw.Connection(f"file:/tallystick-cursors-{next(_number)}?vfs=memdb", flags=_FLAGS)
             with transaction(self._connection):
                 if not self._rows("SELECT 1 FROM sqlite_schema LIMIT 1"):
-                    run_script(self._connection, files("tallystick.read").joinpath("cursors.sql").read_text("utf-8"))
+                    run_script(self._connection, _script())
                     self._rows("INSERT INTO tallystick_ledger VALUES (?)", (ledger_id,))
             if self._rows("PRAGMA user_version") != [(_LAYOUT,)]:
                 raise StoreError(f"{self.path} has another layout than {_LAYOUT}: use the matching version")
-            if self._rows("SELECT id FROM tallystick_ledger") != [(ledger_id,)]:
+            check_schema(self._connection, _script(), path=self.path, of=_OURS)
+            if self._rows("SELECT id FROM tallystick_ledger LIMIT 2") != [(ledger_id,)]:
                 raise StoreError(f"{self.path} is of another ledger: put its own back, or delete it to begin again")
 
     def projections(self) -> list[Saved]:
@@ -237,6 +248,10 @@ class Advance:
 
 _FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
 _SELECT: Final = "SELECT name, version, cursor, state, paused, problem, mac FROM tallystick_projection"
+
+
+def _script() -> str:
+    return files("tallystick.read").joinpath("cursors.sql").read_text("utf-8")
 
 
 def _saved(row: Any) -> Saved:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-import shutil
+import re
 import threading
 import time
 from collections import deque
@@ -28,6 +28,7 @@ from tallystick.durable import replace
 from tallystick.errors import BusyError, ConflictError, NotFoundError, StoreError, TallystickError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
+from tallystick.plain_file import NotPlainError, check_folder, open_plain, remove_folder
 from tallystick.serve.problems import problem
 
 KEPT_SECONDS: Final = 86_400
@@ -40,6 +41,7 @@ Work: TypeAlias = Callable[["Job"], dict[str, Any]]
 _WORKERS: Final = 2
 _LOOK_SECONDS: Final = 0.01
 _ID_BYTES: Final = 12
+_ID: Final = re.compile(r"[0-9a-f]{24}")
 _TOLD: Final = "job.json"
 _TOLD_BYTES_MAX: Final = 16 << 20
 """A verification's findings are in it."""
@@ -73,6 +75,7 @@ class Job:
         self.problem: dict[str, Any] | None = None
         self.file_sha256: str | None = None
         """Of the file, once it is whole."""
+        self.file_bytes: int | None = None
         self.was_live = False
         """Whether it was not over when it was kept."""
         self.is_deleted = False
@@ -106,11 +109,13 @@ class Job:
     def check_file(self) -> None:
         """Whether the file is what the job made. Raises `TamperError`, and `NotFoundError` when it is gone."""
         try:
-            digest = _digest(self.file)
+            digest = _digest(self.file, bytes_max=self.file_bytes or 0)
         except FileNotFoundError as error:
             raise NotFoundError("the file of this job is gone: have it made again") from error
         except OSError as error:
             raise StoreError(f"the file of this job cannot be read: {error.strerror or error}") from error
+        except NotPlainError:
+            digest = ""  # a link, or a file that is longer
         if digest != self.file_sha256:
             raise TamperError("the file of this job is not what it made: find out who can write there; make it again")
 
@@ -119,7 +124,7 @@ class Job:
         """A job as it was kept. One that was not over is one that ended with its process."""
         given = {name: said[name] for name in ("kind", "asked", "created_at", "by")}
         job = cls(folder, tenant=tenant, **given)
-        for name in ("state", "done", "of", "ended_at", "result", "problem", "file_sha256"):
+        for name in ("state", "done", "of", "ended_at", "result", "problem", "file_sha256", "file_bytes"):
             setattr(job, name, said[name])
         if not job.is_over:
             job.was_live = True
@@ -137,6 +142,8 @@ class Jobs:
     def __init__(self, folder: Path, *, clock: Clock, authenticate: Callable[[bytes], bytes]) -> None:
         """`authenticate` gives the MAC, 32 bytes, of what is kept, by a key that only the service has."""
         self._folder: Final = folder
+        self._root: Final = folder.parent
+        """Below it no folder is a link: else whoever can write there has us write, and remove, what is elsewhere."""
         self._clock: Final = clock
         self._authenticate: Final = authenticate
         self._lock: Final = threading.Lock()
@@ -163,7 +170,7 @@ class Jobs:
             folder, now = self._folder / tenant / random_bytes(_ID_BYTES).hex(), timestamp.render(self._clock())
             job = Job(folder, tenant=tenant, kind=kind, asked=asked, created_at=now, by=by)
             try:
-                folder.mkdir(parents=True)
+                check_folder(folder, below=self._root).mkdir(parents=True)
                 self._keep(job)
             except OSError as error:
                 raise StoreError(f"a job could not be written: {error.strerror or error}") from error
@@ -195,7 +202,7 @@ class Jobs:
         with self._lock:
             job.is_deleted, job.unwanted = True, "it was deleted"
             if job_id not in self._live:
-                shutil.rmtree(job.folder, ignore_errors=True)
+                remove_folder(job.folder, below=self._root)
 
     def tidy(self) -> None:
         """Remove what has been over for a day."""
@@ -204,7 +211,7 @@ class Jobs:
             for job in self._kept(tenant.name):
                 is_live = job.id in self._live or job.was_live  # perhaps another process works at it
                 if not is_live and (job.ended_at or job.created_at) < before:
-                    shutil.rmtree(job.folder, ignore_errors=True)
+                    remove_folder(job.folder, below=self._root)
 
     def close(self) -> None:
         """End what runs; it is told as failed."""
@@ -224,7 +231,7 @@ class Jobs:
             if not plain:
                 raise ConflictError(f"{JOBS_KEPT_MAX} bundles are kept already: delete one of these jobs")
             oldest = min(plain, key=lambda job: job.created_at)
-            shutil.rmtree(oldest.folder, ignore_errors=True)
+            remove_folder(oldest.folder, below=self._root)
             kept.remove(oldest)
 
     def _go_on(self) -> None:
@@ -244,8 +251,11 @@ class Jobs:
         try:
             job.state = "running"
             job.progress(0)
+            check_folder(job.folder, below=self._root)  # the work writes there
             result = work(job)
-            job.file_sha256 = _digest(job.file) if job.file.exists() else None
+            if job.file.exists():
+                job.file_bytes = job.file.lstat().st_size
+                job.file_sha256 = _digest(job.file, bytes_max=job.file_bytes)
             job.state, job.result, job.ended_at = "done", result, timestamp.render(self._clock())
         except _EndedError as ended:
             self._failed(job, ConflictError(str(ended)))
@@ -258,7 +268,11 @@ class Jobs:
             self._finish(job)
 
     def _failed(self, job: Job, error: TallystickError) -> None:
-        job.file.unlink(missing_ok=True)
+        try:
+            check_folder(job.folder, below=self._root)
+            job.file.unlink(missing_ok=True)
+        except (OSError, NotPlainError) as failed:
+            _log.error("what the job %s made could not be removed: %s", job.id, failed)
         job.fail(error, at=timestamp.render(self._clock()))
 
     def _finish(self, job: Job) -> None:
@@ -266,10 +280,10 @@ class Jobs:
         with self._lock:
             try:
                 if job.is_deleted:
-                    shutil.rmtree(job.folder, ignore_errors=True)
+                    remove_folder(job.folder, below=self._root)
                 else:
                     self._keep(job)
-            except OSError as error:
+            except (OSError, NotPlainError) as error:
                 _log.error("the job %s could not be kept: %s", job.id, error)
             finally:
                 del self._live[job.id]
@@ -277,16 +291,21 @@ class Jobs:
                 self._go_on()
 
     def _keep(self, job: Job) -> None:
-        data = orjson.dumps(job.to_json() | {"file_sha256": job.file_sha256, "by": job.by})
+        kept = {"file_sha256": job.file_sha256, "file_bytes": job.file_bytes, "by": job.by}
+        data = orjson.dumps(job.to_json() | kept)
+        check_folder(job.folder, below=self._root)
         replace(job.folder / _TOLD, self._tag(job.tenant, job.folder, data) + b"\n" + data)
 
     def _kept(self, tenant: str) -> Iterator[Job]:
         for folder in self._folders(tenant):
             try:
-                with (folder / _TOLD).open("rb") as file:
+                with open_plain(folder / _TOLD) as file:
                     tag, _, data = file.read(_TOLD_BYTES_MAX).partition(b"\n")
             except OSError:
                 continue  # it is being made, or removed
+            except NotPlainError as error:
+                _log.error("the job %s counts as none: %s", folder.name, error)
+                continue
             if not hmac.compare_digest(tag, self._tag(tenant, folder, data)):
                 _log.error("the job %s is not what was kept, and counts as none", folder.name)
                 continue
@@ -297,16 +316,20 @@ class Jobs:
         return self._authenticate(f"{tenant}/{folder.name}".encode() + b"\0" + data).hex().encode()
 
     def _folders(self, tenant: str) -> Iterator[Path]:
-        return self._names(self._folder / tenant)
+        """Those with names that we give; nobody has us look into, or remove, another folder."""
+        return (folder for folder in self._names(self._folder / tenant) if _ID.fullmatch(folder.name))
 
-    @staticmethod
-    def _names(folder: Path) -> Iterator[Path]:
+    def _names(self, folder: Path) -> Iterator[Path]:
+        """The folders in one, without links."""
         try:
-            yield from sorted(entry for entry in folder.iterdir() if entry.is_dir())
+            check_folder(folder, below=self._root)
+            yield from sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())
         except FileNotFoundError:
             return
+        except NotPlainError as error:
+            _log.error("no jobs are read: %s", error)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+def _digest(path: Path, *, bytes_max: int) -> str:
+    with open_plain(path, bytes_max=bytes_max) as file:
         return file_digest(file, "sha256").hexdigest()

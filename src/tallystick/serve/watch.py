@@ -24,9 +24,11 @@ import orjson
 from tallystick import durable
 from tallystick.core import timestamp
 from tallystick.deployment import Deployment
-from tallystick.errors import StoreError, TallystickError, TamperError
+from tallystick.errors import DamagedError, StoreError, TallystickError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.ledger import Ledger
+from tallystick.limits import VERIFIED_BYTES_MAX
+from tallystick.plain_file import NotPlainError, open_lock, read_plain
 from tallystick.read.index import Progress
 from tallystick.store.head_mark import HaltedError, MarkProblem
 
@@ -228,7 +230,7 @@ class Watch:
             with self._deployment.lease(name) as ledger:
                 report = self._report(ledger, since=self.kept(name))
             self.take(name, report)
-        except TamperError as error:  # so damaged that it cannot even be opened
+        except (DamagedError, TamperError) as error:  # so damaged that it cannot even be opened
             self.damaged(name, error)
         except TallystickError as error:
             _log.warning("%s could not be verified: %s", name, error)
@@ -265,7 +267,10 @@ class Watch:
             known = known | {ledger: seen}
             # A crash before this loses only that it was verified.
             data = orjson.dumps({name: asdict(one) for name, one in known.items()})
-            durable.replace(self._file, self._tag(data) + b"\n" + data)
+            try:
+                durable.replace(self._file, self._tag(data) + b"\n" + data)  # in the place of a link, too
+            except OSError as error:
+                raise StoreError(f"{self._file} cannot be written: {error.strerror or error}") from error
         self._halt(ledger, seen)
         self._tell(ledger, before, seen)
         return seen
@@ -288,7 +293,7 @@ class Watch:
         A file that was put back to an earlier state may have the right MAC; it does not call an alarm off.
         """
         try:
-            written = self._file.stat().st_mtime_ns
+            written = self._file.lstat().st_mtime_ns
             if written != self._read_at:
                 self._seen, self._read_at = self._read(), written
         except FileNotFoundError:
@@ -311,14 +316,14 @@ class Watch:
     def _read(self) -> dict[str, Seen]:
         """What was kept. A file that is not what we wrote is reported, and all is verified again."""
         try:
-            tag, _, data = self._file.read_bytes().partition(b"\n")
+            tag, _, data = read_plain(self._file, bytes_max=VERIFIED_BYTES_MAX).partition(b"\n")
             if not hmac.compare_digest(tag, self._tag(data)):
                 raise ValueError("its MAC is not by the keys of this deployment")
             kept = orjson.loads(data)
             return {name: Seen(**{**one, "findings": tuple(one["findings"])}) for name, one in kept.items()}
         except OSError as error:
             raise StoreError(f"{self._file} cannot be read: {error.strerror or error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, NotPlainError) as error:
             _log.error("%s was altered or damaged, and all is verified again: %s", self._file, error)
             self._altered = True
             return {}
@@ -329,7 +334,7 @@ class Watch:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While no other process changes the file."""
-        with self._file.with_suffix(".lock").open("wb") as lock:
+        with open_lock(self._file.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

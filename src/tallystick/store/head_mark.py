@@ -21,6 +21,7 @@ from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import range_root
 from tallystick.durable import replace, sync_folder
 from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
+from tallystick.plain_file import open_lock
 from tallystick.store.contract import Store
 from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark, render_mark
 from tallystick.store.reading import stored_nodes
@@ -346,7 +347,7 @@ class HeadMark:
     def _alone(self) -> Iterator[None]:
         """While no other process compares and replaces the mark: else a smaller one could replace a larger one."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("wb") as lock:
+        with open_lock(self.path.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a crash releases it
             yield
 

@@ -9,6 +9,7 @@ from typing import Final
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.errors import StoreError, TamperError
 from tallystick.limits import NOTE_BYTES_MAX
+from tallystick.plain_file import open_plain
 
 _CONTEXT: Final = b"tallystick/v1/head-mark\0"
 _FORMAT: Final = b"tallystick head mark v1"
@@ -60,7 +61,7 @@ def find_mark(folder: Path, *, key: bytes) -> tuple[Path, Checkpoint] | None:
 
 def _bytes_of(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return file.read(NOTE_BYTES_MAX + 1_000)
     except FileNotFoundError:
         return None

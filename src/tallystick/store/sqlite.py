@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from itertools import chain, count
 from pathlib import Path
@@ -27,7 +27,9 @@ import apsw
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
 from tallystick.limits import SIZE_MAX
+from tallystick.plain_file import check_database
 from tallystick.sqlite_file import (
+    check_schema,
     connect,
     connect_readonly,
     copy_open,
@@ -110,7 +112,7 @@ class SqliteStore:
                 writer.execute("INSERT INTO head VALUES (1,?,?,?,?,?)", _head_row(head))
 
     def head(self) -> Head | None:
-        if self._writer is None and self._opened is None and not self.path.exists():
+        if self._writer is None and self._opened is None and not os.path.lexists(self._name):
             return None
         with self._reader("read the head") as reader:
             if not query(reader, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
@@ -260,6 +262,7 @@ class SqliteStore:
             if self.path.exists():
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
             self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
+            check_schema(self._writer, _schema(), path=self.path)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._check_same_file()
             self._writer.pragma("secure_delete", True)  # a page that is left behind may hold what is pruned later
@@ -284,10 +287,9 @@ class SqliteStore:
                     self._idle.append(reader)
 
     def _open_reader(self) -> apsw.Connection:
+        check_database(self.path)  # opening a pipe would wait for ever, and a link lead elsewhere
         if not self.path.exists():
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
-        if not self.path.is_file():  # opening a pipe would wait for ever
-            raise StoreError(f"{self.path} is not a file")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
         reader = connect_readonly(self.path, immutable=alone or self._still)
@@ -393,7 +395,9 @@ def _check_layout(connection: apsw.Connection, path: Path) -> None:
     layout = connection.pragma("user_version")
     if layout != _LAYOUT:
         raise StoreError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
+    check_schema(connection, _schema(), path=path, tables_only=True)  # the rest is for `inspect` to find
 
 
+@cache
 def _schema() -> str:
     return files("tallystick.store").joinpath("sqlite.sql").read_text("utf-8")

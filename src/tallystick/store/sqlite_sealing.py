@@ -16,6 +16,7 @@ from typing import Any, Final
 import apsw
 
 from tallystick.errors import StoreError, TamperError
+from tallystick.plain_file import NotPlainError
 from tallystick.sqlite_file import (
     connect,
     connect_readonly,
@@ -90,8 +91,8 @@ class SqliteRunFile:
 
     def discard(self) -> None:
         self.close()
-        with self._writing, self._reading:
-            for suffix in ("", "-wal", "-shm"):
+        with self._writing, self._reading, translated("remove sealing.db"):
+            for suffix in ("", "-wal", "-shm"):  # of a link the link itself is removed
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -176,6 +177,8 @@ def _noticing_damage(doing: str) -> Iterator[None]:
     try:
         with translated(doing):
             yield
+    except NotPlainError as error:
+        raise TamperError(str(error)) from error
     except StoreError as error:
         if isinstance(error.__cause__, _DAMAGE):
             raise TamperError(f"sealing.db is damaged: {error.__cause__}") from error

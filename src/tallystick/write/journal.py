@@ -19,6 +19,7 @@ from typing import IO, Final
 from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import random_bytes
+from tallystick.plain_file import check_folder
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, examine
 from tallystick.write.queue_findings import Examined, damage_text
@@ -228,6 +229,7 @@ class Journal:
                 # A crash after this leaves lines that the cursor does not count: they are cut off, and written again.
                 append_refusals(self._folder / REFUSED, lines, end=self._refused_end)
             after = Statement(self._queue, at.sequence + len(frames), frames[-1].mac, at.number + len(refused), other)
+            check_folder(self._folder, below=self._folder.parent)  # somebody may have replaced it since it was opened
             replace(self._folder / CURSOR, queue_mac.render(Kind.CURSOR, after, key=self._key))
             with self._writing:
                 self.refusals |= refused

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.errors import StoreError
+from tallystick.plain_file import check_folder, open_plain
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_chain import follow
 from tallystick.write.queue_findings import SEGMENTS, Examined, QueueFinding, old_format_text
@@ -71,6 +72,7 @@ def examine(folder: Path, key: bytes, *, mark: Path | None = None) -> Examined:
 
 def _examine(folder: Path, key: bytes, mark: Path | None) -> Examined:
     examined = Examined(None)
+    check_folder(folder, below=folder.parent)
     cursor = _read_cursor(folder, key, examined)
     mark_path = find_mark(folder, mark)
     marks = read_mark(mark_path, key=key)
@@ -179,7 +181,7 @@ def _check_segments(examined: Examined, found: list[tuple[int, Path]]) -> None:
 def _read_file(path: Path) -> bytes | None:
     """The bytes of a small file, bounded; None when it is not there."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return file.read(STATEMENT_BYTES + 1)
     except FileNotFoundError:
         return None

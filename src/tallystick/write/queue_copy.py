@@ -17,6 +17,7 @@ from typing import Final
 
 from tallystick.durable import sync
 from tallystick.errors import BusyError, StoreError
+from tallystick.plain_file import check_folder, open_plain
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED
 from tallystick.write.queue_mac import STATEMENT_BYTES, FaultError, Kind
@@ -41,6 +42,7 @@ def copy_queue(source: Path, target: Path, *, mark: Path | None = None) -> None:
     """
     try:
         for _ in range(_ATTEMPTS_MAX):
+            check_folder(source, below=source.parent)
             found = _mark_to_copy(source, mark)
             if found is None and not source.is_dir():
                 return
@@ -87,7 +89,7 @@ def _copy_once(source: Path, target: Path, mark: Path | None) -> bool:
     for path in _with_events_from(source, before or 0):
         if not _copy_segment(path, target / path.name, first=before or 0, marked=marked):
             break
-    _copy(source / CURSOR, target / CURSOR)
+    _copy(source / CURSOR, target / CURSOR, bytes_max=_CHUNK_BYTES)
     # After the cursor, which says how many lines there are. A line more is of a batch that is sealed again.
     _copy(source / REFUSED, target / REFUSED)
     after = _cursor(target)
@@ -121,7 +123,7 @@ def _with_events_from(folder: Path, first: int) -> list[Path]:
 def _cursor(folder: Path) -> int | None:
     """Below which event all is sealed; None when no cursor says so."""
     try:
-        with (folder / CURSOR).open("rb") as file:
+        with open_plain(folder / CURSOR) as file:
             return queue_mac.peek(Kind.CURSOR, file.read(STATEMENT_BYTES + 1)).sequence
     except (FileNotFoundError, FaultError):
         return None
@@ -130,7 +132,7 @@ def _cursor(folder: Path) -> int | None:
 def _has_head(path: Path) -> bool:
     """Whether a segment was copied before it was removed, and so was overwritten."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             queue_mac.peek(Kind.SEGMENT, file.read(HEAD_BYTES))
     except FaultError:
         return False
@@ -174,11 +176,18 @@ def _copy_segment(source: Path, target: Path, *, first: int, marked: int | None)
     return end == size
 
 
-def _copy(source: Path, target: Path, *, offset: int = HEAD_BYTES, end: int | None = None) -> None:
+def _copy(
+    source: Path,
+    target: Path,
+    *,
+    offset: int = HEAD_BYTES,
+    end: int | None = None,
+    bytes_max: int = segments.FILE_BYTES_MAX,
+) -> None:
     """Copy a file up to an end, or as long as it is now, without what stands between the head of a segment and an
     offset."""
     try:
-        file = source.open("rb")
+        file = open_plain(source, bytes_max=bytes_max)
     except FileNotFoundError:
         return
     with file, target.open("xb") as copy:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.durable import replace, sync_data, sync_folder
+from tallystick.plain_file import open_plain, open_to_write
 from tallystick.write import queue_mac
 from tallystick.write.queue_mac import MAC_BYTES, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 
@@ -103,7 +104,7 @@ def read_mark(path: Path, *, key: bytes) -> MarkRead:
 def mark_bytes(path: Path) -> bytes | None:
     """The bytes of a mark, bounded; None when it is not there."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return file.read(MARK_BYTES + 1)
     except FileNotFoundError:
         return None
@@ -144,7 +145,7 @@ class MarkFile:
         """Open the mark in which `statement` is the newest slot. Raises `OSError`."""
         self._key: Final = key
         self._statement = statement
-        self._file: Final = path.open("r+b", buffering=0)
+        self._file: Final = open_to_write(path, buffering=0)
 
     def write(self, sequence: int, link: bytes) -> None:
         """Say that everything below a sequence number may be acknowledged. On return this is on the disk.

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.durable import sync, sync_folder
+from tallystick.limits import QUEUE_BYTES_MAX
+from tallystick.plain_file import open_plain, open_to_write
 from tallystick.write import queue_mac
 from tallystick.write.queue_mac import NO_LINK, Fault, FaultError
 
@@ -23,6 +25,9 @@ REFUSED: Final = "refused.jsonl"
 
 _LINE_BYTES_MAX: Final = 65_536
 """More than any reason has."""
+
+FILE_BYTES_MAX: Final = QUEUE_BYTES_MAX
+"""All reasons are held in memory while the queue is open; a longer file has none of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ def read_refusals(path: Path, *, key: bytes, queue: bytes, count: int, link: byt
     last, end, done = NO_LINK, 0, 0
     fault: FaultError | None = None
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             for _ in range(count):
                 line = file.readline(_LINE_BYTES_MAX)
                 sequence, why, last = _parse(line, key=key, queue=queue, link=last)
@@ -65,8 +70,8 @@ def read_refusals(path: Path, *, key: bytes, queue: bytes, count: int, link: byt
 def read_authentic(path: Path, *, key: bytes, queue: bytes) -> Refusals:
     """Read as many refusals as are authentic, for a repair of a queue of which no cursor says how many there are."""
     try:
-        with path.open("rb") as file:
-            count = sum(1 for _ in file)
+        with open_plain(path, bytes_max=FILE_BYTES_MAX) as file:
+            count = sum(1 for _ in iter(lambda: file.readline(_LINE_BYTES_MAX), b""))
     except FileNotFoundError:
         count = 0
     return read_refusals(path, key=key, queue=queue, count=count, link=NO_LINK)
@@ -83,7 +88,7 @@ def render_refusals(refused: Mapping[int, str], *, key: bytes, queue: bytes, lin
 
 def append_refusals(path: Path, lines: bytes, *, end: int) -> None:
     """Write lines at an offset, durably. A crash within leaves lines that no cursor speaks for."""
-    with path.open("r+b") as file:
+    with open_to_write(path) as file:
         file.seek(end)
         file.write(lines)
         file.truncate()  # what an earlier attempt left, which the cursor does not speak for either
@@ -92,7 +97,7 @@ def append_refusals(path: Path, lines: bytes, *, end: int) -> None:
 
 def open_refusals(path: Path, *, end: int) -> None:
     """Make the file, if it is not there, and cut off what no cursor speaks for. Durable on return."""
-    with path.open("r+b" if path.exists() else "w+b") as file:
+    with open_to_write(path, create=True) as file:
         file.truncate(end)
         sync(file)
     sync_folder(path.parent)  # its name: else a power cut could take away what the cursor speaks for

@@ -18,6 +18,7 @@ from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.limits import QUEUE_EVENTS_MAX
+from tallystick.plain_file import NotPlainError, check_folder, open_plain
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED, examine
 from tallystick.write.queue_findings import Examined, QueueFinding, damage_text
@@ -150,12 +151,13 @@ def finish_repair(folder: Path, key: bytes, *, mark: Path) -> None:
     # What a repair left that was cut short before it was whole: nothing reads it, and it has events in it.
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
     for repaired in sorted(folder.glob(f"{REPAIRED}-*")):
-        names = {path.name for path in repaired.iterdir()} if repaired.is_dir() else {""}
+        is_folder = repaired.is_dir() and not repaired.is_symlink()
+        names = {path.name for path in repaired.iterdir()} if is_folder else {""}
         if names <= {MARK}:  # a crash after the last step but one or two; nothing of it is put anywhere
             shutil.rmtree(repaired)
             continue
         order = _read_order(repaired, key, mark=mark)
-        aside = folder / f"{DAMAGED}-{order.number}"
+        aside = check_folder(folder / f"{DAMAGED}-{order.number}", below=folder)
         aside.mkdir(exist_ok=True)
         new = segments.segment_path(repaired, order.sequence)
         if new.name in names:
@@ -184,15 +186,15 @@ def finish_repair(folder: Path, key: bytes, *, mark: Path) -> None:
 def _read_order(repaired: Path, key: bytes, *, mark: Path) -> Statement:
     """The order of a repair, if it is authentic and of the mark that is there. Raises `TamperError`."""
     try:
-        with (repaired / _ORDER).open("rb") as file:
+        with open_plain(check_folder(repaired, below=repaired.parent) / _ORDER) as file:
             order = queue_mac.parse(Kind.REPAIR, file.read(STATEMENT_BYTES + 1), key=key)
         # With the new mark in its place all the rest is in its place, too: else somebody put this folder back.
         is_done = not any((repaired / name).exists() for name in (CURSOR, REFUSED))
         bound = {order.other, mark_digest(repaired / MARK)} if is_done else {order.other}
         if repaired.name != f"{REPAIRED}-{order.number}" or mark_digest(mark) not in bound:
             raise FaultError(Fault.REPAIR, "it is an older repair, of another mark than the one that is there")
-    except (FileNotFoundError, NotADirectoryError, FaultError) as error:
-        why = str(error) if isinstance(error, FaultError) else "there is no order in it"
+    except (FileNotFoundError, NotPlainError, FaultError) as error:
+        why = str(error) if isinstance(error, (FaultError, NotPlainError)) else "there is no order in it"
         raise TamperError(
             f"{repaired.name} is not a repair of this queue as it is: {why}. Nothing of it is used: move it away"
         ) from error

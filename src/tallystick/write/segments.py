@@ -12,6 +12,7 @@ CRC32 tells bit rot from tampering. Without the key frames can be found and coun
 from __future__ import annotations
 
 import fcntl
+import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from hmac import compare_digest
@@ -21,11 +22,17 @@ from zlib import crc32
 
 from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import BusyError, StoreError
+from tallystick.limits import QUEUE_BYTES_MAX
+from tallystick.plain_file import NotPlainError, check_folder, open_lock, open_plain, open_to_write
 from tallystick.write import queue_mac
 from tallystick.write.queue_mac import STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 """A segment is closed once it is as long as this, and removed when all in it is sealed."""
+
+FILE_BYTES_MAX: Final = 2 * QUEUE_BYTES_MAX
+"""A longer file is no segment, and would only take time: a repair puts all that waits into one segment, and one request
+may be longer than `SEGMENT_BYTES`."""
 
 FRAME_BYTES_MAX: Final = 262_144
 """More than any draft has; a larger length is damage."""
@@ -43,6 +50,7 @@ _READ_BYTES: Final = 4 * FRAME_BYTES_MAX
 _MAGIC: Final = b"\xf5tq2"
 _FRAME: Final = struct.Struct(">4sIIQQQ16s16s")
 _COVERED: Final = struct.Struct(">IQQQ")
+_log: Final = logging.getLogger("tallystick.write")
 
 
 class Frame(NamedTuple):
@@ -136,8 +144,8 @@ def frame_at(data: bytes, at: int) -> Frame | None:
 def lock(folder: Path) -> IO[bytes]:
     """Have the queue for this process alone, until the file is closed."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("ab")
+        check_folder(folder, below=folder.parent).mkdir(parents=True, exist_ok=True)
+        file = open_lock(folder / "lock")
     except OSError as error:
         raise StoreError(f"could not open the queue in {folder}: {error}") from error
     try:
@@ -168,7 +176,7 @@ def begin(folder: Path, head: Statement, *, key: bytes) -> IO[bytes]:
 
     It gets its name when its head is on the disk, so that no crash leaves a segment without one.
     """
-    path = segment_path(folder, head.sequence)
+    path = segment_path(check_folder(folder, below=folder.parent), head.sequence)
     replace(path, queue_mac.render(Kind.SEGMENT, head, key=key))
     sync_folder(folder)  # a frame in a file whose name a power cut takes away would be lost
     return open_end(path)
@@ -176,14 +184,14 @@ def begin(folder: Path, head: Statement, *, key: bytes) -> IO[bytes]:
 
 def open_end(path: Path) -> IO[bytes]:
     """A segment, open for appending."""
-    file = path.open("r+b", buffering=0)
+    file = open_to_write(path, buffering=0)
     file.seek(0, 2)
     return file
 
 
 def read_head(path: Path, *, key: bytes) -> Statement:
     """The head of a segment. Raises `FaultError` for one that is not authentic, or not of this file's name."""
-    with path.open("rb") as file:
+    with open_plain(path, bytes_max=FILE_BYTES_MAX) as file:
         head = queue_mac.parse(Kind.SEGMENT, file.read(HEAD_BYTES), key=key)
     if segment_path(path.parent, head.sequence) != path:
         raise FaultError(Fault.ALTERED, f"it is the segment that begins with {head.sequence}, under another name")
@@ -193,7 +201,7 @@ def read_head(path: Path, *, key: bytes) -> Statement:
 def read(path: Path, *, offset: int = HEAD_BYTES) -> Iterator[tuple[int, Frame | None]]:
     """The frames of a segment by their checksums, each with the offset at which it begins; and None once for all that
     is no frame. Memory stays flat, however long the file is."""
-    with path.open("rb") as file:
+    with open_plain(path, bytes_max=FILE_BYTES_MAX) as file:
         file.seek(offset)
         yield from _frames(file, offset)
 
@@ -236,7 +244,7 @@ def take(folder: Path, place: Place, count: int, *, key: bytes, queue: bytes) ->
     found: list[Frame] = []
     while len(found) < count:
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 file.seek(offset)
                 data = file.read(_READ_BYTES)
         except FileNotFoundError:
@@ -270,17 +278,22 @@ def erase(paths: list[Path]) -> None:
 
     They are overwritten first: where a file system writes in place, no free block keeps an event that is pruned later.
     One that copies on write, and the spare blocks of an SSD, may keep it. A crash leaves zeros, which nothing reads.
+    What somebody put in the place of a segment is removed, and what a link there leads to is left as it is.
     """
     for path in paths:
         try:
-            with path.open("r+b", buffering=0) as file:
-                left = file.seek(0, 2)
+            with open_to_write(check_folder(path.parent, below=path.parent.parent) / path.name, buffering=0) as file:
+                left = min(file.seek(0, 2), FILE_BYTES_MAX)
                 file.seek(0)
                 while left > 0:
                     left -= file.write(bytes(min(left, _READ_BYTES)))
                 sync(file)  # else the zeros might never leave memory, as the file is removed next
         except FileNotFoundError:
             continue
+        except NotPlainError as error:
+            if path.parent.is_symlink():
+                raise  # the name is one in another folder
+            _log.error("a segment of the queue, of which all is sealed, was replaced: %s", error)
         path.unlink(missing_ok=True)
 
 
@@ -290,7 +303,7 @@ def cut(folder: Path, path: Path, offset: int) -> None:
         for _, later in segments(folder):
             if later > path:
                 later.unlink()
-        with path.open("r+b") as file:
+        with open_to_write(path) as file:
             file.truncate(max(offset, HEAD_BYTES))
             sync(file)
     except OSError as error:
@@ -303,7 +316,7 @@ def write_again(path: Path, offset: int) -> None:
     An fsync that failed may have left these bytes in memory alone, where they look written; a later fsync does not
     write them. Written again, they are. A crash within leaves the same bytes, or a torn end.
     """
-    with path.open("r+b", buffering=0) as file:
+    with open_to_write(path, buffering=0) as file:
         while True:
             file.seek(offset)
             data = file.read(_READ_BYTES)

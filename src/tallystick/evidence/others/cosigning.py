@@ -21,6 +21,7 @@ from tallystick.durable import replace
 from tallystick.errors import BusyError, RejectedError, StoreError, TamperError
 from tallystick.evidence.others.post import SECONDS, Answer, post
 from tallystick.limits import NOTE_BYTES_MAX, SIZE_MAX
+from tallystick.plain_file import open_plain
 
 SIZE_TYPE: Final = "text/x.tlog.size"
 KEPT_FILE: Final = "cosigned.checkpoint"
@@ -80,7 +81,7 @@ def cosign(
 def read_kept(folder: Path) -> bytes | None:
     """The last cosigned checkpoint that was kept in a ledger's folder."""
     try:
-        with (folder / KEPT_FILE).open("rb") as file:
+        with open_plain(folder / KEPT_FILE) as file:
             return file.read(NOTE_BYTES_MAX + 1)
     except FileNotFoundError:
         return None
