@@ -48,7 +48,7 @@ class Journal:
         self._syncing: Final = threading.Lock()  # one fsync of frames at a time; who waits for it finds it done
         self._marking: Final = threading.Lock()  # one mark at a time, for all groups that were synced before it
         self._clearing: Final = threading.Lock()  # the cursor, and what is removed because of it, move together
-        self._held: Final = segments.lock(folder)
+        self._held: Final = segments.lock(folder, mark)
         try:
             self._open(mark)
         except OSError as error:

@@ -42,7 +42,9 @@ class Seen(NamedTuple):
 
 def look(folder: Path, key: bytes, *, mark: Path | None = None) -> Seen:
     """Look at a queue and change nothing. Raises `BusyError` while a process has it open."""
-    with segments.lock(folder) if folder.is_dir() else nullcontext():  # where all of it was deleted, nothing is made
+    with (
+        segments.lock(folder, mark) if folder.is_dir() else nullcontext()
+    ):  # where all of it was deleted, nothing is made
         examined = examine(folder, key, mark=mark)
         return Seen(examined.depth, examined.bytes, examined.oldest_at, tuple(examined.findings))
 
@@ -53,7 +55,7 @@ def repair(folder: Path, key: bytes, *, now: int, mark: Path | None = None) -> t
     The old files are kept in a folder `damaged-…`. A crash leaves the queue as it was, or repaired. Raises
     `StoreError`, and `TamperError` for a queue of the older format, of which nothing is authentic.
     """
-    with segments.lock(folder):
+    with segments.lock(folder, mark):
         try:
             place = find_mark(folder, mark)
             finish_repair(folder, key, mark=place)

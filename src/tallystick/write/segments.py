@@ -15,6 +15,7 @@ import fcntl
 import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from hmac import compare_digest
 from pathlib import Path
 from typing import IO, Final, NamedTuple, TypeAlias
@@ -141,19 +142,27 @@ def frame_at(data: bytes, at: int) -> Frame | None:
     return Frame(sequence, acknowledged, accepted_at, body, link, mac)
 
 
-def lock(folder: Path) -> IO[bytes]:
-    """Have the queue for this process alone, until the file is closed."""
-    try:
-        check_folder(folder, below=folder.parent).mkdir(parents=True, exist_ok=True)
-        file = open_lock(folder / "lock")
-    except OSError as error:
-        raise StoreError(f"could not open the queue in {folder}: {error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise BusyError(f"another process has the queue in {folder}") from error
-    return file
+def lock(folder: Path, mark: Path | None = None) -> ExitStack:
+    """Have the queue for this process alone, until what is given is closed.
+
+    There is a lock in its folder, and one beside its mark if that is elsewhere: the first can be removed by whoever can
+    write the data, and then two processes would give tickets for the same places.
+    """
+    with ExitStack() as held:
+        try:
+            check_folder(folder, below=folder.parent).mkdir(parents=True, exist_ok=True)
+            files = [held.enter_context(open_lock(folder / "lock"))]
+            if mark is not None and mark.parent != folder:
+                mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                files.append(held.enter_context(open_lock(mark.with_name(f"{mark.name}.lock"))))
+        except OSError as error:
+            raise StoreError(f"could not open the queue in {folder}: {error}") from error
+        try:
+            for file in files:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a crash releases it
+        except OSError as error:
+            raise BusyError(f"another process has the queue in {folder}") from error
+        return held.pop_all()
 
 
 def segment_path(folder: Path, first: int) -> Path:
