@@ -95,10 +95,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.head_mark": ("core", "durable", "store.contract", "store.mark_file", "store.reading"),
     "store.mark_file": ("core",),
     "store": ("core", "sqlite_file", "store.contract"),  # the adapters: never each other
-    "store.sqlite": ("core", "sqlite_file", "store.contract", "store.sqlite_prune"),
+    "store.sqlite": ("core", "sqlite_file", "sqlite_intact", "store.contract", "store.sqlite_prune"),
     "sqlite_file": (),
+    "sqlite_intact": ("sqlite_file",),
     "write": ("clock", "core", "durable", "ids", *STORED, "write"),
-    "read": ("clock", "core", "durable", "ids", "read", "sqlite_file", *STORED),
+    "read": ("clock", "core", "durable", "ids", "read", "sqlite_file", "sqlite_intact", *STORED),
     "config": (*OUR_OWN, "core", "read", "store", "write.run_set"),
     "appending": ("core", "govern.registry", "write"),
     "asking": ("config", "core", "keystore", "read"),
@@ -182,9 +183,11 @@ EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "apsw": (
         "sqlite_file",
+        "sqlite_intact",
         "store.sqlite",
         "store.sqlite_prune",
         "store.sqlite_sealing",
+        "read.index_files",
         "read.sqlite_index",
         "read.sqlite_schema",
         "read.sqlite_check",
