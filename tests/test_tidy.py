@@ -111,9 +111,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", *FRONT_DOOR),
     "leases": ("ledger", "queueing", "store.head_mark"),
-    "system_check": ("evidence.findings", "ledger"),
+    "system_ledger": ("evidence.findings", "ledger", "queueing", "store.head_mark"),
     "deployment": (
-        *(*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "system_check"),
+        *(*OUR_OWN, "config", "core", "govern", "leases", "ledger", "opening", "queueing", "system_ledger"),
         "write.queue",
     ),
     "evidence": ("durable", "evidence", *BUILT_ON_READ),

@@ -18,25 +18,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.core import timestamp
 from tallystick.core.event import Event
-from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
+from tallystick.errors import ConflictError, DamagedError, DeniedError, RejectedError, TallystickError, TamperError
 from tallystick.govern.access import (
     NO_KEY,
     Key,
     Principal,
     Scope,
-    check_expiry,
-    check_name,
     check_role,
     id_of,
-    key_text,
+    new_key,
+    new_secret,
 )
 from tallystick.govern.directory import (
     Directory,
@@ -49,13 +46,12 @@ from tallystick.govern.directory import (
     tenant_planned,
 )
 from tallystick.govern.plans import Plan
-from tallystick.ids import random_bytes
 from tallystick.leases import Ledgers, drain
 from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
 from tallystick.queueing import Pulse
-from tallystick.system_check import checked
+from tallystick.system_ledger import SystemLedger
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 
 DEFAULT_TENANT: Final = "default"
@@ -69,7 +65,6 @@ UNKNOWN: Final = "this key or token is not known, is over, or is not for where y
 _SYSTEM: Final = "system"
 _log: Final = logging.getLogger("tallystick.deployment")
 _ITSELF: Final = {"id": "tallystick", "type": "system"}
-_SECRET_BYTES: Final = 32
 
 
 class Deployment:
@@ -102,7 +97,7 @@ class Deployment:
         self._directory: Final = Directory()
         self._asked_at = float("-inf")
         self.pool: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
-        self.system: Final = checked(self._open(_SYSTEM), self._folder_of(_SYSTEM))
+        self._system: Final = SystemLedger(lambda: self._open(_SYSTEM), self._folder_of(_SYSTEM))
 
     # ------------------------------------------------------------------------------------------ who there is
 
@@ -116,9 +111,8 @@ class Deployment:
             if directory.tenants:
                 return None
             tenant = tenant_created(directory, DEFAULT_TENANT, _ITSELF)
-            key, text = self._new_key(
-                DEFAULT_TENANT, role="Admin", name="the first key", scope=Scope(), expires_at=None, operator=True
-            )
+            given = {"role": "Admin", "name": "the first key", "scope": Scope(), "expires_at": None, "operator": True}
+            key, text = new_key(DEFAULT_TENANT, now=self.clock(), **given)
             try:
                 self._order([tenant, key_created(key, _ITSELF)])
             except ConflictError:
@@ -224,9 +218,8 @@ class Deployment:
             if operator and scope is not None and not scope.is_whole:
                 cure = "make it without event_types and entity_prefixes, or no operator's"
                 raise RejectedError("an operators' key is for all there is", place="operator", cure=cure)
-            key, text = self._new_key(
-                tenant, role=role, name=name, scope=scope or Scope(), expires_at=expires_at, operator=operator
-            )
+            given = {"name": name, "scope": scope or Scope(), "expires_at": expires_at, "operator": operator}
+            key, text = new_key(tenant, now=self.clock(), role=role, **given)
             self._order([key_created(key, actor)])
             return self._directory.key(key.id), text
 
@@ -234,7 +227,7 @@ class Deployment:
         """Make a key that may do the same in place of one that ends at once. Raises `NotFoundError`."""
         with self._changing:
             old = self.directory().key(key_id)
-            new_id, text, digest = _secret()
+            new_id, text, digest = new_secret()
             new = replace(old, id=new_id, digest=digest)
             self._order([key_created(new, actor, rotates=old.id), key_revoked(old, actor)])
             return self._directory.key(new.id), text
@@ -288,7 +281,8 @@ class Deployment:
         `at_once` only if it is open already, else `BusyError`.
         """
         if name == _SYSTEM:
-            yield self.system
+            with self._system.used() as system:
+                yield system
             return
         with self.pool.lease(name, at_once=at_once) as ledger:
             yield ledger
@@ -303,7 +297,7 @@ class Deployment:
 
     def pulses(self) -> list[Pulse]:
         """How the ledgers stand that are open just now."""
-        return [self.system.pulse(), *self.pool.pulses()]
+        return [*self._system.pulses(), *self.pool.pulses()]
 
     def resume_queues(
         self, is_ours: Callable[[str], bool] = lambda _: True, *, stopped: Callable[[], bool] = lambda: False
@@ -329,6 +323,18 @@ class Deployment:
         """Close what nobody has used for a while."""
         self.pool.tidy()
 
+    def look(self) -> None:
+        """Look whether the files of all ledgers that are open are there still, and report those that are not."""
+        for error in self._system.look():
+            self.pool.on_damage(_SYSTEM, error)
+        self.pool.look()
+
+    @property
+    def system(self) -> Ledger:
+        """The system ledger, opened again and verified if its files were replaced. Raises `TamperError` and
+        `DamagedError` as long as it does not verify."""
+        return self._system.current()
+
     @property
     def open_ledgers(self) -> int:
         """How many ledgers of tenants are open."""
@@ -337,7 +343,7 @@ class Deployment:
     def close(self) -> None:
         """Close all ledgers. Calling it twice does no harm."""
         self.pool.close()
-        self.system.close()
+        self._system.close()
 
     def __enter__(self) -> Deployment:
         return self
@@ -358,7 +364,8 @@ class Deployment:
 
     def _order(self, events: list[Event]) -> None:
         """Seal what was ordered, and know it at once."""
-        self.system.append_many(events)
+        with self._system.used() as system:
+            system.append_many(events)
         self._asked_at = float("-inf")
         self._follow()
 
@@ -370,11 +377,17 @@ class Deployment:
 
     def _follow(self) -> None:
         asked_at = time.monotonic()
-        size = self.system.size
-        if size > self._directory.size:
-            with self._following:
-                self._directory.follow(self.system.read_proven(self._directory.size))
+        try:
+            self._read_on()
+        except (TamperError, DamagedError):
+            self._read_on()  # in what is there now, if it verifies
         self._asked_at = asked_at
+
+    def _read_on(self) -> None:
+        with self._system.used() as system:
+            if system.size > self._directory.size:
+                with self._following:
+                    self._directory.follow(system.read_proven(self._directory.size))
 
     def _shorten(self, tenant: Tenant, plan: Plan, actor: dict[str, str]) -> None:
         """Have a tenant's records kept no longer than the plan says."""
@@ -383,18 +396,3 @@ class Deployment:
             wanted = plan.shortened(policy)
             if policy != wanted:
                 ledger.retention.set(wanted, actor=actor, reason=f"the plan {plan.name}")
-
-    def _new_key(self, tenant: str, **given: Any) -> tuple[Key, str]:
-        now = self.clock()
-        check_role(given["role"])
-        check_name(given["name"])
-        given["expires_at"] = check_expiry(given["expires_at"], now=now)
-        key_id, text, digest = _secret()
-        return Key(id=key_id, digest=digest, tenant=tenant, created_at=timestamp.render(now), **given), text
-
-
-def _secret() -> tuple[str, str, bytes]:
-    """A new key's id, its text, and what of it is kept."""
-    key_id = random_bytes(8).hex()
-    text = key_text(key_id, random_bytes(_SECRET_BYTES))
-    return key_id, text, sha256(text.encode()).digest()

@@ -63,6 +63,10 @@ class DamagedIndexError(DamagedError):
     """The index was damaged or replaced while it was open, and is deleted. Opening the ledger again rebuilds it."""
 
 
+class ReplacedError(DamagedError):
+    """The store's files were damaged or replaced while they were open. They were opened again, and verify."""
+
+
 class TamperError(TallystickError):
     """The evidence does not hold. Stop, keep everything as it is, and raise the alarm."""
 

@@ -21,6 +21,7 @@ from tallystick.core.content import is_event_type
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.moment import Moment
 from tallystick.errors import RejectedError
+from tallystick.ids import random_bytes
 from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, KEY_NAME_CHARACTERS_MAX, KEY_SCOPES_MAX
 
 Permission: TypeAlias = Literal[
@@ -42,6 +43,7 @@ ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
 _TEXT: Final = re.compile(r"ts_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _NOBODY: Final = bytes(32)
+_SECRET_BYTES: Final = 32
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -219,6 +221,22 @@ NO_KEY: Final = Key(
 def key_text(key_id: str, secret: bytes) -> str:
     """The key as it is shown, once."""
     return f"ts_{key_id}_{secret.hex()}"
+
+
+def new_secret() -> tuple[str, str, bytes]:
+    """A new key's id, its text, and what of it is kept."""
+    key_id = random_bytes(8).hex()
+    text = key_text(key_id, random_bytes(_SECRET_BYTES))
+    return key_id, text, sha256(text.encode()).digest()
+
+
+def new_key(tenant: str, *, now: int, **given: Any) -> tuple[Key, str]:
+    """A new key, with the members of `Key` that are given; it, and its text. Raises `RejectedError`."""
+    check_role(given["role"])
+    check_name(given["name"])
+    given["expires_at"] = check_expiry(given["expires_at"], now=now)
+    key_id, text, digest = new_secret()
+    return Key(id=key_id, digest=digest, tenant=tenant, created_at=timestamp.render(now), **given), text
 
 
 def id_of(text: str) -> str | None:
