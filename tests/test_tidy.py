@@ -96,10 +96,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.head_mark": ("core", "durable", "plain_file", "store.contract", "store.mark_file", "store.reading"),
     "store.mark_file": ("core", "plain_file"),
     "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
-    "store.sqlite": ("core", "plain_file", "sqlite_file", "store.contract", "store.sqlite_prune"),
+    "store.sqlite": ("core", "plain_file", "sqlite_file", "sqlite_intact", "store.contract", "store.sqlite_prune"),
     "sqlite_file": ("plain_file",),
+    "sqlite_intact": ("sqlite_file",),
     "write": ("clock", "core", "durable", "ids", "plain_file", *STORED, "write"),
-    "read": ("clock", "core", "durable", "ids", "plain_file", "read", "sqlite_file", *STORED),
+    "read": ("clock", "core", "durable", "ids", "plain_file", "read", "sqlite_file", "sqlite_intact", *STORED),
     "config": (*OUR_OWN, "core", "read", "store", "write.run_set"),
     "appending": ("core", "govern.registry", "write"),
     "asking": ("config", "core", "keystore", "read"),
@@ -111,7 +112,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", "plain_file", *FRONT_DOOR),
     "leases": ("ledger", "queueing", "store.head_mark"),
-    "system_check": ("evidence.findings", "ledger"),
+    "system_ledger": ("evidence.findings", "ledger", "queueing", "store.head_mark"),
     "deployment": (
         *(
             *OUR_OWN,
@@ -123,7 +124,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
             "opening",
             "plain_file",
             "queueing",
-            "system_check",
+            "system_ledger",
         ),
         "write.queue",
     ),
@@ -195,9 +196,11 @@ EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "apsw": (
         "sqlite_file",
+        "sqlite_intact",
         "store.sqlite",
         "store.sqlite_prune",
         "store.sqlite_sealing",
+        "read.index_files",
         "read.sqlite_index",
         "read.sqlite_schema",
         "read.sqlite_check",

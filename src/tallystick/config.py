@@ -93,7 +93,7 @@ class Location:
         """Whether an index lies here, which is made only beside a ledger."""
         if self.folder is None:
             return False
-        from tallystick.read.sqlite_index import FILE_NAME
+        from tallystick.read.index_files import FILE_NAME
 
         return (self.folder / FILE_NAME).exists()
 
@@ -112,7 +112,8 @@ class Location:
 
         `find` gives the position of an event id, which the index does not know.
         """
-        from tallystick.read.sqlite_index import SqliteIndexFile, open_private_index, open_scratch_index
+        from tallystick.read.index_scratch import open_private_index, open_scratch_index
+        from tallystick.read.sqlite_index import SqliteIndexFile
 
         if self.scratch:
             return open_scratch_index(store, find=find)
@@ -125,8 +126,9 @@ class Location:
         """A comparison of this location's index with its log; None where there is no index in a file."""
         if self.folder is None:
             return None
+        from tallystick.read.index_files import FILE_NAME
         from tallystick.read.sqlite_check import IndexCheck
-        from tallystick.read.sqlite_index import FILE_NAME, LAYOUT
+        from tallystick.read.sqlite_index import LAYOUT
 
         path = self.folder / FILE_NAME
         return IndexCheck(path, store, layout=LAYOUT) if path.exists() else None
@@ -152,7 +154,7 @@ class Location:
     def delete_index(self) -> None:
         """Remove the index file. Nothing is lost that the log does not say."""
         if self.folder is not None:
-            from tallystick.read.sqlite_index import delete_files
+            from tallystick.read.index_files import delete_files
 
             delete_files(self.folder)
 

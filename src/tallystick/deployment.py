@@ -23,19 +23,17 @@ from types import TracebackType
 from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.core import timestamp
 from tallystick.core.event import Event
-from tallystick.errors import ConflictError, DeniedError, RejectedError, TallystickError
+from tallystick.errors import ConflictError, DamagedError, DeniedError, RejectedError, TallystickError, TamperError
 from tallystick.govern.access import (
     NO_KEY,
     Before,
     Key,
     Principal,
     Scope,
-    check_expiry,
-    check_name,
     check_role,
     id_of,
+    new_key,
     new_secret,
     nothing_before,
 )
@@ -56,7 +54,7 @@ from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.opening import open_ledger
 from tallystick.plain_file import check_folder
 from tallystick.queueing import Pulse
-from tallystick.system_check import checked
+from tallystick.system_ledger import SystemLedger
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 
 DEFAULT_TENANT: Final = "default"
@@ -102,7 +100,7 @@ class Deployment:
         self._directory: Final = Directory()
         self._asked_at = float("-inf")
         self.pool: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
-        self.system: Final = checked(self._open(_SYSTEM), self._folder_of(_SYSTEM))
+        self._system: Final = SystemLedger(lambda: self._open(_SYSTEM), self._folder_of(_SYSTEM))
 
     # ------------------------------------------------------------------------------------------ who there is
 
@@ -116,9 +114,8 @@ class Deployment:
             if directory.tenants:
                 return None
             tenant = tenant_created(directory, DEFAULT_TENANT, _ITSELF)
-            key, text = self._new_key(
-                DEFAULT_TENANT, role="Admin", name="the first key", scope=Scope(), expires_at=None, operator=True
-            )
+            given = {"role": "Admin", "name": "the first key", "scope": Scope(), "expires_at": None, "operator": True}
+            key, text = new_key(DEFAULT_TENANT, now=self.clock(), **given)
             try:
                 self._order([tenant, key_created(key, _ITSELF)])
             except ConflictError:
@@ -130,10 +127,8 @@ class Deployment:
         first = self.begin()
         if first is not None:
             return first
-        _, text = self.create_key(
-            DEFAULT_TENANT, role="Admin", name="made on the machine", actor=_ITSELF, operator=True
-        )
-        return text
+        name = "made on the machine"
+        return self.create_key(DEFAULT_TENANT, role="Admin", name=name, actor=_ITSELF, operator=True)[1]
 
     def tenants(self) -> list[Tenant]:
         """All of them, by name."""
@@ -225,9 +220,8 @@ class Deployment:
             if operator and scope is not None and not scope.is_whole:
                 cure = "make it without event_types and entity_prefixes, or no operator's"
                 raise RejectedError("an operators' key is for all there is", place="operator", cure=cure)
-            key, text = self._new_key(
-                tenant, role=role, name=name, scope=scope or Scope(), expires_at=expires_at, operator=operator
-            )
+            given = {"name": name, "scope": scope or Scope(), "expires_at": expires_at, "operator": operator}
+            key, text = new_key(tenant, now=self.clock(), role=role, **given)
             before(key)
             self._order([key_created(key, actor)])
             return self._directory.key(key.id), text
@@ -291,7 +285,8 @@ class Deployment:
         `at_once` only if it is open already, else `BusyError`.
         """
         if name == _SYSTEM:
-            yield self.system
+            with self._system.used() as system:
+                yield system
             return
         with self.pool.lease(name, at_once=at_once) as ledger:
             yield ledger
@@ -306,7 +301,7 @@ class Deployment:
 
     def pulses(self) -> list[Pulse]:
         """How the ledgers stand that are open just now."""
-        return [self.system.pulse(), *self.pool.pulses()]
+        return [*self._system.pulses(), *self.pool.pulses()]
 
     def resume_queues(
         self, is_ours: Callable[[str], bool] = lambda _: True, *, stopped: Callable[[], bool] = lambda: False
@@ -330,6 +325,18 @@ class Deployment:
         """Close what nobody has used for a while."""
         self.pool.tidy()
 
+    def look(self) -> None:
+        """Look whether the files of all ledgers that are open are there still, and report those that are not."""
+        for error in self._system.look():
+            self.pool.on_damage(_SYSTEM, error)
+        self.pool.look()
+
+    @property
+    def system(self) -> Ledger:
+        """The system ledger, opened again and verified if its files were replaced. Raises `TamperError` and
+        `DamagedError` as long as it does not verify."""
+        return self._system.current()
+
     @property
     def open_ledgers(self) -> int:
         """How many ledgers of tenants are open."""
@@ -338,7 +345,7 @@ class Deployment:
     def close(self) -> None:
         """Close all ledgers. Calling it twice does no harm."""
         self.pool.close()
-        self.system.close()
+        self._system.close()
 
     def __enter__(self) -> Deployment:
         return self
@@ -359,7 +366,8 @@ class Deployment:
 
     def _order(self, events: list[Event]) -> None:
         """Seal what was ordered, and know it at once."""
-        self.system.append_many(events)
+        with self._system.used() as system:
+            system.append_many(events)
         self._asked_at = float("-inf")
         self._follow()
 
@@ -371,11 +379,17 @@ class Deployment:
 
     def _follow(self) -> None:
         asked_at = time.monotonic()
-        size = self.system.size
-        if size > self._directory.size:
-            with self._following:
-                self._directory.follow(self.system.read_proven(self._directory.size))
+        try:
+            self._read_on()
+        except (TamperError, DamagedError):
+            self._read_on()  # in what is there now, if it verifies
         self._asked_at = asked_at
+
+    def _read_on(self) -> None:
+        with self._system.used() as system:
+            if system.size > self._directory.size:
+                with self._following:
+                    self._directory.follow(system.read_proven(self._directory.size))
 
     def _shorten(self, tenant: Tenant, plan: Plan, actor: dict[str, str]) -> None:
         """Have a tenant's records kept no longer than the plan says."""
@@ -384,11 +398,3 @@ class Deployment:
             wanted = plan.shortened(policy)
             if policy != wanted:
                 ledger.retention.set(wanted, actor=actor, reason=f"the plan {plan.name}")
-
-    def _new_key(self, tenant: str, **given: Any) -> tuple[Key, str]:
-        now = self.clock()
-        check_role(given["role"])
-        check_name(given["name"])
-        given["expires_at"] = check_expiry(given["expires_at"], now=now)
-        key_id, text, digest = new_secret()
-        return Key(id=key_id, digest=digest, tenant=tenant, created_at=timestamp.render(now), **given), text

@@ -59,6 +59,14 @@ class DamagedError(StoreError):
     """The store's files are damaged, or were replaced while they were open. Repeating the call does not help."""
 
 
+class DamagedIndexError(DamagedError):
+    """The index was damaged or replaced while it was open, and is deleted. Opening the ledger again rebuilds it."""
+
+
+class ReplacedError(DamagedError):
+    """The store's files were damaged or replaced while they were open. They were opened again, and verify."""
+
+
 class TamperError(TallystickError):
     """The evidence does not hold. Stop, keep everything as it is, and raise the alarm."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tallystick.errors import BusyError, DamagedError, TallystickError, TamperError
+from tallystick.errors import BusyError, DamagedError, DamagedIndexError, TallystickError, TamperError
 from tallystick.ledger import Ledger
 from tallystick.queueing import Pulse
 from tallystick.store.head_mark import HaltedError, MarkProblem
@@ -44,24 +44,70 @@ class Ledgers:
 
     @contextmanager
     def lease(self, name: str, *, at_once: bool = False) -> Iterator[Ledger]:
-        """A ledger, as by `take`, that is given back. One that turns out to be damaged is reported, and closed."""
+        """A ledger, as by `take`, that is given back. One that turns out to be damaged is reported, and closed.
+
+        One whose index was damaged or replaced is opened again first, which rebuilds that.
+        """
+        ledger = self._take_sound(name, at_once=at_once)
+        try:
+            yield ledger
+        except (TamperError, DamagedError) as error:
+            self._found(name, ledger, error)
+            raise
+        finally:
+            self.give_back(name, ledger)
+
+    def look(self) -> None:
+        """Look whether the files of all that are open are there still, also of those that nobody uses. What is found is
+        reported, and the ledger is closed."""
+        for name, ledger in self._hold_opened():
+            try:
+                self._look(name, ledger)
+            finally:
+                self.give_back(name, ledger, was_used=False)
+
+    def _look(self, name: str, ledger: Ledger) -> None:
+        try:
+            if not ledger.look(now=True):
+                self.discard(name, ledger)
+            problem = ledger.mark_problem
+            if problem is not None and name not in self._halted:
+                self._found(name, ledger, HaltedError(problem))
+        except (TamperError, DamagedError) as error:
+            self._found(name, ledger, error)
+        except TallystickError as error:  # it was closed meanwhile, or the disk does not answer
+            _log.warning("%s could not be looked at: %s", name, error)
+
+    def _take_sound(self, name: str, *, at_once: bool) -> Ledger:
+        """As `take`; with an index that is still there, as far as a look at it tells."""
         try:
             ledger = self.take(name, at_once=at_once)
         except (TamperError, DamagedError) as error:
             self.on_damage(name, error)
             raise
         try:
-            yield ledger
-        except (TamperError, DamagedError) as error:
-            problem = ledger.mark_problem
-            if problem is None or problem.kind == "unreadable":
-                # What it has in memory is of files that are not there any more, or are not what they were.
-                self.discard(name, ledger)
-            # One that is halted stays open: it can be read and verified, and opened again it would be halted again.
-            self.on_damage(name, error if problem is None else HaltedError(problem))
-            raise
-        finally:
+            if ledger.look():
+                return ledger
+            self.discard(name, ledger)
+        except DamagedIndexError as error:
+            self._found(name, ledger, error)
+        except DamagedError as error:
+            self._found(name, ledger, error)
             self.give_back(name, ledger)
+            raise
+        except TallystickError:
+            return ledger  # it was closed meanwhile, which its use says
+        self.give_back(name, ledger)
+        return self.take(name, at_once=at_once)
+
+    def _found(self, name: str, ledger: Ledger, error: TamperError | DamagedError) -> None:
+        """It is damaged: close it, so that the next caller opens it again, and report it."""
+        problem = ledger.mark_problem
+        if problem is None or problem.kind == "unreadable":
+            # What it has in memory is of files that are not there any more, or are not what they were.
+            self.discard(name, ledger)
+        # One that is halted stays open: it can be read and verified, and opened again it would be halted again.
+        self.on_damage(name, error if problem is None else HaltedError(problem))
 
     def halt(self, name: str, problem: MarkProblem) -> None:
         """Have nothing added to a ledger any more, as it is not the newest, or another one, until `release`."""
@@ -117,15 +163,20 @@ class Ledgers:
 
     def pulses(self) -> list[Pulse]:
         """How those stand that are open."""
-        with self._turn:
-            opened = [(name, one.ledger) for name, one in self._known.items() if one.ledger is not None]
-            for name, _ in opened:
-                self._known[name].users += 1
+        opened = self._hold_opened()
         try:
             return [pulse for pulse in map(_pulse, opened) if pulse is not None]
         finally:
             for name, ledger in opened:
                 self.give_back(name, ledger, was_used=False)
+
+    def _hold_opened(self) -> list[tuple[str, Ledger]]:
+        """Those that are open, each to be given back."""
+        with self._turn:
+            opened = [(name, one.ledger) for name, one in self._known.items() if one.ledger is not None]
+            for name, _ in opened:
+                self._known[name].users += 1
+        return opened
 
     def discard(self, name: str, ledger: Ledger) -> None:
         """Close a ledger that is damaged, also while others use it, so that the next caller opens it again.

@@ -23,7 +23,7 @@ from tallystick.core.canonical import SURROGATE
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis
-from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import DamagedError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verification.held import handed_out
@@ -260,7 +260,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
     def _head(self) -> Head:
         head = self._store.head()
         if head is None:
-            raise StoreError("the ledger has lost its head: run a verification")
+            raise DamagedError("the ledger has lost its head: run a verification")
         return head
 
     def _export_source(self) -> Source:

@@ -83,6 +83,17 @@ class Queueing(ABC):
         stats, failing = None if queue is None else queue.stats(), self.mark_failing is not None
         return Pulse(size, behind, stats, failing, self.sealing_problem is not None)
 
+    def look(self, *, now: bool = False) -> bool:
+        """Look whether the index is still what was opened, if that is due; `now`, also the log. Costs microseconds.
+
+        False when another process rebuilt the index, which opening the ledger again follows. Raises `DamagedIndexError`
+        and `DamagedError`.
+        """
+        if now:
+            self._store.look()
+        reader = self._reader
+        return reader is None or reader.follower.look(now=now)
+
     @property
     def queue(self) -> Queue:
         """The queue of what was published and is not sealed yet; opening it goes on with what an earlier process left.

@@ -23,6 +23,15 @@ from tallystick.plain_file import check_database
 BUSY_TIMEOUT_MS: Final = 30_000
 _RETRY_MS: Final = 10
 _COPY_PAGES: Final = 1_024
+_DAMAGE_RESULTS: Final = frozenset(
+    {
+        apsw.SQLITE_IOERR_SHORT_READ,  # the write-ahead log is shorter than what was committed to it
+        apsw.SQLITE_IOERR_CORRUPTFS,
+        apsw.SQLITE_IOERR_DATA,
+        apsw.SQLITE_READONLY_DBMOVED,
+    }
+)
+"""SQLite's extended codes of what another attempt does not cure."""
 
 
 def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: bool = False) -> apsw.Connection:
@@ -232,7 +241,16 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except (apsw.BusyError, apsw.LockedError) as error:
         raise BusyError(f"another process holds the database's lock; could not {doing}: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise DamagedError(f"the file is damaged; could not {doing}: {error}") from error
-    except (apsw.Error, OSError, UnicodeDecodeError) as error:  # the last is apsw's, for TEXT that is not UTF-8
+    except (apsw.Error, OSError, UnicodeDecodeError) as error:
+        if is_damage(error):
+            raise DamagedError(f"the file is damaged; could not {doing}: {error}") from error
         raise StoreError(f"could not {doing}: {error}") from error
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says by an error that a file is not what it wrote, whatever was to be done with it."""
+    if isinstance(error, UnicodeDecodeError):  # apsw's, for TEXT that is not UTF-8
+        return True
+    if isinstance(error, (apsw.IOError, apsw.ReadOnlyError)):
+        return getattr(error, "extendedresult", None) in _DAMAGE_RESULTS
+    return isinstance(error, apsw.CorruptError | apsw.NotADBError)

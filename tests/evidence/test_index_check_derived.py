@@ -20,10 +20,11 @@ from tallystick.ledger import Ledger
 from tallystick.opening import rebuild_index
 from tallystick.read import sqlite_check, state
 from tallystick.read.fold import Snapshot
+from tallystick.read.index_files import delete_files
 from tallystick.read.rollup import Rollups
 from tallystick.read.search import Search
 from tallystick.read.sqlite_check import IndexCheck
-from tallystick.read.sqlite_index import LAYOUT, SqliteIndexFile, delete_files
+from tallystick.read.sqlite_index import LAYOUT, SqliteIndexFile
 from tallystick.store.reading import absent_ranges
 from tests.read.ledgers import all_of
 from tests.read.series_twin import BATCHES, Question

@@ -18,7 +18,7 @@ from tallystick.evidence.controls.catalogue import load as load_catalogue
 from tallystick.evidence.controls.period import Period
 from tallystick.evidence.report import load, make
 from tallystick.evidence.report.html import render
-from tallystick.read import sqlite_index
+from tallystick.read import index_scratch
 from tests.evidence.conftest import EXAMPLE
 from tests.tampering import edit, line_at, replace_record
 
@@ -67,7 +67,7 @@ def answers(ledger: Ledger) -> dict[str, object]:
 def test_proven_answers_are_those_of_a_good_index(
     folder: Path, in_memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_index, "SCRATCH_IN_MEMORY_RECORDS", in_memory)
+    monkeypatch.setattr(index_scratch, "SCRATCH_IN_MEMORY_RECORDS", in_memory)
     monkeypatch.setattr(tempfile, "tempdir", str(folder.parent))
     with tallystick.open(folder) as ledger:
         expected = answers(ledger)

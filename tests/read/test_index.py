@@ -25,7 +25,7 @@ import tallystick
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import spell
 from tallystick.read import follower as following
-from tallystick.read import sqlite_index
+from tallystick.read import index_files
 from tallystick.read.follower import Follower
 from tallystick.read.query import Query
 from tallystick.read.sqlite_index import SqliteIndexFile
@@ -377,7 +377,7 @@ def test_who_reads_an_index_that_was_deleted_meanwhile_reads_what_is_written(fol
     """By its name a new connection would find another process's index, and roll-ups would wait for that for ever."""
     ledger = tallystick.open(folder)
     fill(ledger, 10)
-    sqlite_index.delete_files(folder)
+    index_files.delete_files(folder)
     with tallystick.open(folder) as other:
         fill(other, 11)
     assert ledger._reader is not None

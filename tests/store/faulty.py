@@ -83,6 +83,9 @@ class FaultyStore:
     def probe(self) -> None:
         self._inner.probe()
 
+    def look(self) -> None:
+        self._inner.look()
+
     def bytes_used(self) -> int:
         return self._inner.bytes_used()
 

@@ -230,6 +230,22 @@ def key_text(key_id: str, secret: bytes) -> str:
     return f"ts_{key_id}_{secret.hex()}"
 
 
+def new_secret() -> tuple[str, str, bytes]:
+    """A new key's id, its text, and what of it is kept."""
+    key_id = random_bytes(8).hex()
+    text = key_text(key_id, random_bytes(_SECRET_BYTES))
+    return key_id, text, sha256(text.encode()).digest()
+
+
+def new_key(tenant: str, *, now: int, **given: Any) -> tuple[Key, str]:
+    """A new key, with the members of `Key` that are given; it, and its text. Raises `RejectedError`."""
+    check_role(given["role"])
+    check_name(given["name"])
+    given["expires_at"] = check_expiry(given["expires_at"], now=now)
+    key_id, text, digest = new_secret()
+    return Key(id=key_id, digest=digest, tenant=tenant, created_at=timestamp.render(now), **given), text
+
+
 def id_of(text: str) -> str | None:
     """The id in a key's text; None if it is none."""
     match = _TEXT.fullmatch(text)
@@ -257,13 +273,6 @@ Before: TypeAlias = Callable[[Key], object]
 
 def nothing_before(_: Key) -> None:
     """A `Before` that lets every key be made."""
-
-
-def new_secret() -> tuple[str, str, bytes]:
-    """A new key's id, its text, and what of it is kept."""
-    key_id = random_bytes(8).hex()
-    text = key_text(key_id, random_bytes(_SECRET_BYTES))
-    return key_id, text, sha256(text.encode()).digest()
 
 
 def check_expiry(text: str | None, *, now: int) -> str | None:

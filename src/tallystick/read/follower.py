@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tallystick.errors import StoreError, TamperError
+from tallystick.errors import DamagedError, DamagedIndexError, StoreError, TallystickError, TamperError
 from tallystick.read.index import IndexFile, Progress
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_lines
@@ -132,7 +132,7 @@ class Follower:
         with self._changed:
             while self._unwritten and self._unwritten[0].first < size:
                 if self._failure is not None and self._saver is None:
-                    raise StoreError(f"the index could not be written: {self._failure}") from self._failure
+                    raise _as_told(self._failure) from self._failure
                 self._changed.wait()
 
     def close(self) -> None:
@@ -190,6 +190,14 @@ class Follower:
                 self._changed.notify_all()
             self._tell_of_save(end)
 
+    def look(self, *, now: bool = False) -> bool:
+        """Look whether the index is still there, as `IndexFile.look` does. Raises also what damage kept it from being
+        written: those who only append do not wait for that."""
+        failure = self._failure
+        if isinstance(failure, DamagedError):
+            raise _as_told(failure) from failure
+        return self.file.look(now=now)
+
     def _tell_of_save(self, end: int) -> None:
         """What follows the index may fail, and catch up later; the index goes on."""
         try:
@@ -197,3 +205,10 @@ class Follower:
                 self.after_save(end)
         except Exception as error:  # noqa: BLE001
             _log.warning("what follows the index stopped before position %d, to be tried again: %s", end, error)
+
+
+def _as_told(failure: BaseException) -> TallystickError:
+    """The error for who waits for rows that could not be written."""
+    said = f"the index could not be written: {failure}"
+    kinds = (DamagedIndexError, DamagedError, TamperError)
+    return next((kind(said) for kind in kinds if isinstance(failure, kind)), StoreError(said))

@@ -169,6 +169,10 @@ class IndexFile(Protocol):
         """Remove what the rows say of positions in these ranges, at which there are no records any more; how many
         rows those were. It may be repeated."""
 
+    def look(self, *, now: bool = False) -> bool:
+        """Look whether the rows are still where they were, if that is due, or `now`. False when another process
+        rebuilds them: what is opened next has the new ones. Raises `DamagedIndexError`."""
+
     def close(self) -> None:
         """Let go of files."""
 

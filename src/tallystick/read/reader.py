@@ -14,7 +14,7 @@ from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
 from tallystick.core.upcast import Upcasters
-from tallystick.errors import StoreError
+from tallystick.errors import DamagedError
 from tallystick.read.declared import Declared
 from tallystick.read.fold import Folds
 from tallystick.read.follower import Follower
@@ -62,7 +62,7 @@ class Reader:
         if size is None:
             head = self._store.head()
             if head is None:
-                raise StoreError("the ledger has lost its head: run a verification")
+                raise DamagedError("the ledger has lost its head: run a verification")
             size = head.size
         reached = self.follower.file.cursor()
         while reached < size:

@@ -11,16 +11,17 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
-from tallystick.errors import BusyError, StoreError, TamperError
+from tallystick.errors import BusyError, DamagedError, DamagedIndexError, StoreError, TamperError
 from tallystick.read.declared import Declared
 from tallystick.read.index import FindId
+from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_rollups import SqliteRollups
@@ -30,23 +31,20 @@ from tallystick.read.words import searchable
 from tallystick.sqlite_file import (
     connect,
     connect_readonly,
-    copy_database,
     identity,
+    is_damage,
     run_script,
     schema_made_by,
     schema_of,
     transaction,
     translated,
 )
+from tallystick.sqlite_intact import Intact
 from tallystick.store.contract import Store
 from tallystick.store.reading import hash_at
 
-FILE_NAME: Final = "index.db"
 LAYOUT: Final = 4
-SCRATCH_IN_MEMORY_RECORDS: Final = 50_000
-"""Records up to which an index for one use is in memory, where it takes some ten megabytes."""
-
-_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
+_UNUSABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError, UnicodeDecodeError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
 _CACHE_KB: Final = 32_768
@@ -56,38 +54,8 @@ _number: Final = count()
 _log: Final = logging.getLogger("tallystick.index")
 
 
-def open_private_index(folder: Path | None, store: Store, *, find: FindId | None = None) -> SqliteIndexFile:
-    """An index that nobody else sees, in a temporary folder, begun with what the one in `folder` has."""
-    scratch = tempfile.TemporaryDirectory(prefix="tallystick-index-")
-    try:
-        if folder is not None and (folder / FILE_NAME).exists():
-            _copy(folder / FILE_NAME, Path(scratch.name) / FILE_NAME)
-        return SqliteIndexFile(Path(scratch.name), store, find=find, scratch=scratch)
-    except BaseException:
-        scratch.cleanup()
-        raise
-
-
-def open_scratch_index(store: Store, *, find: FindId | None = None) -> SqliteIndexFile:
-    """An index made from nothing for one use: in memory, or for a large ledger in files that have no name any more, so
-    that nobody can edit them."""
-    head = store.head()
-    if head is None or head.size <= SCRATCH_IN_MEMORY_RECORDS:
-        return SqliteIndexFile(None, store, find=find)
-    scratch = tempfile.TemporaryDirectory(prefix="tallystick-index-")
-    try:
-        index = SqliteIndexFile(Path(scratch.name), store, find=find, scratch=scratch)
-        delete_files(Path(scratch.name))  # those who have them open go on
-    except BaseException:
-        scratch.cleanup()
-        raise
-    return index
-
-
-def delete_files(folder: Path) -> None:
-    """Remove the index that lies in a folder."""
-    for suffix in ("", "-wal", "-shm"):
-        (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+class _LostRowsError(Exception):
+    """The index has fewer rows than were saved."""
 
 
 class SqliteIndexFile:
@@ -117,6 +85,14 @@ class SqliteIndexFile:
         self._closed = False
         self._identity: tuple[int, int] | None = None
         """Of the file that the writing connection has, in which all must read."""
+        self._intact: Intact | None = None
+        """What is known of that file; None for one that nobody else can reach."""
+        self._moved: str | None = None
+        """That the file has lost its name, if it has."""
+        self._is_stale = False
+        """Whether it was one of us who took it away, to rebuild it."""
+        self._lost: str | None = None
+        """Why the file was deleted by this one, if it was."""
         self.questions: Final = SqliteQuestions(self.query, self.tokens, find)
         self.rollups: Final = SqliteRollups(self)
         problem = self._open()
@@ -145,7 +121,7 @@ class SqliteIndexFile:
             if saved >= end:
                 return  # another process saved these records already
             if saved < first:
-                raise StoreError(f"the index {self.path} has lost rows: open the ledger again to have them back")
+                raise _LostRowsError(f"it has rows up to {saved} only, and had them up to {first}")
             execute(sql["clear"])
             _stage(writer, lines, saved, end)
             for step in ("entities", "terms", "events", "labels", "postings"):
@@ -188,18 +164,51 @@ class SqliteIndexFile:
             yield writer
 
     def _open_writer(self) -> apsw.Connection:
-        if self._writer is None:
-            raise StoreError(f"the index {self.path} is closed: open the ledger again")
+        self._check_open()
+        assert self._writer is not None, "it is open"
+        self._look(self._writer)
         return self._writer
+
+    def _check_open(self) -> None:
+        if self._lost is not None:
+            raise DamagedIndexError(self._lost)
+        if self._closed or self._writer is None:
+            raise StoreError(f"the index {self.path} is closed: open the ledger again")
+
+    def look(self, *, now: bool = False) -> bool:
+        self._check_open()
+        if self._intact is not None and (now or self._intact.is_due):
+            with self._noticing_damage("look at the index"), self._reader() as reader:
+                self._look(reader, now=now)
+        if self._moved is not None and not self._is_stale:
+            raise self._give_up(self._moved)
+        return not self._is_stale
+
+    def _look(self, connection: apsw.Connection, *, now: bool = False) -> None:
+        """Look at the file before it is used. Of one that lost its name, what is open answers as before."""
+        if self._intact is None or self._moved is not None:
+            return
+        try:
+            is_due = self._intact.check_name(now=now)
+        except DamagedError as error:
+            self._is_stale = connection.pragma("user_version") == SUPERSEDED
+            self._moved = str(error)
+            return
+        try:
+            if is_due:
+                self._intact.check_rest(connection, now=now)
+        except DamagedError as error:
+            raise self._give_up(str(error)) from error
 
     def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
         """The rows of one statement that reads."""
         with self._noticing_damage("read the index"), self._reader() as reader:
+            self._look(reader)
             return reader.execute(statement, values).fetchall()
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text as the posting lists have them."""
-        with self._reader() as reader:
+        with self._noticing_damage("read the index"), self._reader() as reader:
             tokenizer = reader.fts5_tokenizer("unicode61", ["remove_diacritics", "0", "tokenchars", "\x01"])
             found: Any = tokenizer(
                 text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False
@@ -209,8 +218,7 @@ class SqliteIndexFile:
     @contextmanager
     def _reader(self) -> Iterator[apsw.Connection]:
         """A connection for one short read, taken from the idle ones or opened; or else the writing one, in its turn."""
-        if self._closed:
-            raise StoreError(f"the index {self.path} is closed: open the ledger again")
+        self._check_open()
         reader: apsw.Connection | None
         try:
             reader = self._idle.pop()
@@ -233,20 +241,40 @@ class SqliteIndexFile:
 
     @contextmanager
     def _noticing_damage(self, doing: str) -> Iterator[None]:
-        """Delete a file that turns out to be damaged. Only the next opening makes it anew: what was already
-        read from it cannot be trusted either."""
+        """Delete a file that turns out to be damaged. Only the next opening rebuilds it: what was already read from it
+        cannot be trusted either. Errors of the log, which have been translated, go through."""
         try:
+            yield
+        except _LostRowsError as error:
+            raise self._give_up(str(error)) from error
+        except (apsw.Error, OSError, UnicodeDecodeError) as error:
+            reason = None if self._closed else self._damage(error)
+            if reason is not None:
+                raise self._give_up(reason) from error
+            if self._lost is not None:
+                raise DamagedIndexError(self._lost) from error
             with translated(doing):
-                yield
-        except StoreError as error:
-            if not isinstance(error.__cause__, _DAMAGE):
                 raise
-            _log.warning("the index %s is damaged, and deleted: %s", self.path, error.__cause__)
-            self._closed = True
-            self._delete()
-            raise StoreError(
-                f"the index {self.path} was damaged, and is deleted: open the ledger again to have it made anew"
-            ) from error
+
+    def _damage(self, error: apsw.Error | OSError | UnicodeDecodeError) -> str | None:
+        """Why an error comes of damage; None when it does not, such as of a full disk, or of another who writes."""
+        if is_damage(error) or isinstance(error, apsw.SQLError):
+            return str(error)
+        if self._intact is None or self._moved is not None or isinstance(error, apsw.BusyError | apsw.LockedError):
+            return None
+        found = self._intact.find_damage("SELECT position FROM cursor")
+        return None if found is None else f"{error}; {found}"
+
+    def _give_up(self, reason: str) -> DamagedIndexError:
+        """Delete the file; the error that says so."""
+        _log.warning("the index %s is damaged, and deleted: %s", self.path, reason)
+        self._lost = (
+            f"the index {self.path} was damaged or replaced, and is deleted ({reason}): open the ledger again to have "
+            "it rebuilt"
+        )
+        self._closed = True
+        self._delete()
+        return DamagedIndexError(self._lost)
 
     def _open(self) -> str | None:
         """Open or make the file; why its content cannot be used, or None when it can."""
@@ -258,10 +286,14 @@ class SqliteIndexFile:
                     run_script(self._writer, schema())
                     self._writer.execute("INSERT INTO posting (posting, rank) VALUES ('hashsize', 33554432)")
             run_script(self._writer, save_statements()["staging"])
-            return self._problem()
+            problem = self._problem()
+            if not self._in_memory and self._scratch is None:
+                self._intact = Intact(self.path, advice="")
+                self._intact.look(self._writer, now=True)
+            return problem
         except apsw.BusyError as error:
             raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
-        except _DAMAGE as error:
+        except (DamagedError, *_UNUSABLE) as error:
             return str(error)
         except apsw.Error as error:
             raise StoreError(f"could not open the index {self.path}: {error}") from error
@@ -334,8 +366,9 @@ class SqliteIndexFile:
         closed, self._closed = self._closed, True
         idle, self._idle = self._idle, []
         for connection in (*idle, *([self._writer] if self._writer else [])):
-            connection.close()
-        self._writer = None
+            with suppress(apsw.Error):  # another thread uses it just now, and its call fails by itself
+                connection.close()
+        self._writer = self._intact = None
         if not self._in_memory:
             delete_files(self.path.parent)
         self._closed = closed
@@ -354,12 +387,3 @@ def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int
         raise TamperError(f"records at positions {saved} to {end - 1} are damaged ({error}): verify") from error
     if staged and not saved <= first <= last < end:
         raise TamperError(f"records at positions {saved} to {end - 1} say that they stand elsewhere: verify")
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy an index as it is at this moment. One that is damaged is not worth it."""
-    try:
-        copy_database(source, target)
-    except apsw.Error as error:
-        _log.warning("the index %s could not be copied, and is made anew elsewhere: %s", source, error)
-        target.unlink(missing_ok=True)

@@ -43,6 +43,7 @@ from tallystick.serve.streaming import STREAM_PATH, Streaming
 
 _ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
 _TIDY_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 2.0
 _log: Final = logging.getLogger("tallystick.serve")
 
 
@@ -107,7 +108,7 @@ def conventional(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        going = [asyncio.create_task(_tidy(service))]
+        going = [asyncio.create_task(_tidy(service)), asyncio.create_task(_look(service))]
         if service.authentication.issuer is not None:
             going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
         service.begin()
@@ -166,6 +167,16 @@ async def _tidy(service: Service) -> None:
                 await asyncio.to_thread(tidy)
             except Exception:  # noqa: BLE001 - it is tried again
                 _log.exception("tidying up failed")
+
+
+async def _look(service: Service) -> None:
+    """Notice damage also where nobody reads or writes."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            await asyncio.to_thread(service.deployment.look)
+        except Exception:  # noqa: BLE001 - it is tried again
+            _log.exception("the files of the ledgers could not be looked at")
 
 
 # ------------------------------------------------------------------------------------------------ errors

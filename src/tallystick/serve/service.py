@@ -234,7 +234,7 @@ class Service:
             self.metrics.used.labels(tenant).set(used)
         pulses = self.deployment.pulses()
         self.metrics.queue.set(sum(pulse.queue.depth for pulse in pulses if pulse.queue is not None))
-        self.metrics.behind.set(max(pulse.index_behind for pulse in pulses))
+        self.metrics.behind.set(max((pulse.index_behind for pulse in pulses), default=0))
         self.metrics.jobs.set(self.jobs.live)
         self.metrics.findings.set(self.watch.findings)
         self.metrics.verified.set(self.watch.oldest_seconds)

@@ -24,7 +24,14 @@ import orjson
 from tallystick import durable
 from tallystick.core import timestamp
 from tallystick.deployment import Deployment
-from tallystick.errors import DamagedError, StoreError, TallystickError, TamperError
+from tallystick.errors import (
+    DamagedError,
+    DamagedIndexError,
+    ReplacedError,
+    StoreError,
+    TallystickError,
+    TamperError,
+)
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.ledger import Ledger
 from tallystick.limits import VERIFIED_BYTES_MAX
@@ -43,6 +50,9 @@ _TOLD_MAX: Final = 20
 
 _HALTING: Final = frozenset({"rollback", "fork"})
 """Kinds of findings with which a ledger takes no events."""
+
+_HEALED: Final = (DamagedIndexError, ReplacedError)
+"""What was damaged, and is not any more: an alarm, and the ledger takes events."""
 
 _KINDS: Final = {
     "rollback": Kind.ROLLBACK,
@@ -141,10 +151,11 @@ class Watch:
 
     def damaged(self, ledger: str, error: TallystickError) -> None:
         """Somebody used a ledger, and it is not what it was: an alarm, until a verification finds nothing."""
-        kind = Kind.UNREADABLE
+        kind = Kind.INDEX if isinstance(error, DamagedIndexError) else Kind.UNREADABLE
         if isinstance(error, HaltedError):
             kind = _KINDS[error.problem.kind]
-        self.found(ledger, kind, _without_paths(str(error)))
+        # What was rebuilt from the log, or verified when it was opened again, is used further.
+        self.found(ledger, kind, _without_paths(str(error)), stops=not isinstance(error, _HEALED))
 
     def found(self, ledger: str, kind: Kind, seen: str, *, stops: bool = True) -> None:
         """Remember one finding, and raise the alarm for it, once. One that `stops` the ledger fails readiness."""
@@ -152,7 +163,7 @@ class Watch:
         try:
             before = self.of(ledger)
             known = () if before is None else before.findings
-            if any(one["kind"] == kind and _stops(one) for one in known):
+            if any(one["kind"] == kind and (_stops(one) or not stops) for one in known):
                 return  # it stands already: the next one who uses the ledger does not make it worse
             size, count = (0, 0) if before is None else (before.size, before.count)
             self._keep(ledger, [finding, *known], size=size, checkpoint="", count=count + 1)

@@ -113,6 +113,9 @@ class Store(Protocol):
     def probe(self) -> None:
         """Read the ends of the log from where it rests, past everything in memory. Raises `StoreError` if it fails."""
 
+    def look(self) -> None:
+        """Look whether what was opened is still there. Costs next to nothing. Raises `DamagedError` if it is not."""
+
     def bytes_used(self) -> int:
         """The bytes that the ledger takes where it rests, the index not included."""
 

@@ -120,6 +120,9 @@ class MemoryStore:
     def probe(self) -> None:
         """There is nothing but memory."""
 
+    def look(self) -> None:
+        """Memory stays what it is."""
+
     def bytes_used(self) -> int:
         return sum(len(record.line) for record in self._records) + 8224 * len(self._tiles)
 

@@ -67,6 +67,9 @@ class ProvenStore:
     def probe(self) -> None:
         self._store.probe()
 
+    def look(self) -> None:
+        self._store.look()
+
     def bytes_used(self) -> int:
         return self._store.bytes_used()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial
@@ -34,7 +33,6 @@ from tallystick.sqlite_file import (
     connect_readonly,
     copy_open,
     held,
-    identity,
     query,
     run_script,
     schema_made_by,
@@ -43,16 +41,13 @@ from tallystick.sqlite_file import (
     translated,
     waiting,
 )
+from tallystick.sqlite_intact import Intact
 from tallystick.store.contract import Batch, Head, StoredRecord
 from tallystick.store.sqlite_prune import prune_records
 
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
 _LAYOUT: Final = 2
-_SAME_SECONDS: Final = 0.005
-"""How often it is looked whether the file is still the one that was opened."""
-
-_LOOK_SECONDS: Final = 1.0
 _READ_PAGE: Final = 1_000
 _WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
@@ -80,22 +75,12 @@ class SqliteStore:
 
     def __init__(self, folder: Path, *, readonly: bool = False, still: bool = False) -> None:
         self.path: Final = folder / FILE_NAME
-        self._name: Final = str(self.path)
         self._readonly: Final = readonly
         self._still: Final = still
         self._writing = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
-        self._beside: Final = (f"{self.path}-wal", f"{self.path}-shm")
-        self._opened: tuple[int, int] | None = None
-        """Which file this is, by its identity, since it was first opened."""
-        self._same_at = float("-inf")
-        """When it was last looked whether it is that one still."""
-        self._opened_beside: dict[str, tuple[int, int] | None] = {}
-        """Which write-ahead log the writer writes to, and through which file it shares memory with other processes,
-        since its first commit: they stay while the writer is open."""
-        self._looked_at = 0.0
-        """When that was last compared."""
+        self._intact: Final = Intact(self.path)
         self._process = os.getpid()
         self._closed = False
 
@@ -112,7 +97,7 @@ class SqliteStore:
                 writer.execute("INSERT INTO head VALUES (1,?,?,?,?,?)", _head_row(head))
 
     def head(self) -> Head | None:
-        if self._writer is None and self._opened is None and not os.path.lexists(self._name):
+        if self._writer is None and not self._intact.is_begun and not os.path.lexists(self.path):
             return None
         with self._reader("read the head") as reader:
             if not query(reader, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):
@@ -123,9 +108,9 @@ class SqliteStore:
         return Head(*rows[0])
 
     def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
-        with held(self._writing, patient=patient, doing="commit"), translated("commit"):
+        with held(self._writing, patient=patient, doing="commit"), self._noticing_damage("commit"):
             writer = self._open_writer()
-            self._check_same_log()
+            self._intact.look(writer)
             with waiting(writer, patient=patient), transaction(writer):
                 present = query(writer, "SELECT size FROM head")
                 if not present:
@@ -138,8 +123,8 @@ class SqliteStore:
                     _head_row(head),
                 )
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
-            if not self._opened_beside:
-                self._opened_beside = {path: identity(path) for path in self._beside}
+            # SQLite commits on a file that was emptied, too: what is gone the next time must not be acknowledged.
+            self._intact.check_content(writer)
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         while first < end:
@@ -176,11 +161,11 @@ class SqliteStore:
                 (base + first, base + end),
             )
         if not all(type(hashes) is type(root) is bytes for _, hashes, root in rows):
-            raise StoreError(f"the tiles of level {level} from {first} to {end - 1} are not tiles")
+            raise DamagedError(f"the tiles of level {level} from {first} to {end - 1} are not tiles")
         return [Tile(level, number - base, hashes, root) for number, hashes, root in rows]
 
     def prune(self, end: int, kept: Sequence[int]) -> int:
-        with self._writing, translated("prune"):
+        with self._writing, self._noticing_damage("prune"):
             return prune_records(self._open_writer(), end, kept)
 
     def pruned_below(self) -> int:
@@ -194,7 +179,7 @@ class SqliteStore:
                 reader, "SELECT position, hash FROM leaf WHERE position >= ? AND position < ? ORDER BY 1", (first, end)
             )
         if not all(type(leaf) is bytes for _, leaf in rows):
-            raise StoreError(f"the leaf hashes from {first} to {end - 1} are not hashes")
+            raise DamagedError(f"the leaf hashes from {first} to {end - 1} are not hashes")
         return [(position, leaf) for position, leaf in rows]
 
     def last_position(self) -> int | None:
@@ -232,14 +217,19 @@ class SqliteStore:
         # A connection of its own: the others answer from their caches what the file has lost.
         with translated("read the log from the disk"):
             self._check_usable()
-            self._check_same_log(now=True)
+            self._intact.check_name(now=True)
             reader = self._open_reader()
             try:
                 found = query(reader, "SELECT count(*) FROM head, record WHERE position IN (0, size - 1)")
+                self._intact.check_rest(reader, now=True)
             finally:
                 reader.close()
         if found != [(2,)]:
-            raise DamagedError(f"{self.path} has lost its first or its last record")
+            raise self._intact.damaged(f"{self.path} has lost its first or its last record")
+
+    def look(self) -> None:
+        with self._reader("look at the file") as reader:
+            self._intact.look(reader, now=True)
 
     def bytes_used(self) -> int:
         paths = (self.path, Path(f"{self.path}-wal"))
@@ -252,7 +242,7 @@ class SqliteStore:
             self._idle, self._writer = [], None
             if self._process == os.getpid():
                 for connection in connections:
-                    connection.close()
+                    self._intact.close(connection)
 
     def _open_writer(self) -> apsw.Connection:
         self._check_usable()
@@ -264,27 +254,49 @@ class SqliteStore:
             self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
             check_schema(self._writer, _schema(), path=self.path)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
-            self._check_same_file()
+            self._intact.look(self._writer)
             self._writer.pragma("secure_delete", True)  # a page that is left behind may hold what is pruned later
         return self._writer
 
     @contextmanager
     def _reader(self, doing: str) -> Iterator[apsw.Connection]:
         """A connection for one short read, taken from the idle ones or opened."""
-        with translated(doing):
+        with self._noticing_damage(doing):
             self._check_usable()
-            self._check_same_file()
+            is_due = self._intact.check_name()
             try:
                 reader = self._idle.pop()
             except IndexError:
                 reader = self._open_reader()
             try:
+                if is_due:
+                    self._intact.check_rest(reader)
                 yield reader
             finally:
                 if self._closed:
-                    reader.close()
+                    self._intact.close(reader)
                 else:
                     self._idle.append(reader)
+
+    @contextmanager
+    def _noticing_damage(self, doing: str) -> Iterator[None]:
+        """SQLite's errors as ours. Where one may come of damage, it is looked at once whether the log is there still:
+        if it is not, to repeat the call is of no use."""
+        try:
+            with translated(doing):
+                yield
+        except DamagedError:
+            self._intact.is_damaged = True
+            raise
+        except StoreError as error:
+            if isinstance(error.__cause__, apsw.Error | OSError) and self._intact.is_begun and not self._closed:
+                try:
+                    self.probe()
+                except DamagedError as found:
+                    raise self._intact.damaged(f"could not {doing}: {found}") from error
+                except (StoreError, NotFoundError):
+                    pass  # the disk is full, or does not answer: this may be over soon
+            raise
 
     def _open_reader(self) -> apsw.Connection:
         check_database(self.path)  # opening a pipe would wait for ever, and a link lead elsewhere
@@ -311,37 +323,6 @@ class SqliteStore:
         finally:
             connection.close()
 
-    def _check_same_file(self, *, now: bool = False) -> None:
-        """Whether the name still leads to the file that was opened: else what is read is not what is there.
-
-        Every few milliseconds, or `now`: before each commit it was measured as 27 of 430 µs. What is committed in
-        between to a file that has just lost its name is lost with it, and the head mark says so.
-        """
-        moment = time.monotonic()
-        if not now and moment - self._same_at < _SAME_SECONDS:
-            return
-        if self._opened is None:
-            self._opened = identity(self._name)
-        elif identity(self._name) != self._opened:
-            raise DamagedError(f"{self.path} was replaced or removed while it was open: open the ledger again")
-        self._same_at = moment
-
-    def _check_same_log(self, *, now: bool = False) -> None:
-        """The same before a commit, and for the write-ahead log: in a file without a name a commit would be lost.
-
-        Of the log only once a second, or `now`: each look at the time of a file's last change makes the next write to
-        it write that time, too, which was measured as 90 µs a commit.
-        """
-        self._check_same_file(now=now)
-        moment = time.monotonic()
-        if not self._opened_beside or not (now or moment - self._looked_at > _LOOK_SECONDS):
-            return
-        self._looked_at = moment
-        # Two processes with different files of shared memory do not see each other's commits, and overwrite them.
-        for path, opened in self._opened_beside.items():
-            if identity(path) != opened:
-                raise DamagedError(f"{path} was replaced or removed while it was open: open the ledger again")
-
     def _check_usable(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
@@ -363,7 +344,7 @@ def _checked(rows: list[tuple[Any, ...]]) -> list[StoredRecord]:
     """The rows as records, if that is what they are."""
     positions, lines, crcs = zip(*rows, strict=True)
     if [*positions] != sorted({*positions}) or {*map(type, lines)} != {bytes} or {*map(type, crcs)} != {int}:
-        raise StoreError(f"the rows from {positions[0]} to {positions[-1]} are out of order, or not records")
+        raise DamagedError(f"the rows from {positions[0]} to {positions[-1]} are out of order, or not records")
     return [*map(_stored, rows)]
 
 
@@ -391,10 +372,10 @@ def _check_layout(connection: apsw.Connection, path: Path) -> None:
     if not query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"):
         return
     if connection.pragma("application_id") != _APPLICATION_ID:
-        raise StoreError(f"{path} is a SQLite database, but not a Tallystick ledger")
+        raise DamagedError(f"{path} is a SQLite database, but not a Tallystick ledger")
     layout = connection.pragma("user_version")
     if layout != _LAYOUT:
-        raise StoreError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
+        raise DamagedError(f"{path} has layout {layout}; this version reads {_LAYOUT}: use the matching version")
     check_schema(connection, _schema(), path=path, tables_only=True)  # the rest is for `inspect` to find
 
 

@@ -29,7 +29,7 @@ from tallystick.core.record import Record
 from tallystick.core.selector import Selector, check_bounds
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
-from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import ConflictError, DamagedError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.bundle.beside import Beside
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.matching import matching, members_of
@@ -321,7 +321,7 @@ class _Export:
     def _head(self) -> Head:
         head = self._store.head()
         if head is None:
-            raise StoreError("the ledger has lost its head: run a verification")
+            raise DamagedError("the ledger has lost its head: run a verification")
         return head
 
     # ------------------------------------------------------------------------------------------- the records

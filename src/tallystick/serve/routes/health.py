@@ -148,10 +148,10 @@ def _is_stopped(service: Service, tenant: str) -> bool:
     One tenant's damage is no reason to send nobody's requests here any more. Of a tenant that is not there nothing is
     said: the answer is that of all.
     """
-    stopped = service.watch.stopped_ledgers
-    if not stopped:
-        return False
     try:
+        stopped = service.watch.stopped_ledgers
+        if not stopped:
+            return False
         tenants = [one for one in service.deployment.tenants() if not one.suspended]
     except TallystickError:
         return True  # the system ledger cannot be read
@@ -160,8 +160,12 @@ def _is_stopped(service: Service, tenant: str) -> bool:
 
 
 def _watch(service: Service) -> dict[str, Any]:
-    seen = service.watch.all.values()
-    findings, stopped = sum(one.count for one in seen), service.watch.stopped
+    try:
+        seen, stopped = service.watch.all.values(), service.watch.stopped
+    except TallystickError as error:
+        _log.error("what verifications found cannot be read: %s", error)
+        return {"ok": False, "why": "the last verifications cannot be read: see the diagnostics"}
+    findings = sum(one.count for one in seen)
     altered = service.watch.was_altered
     said: dict[str, Any] = {"ok": not findings and not altered, "findings": findings, "altered": altered}
     said["last"] = max((one.at for one in seen), default=None)
