@@ -16,9 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import IO, Any, Final, Literal, TypeAlias
 
 import orjson
 
@@ -106,18 +107,26 @@ class Job:
         names = ("id", "kind", "state", "asked", "done", "of", "created_at", "ended_at", "result", "problem")
         return {name: getattr(self, name) for name in names}
 
-    def check_file(self) -> None:
-        """Whether the file is what the job made. Raises `TamperError`, and `NotFoundError` when it is gone."""
+    def open_file(self) -> IO[bytes]:
+        """The file, open, at its beginning, and with the bytes that the job made.
+
+        What is returned was checked, and not what has its name later. Raises `TamperError`, and `NotFoundError` when it
+        is gone.
+        """
         try:
-            digest = _digest(self.file, bytes_max=self.file_bytes or 0)
+            with ExitStack() as stack:
+                file = stack.enter_context(open_plain(self.file, bytes_max=self.file_bytes or 0))
+                if file_digest(file, "sha256").hexdigest() == self.file_sha256:
+                    file.seek(0)
+                    stack.pop_all()
+                    return file
         except FileNotFoundError as error:
             raise NotFoundError("the file of this job is gone: have it made again") from error
         except OSError as error:
             raise StoreError(f"the file of this job cannot be read: {error.strerror or error}") from error
         except NotPlainError:
-            digest = ""  # a link, or a file that is longer
-        if digest != self.file_sha256:
-            raise TamperError("the file of this job is not what it made: find out who can write there; make it again")
+            pass  # a link, or a file that is longer
+        raise TamperError("the file of this job is not what it made: find out who can write there; make it again")
 
     @classmethod
     def of_json(cls, folder: Path, tenant: str, said: dict[str, Any]) -> Job:

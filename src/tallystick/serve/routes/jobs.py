@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
 
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.shapes import exported_json
@@ -27,6 +30,8 @@ from tallystick.serve.routes.answers import NOT_KEPT
 from tallystick.serve.watch import verified
 
 router: Final = APIRouter(prefix="/api/v1")
+
+_CHUNK_BYTES: Final = 1 << 18
 
 Checkpoint = Annotated[str, Field(max_length=NOTE_BYTES_MAX)]
 Terms = Annotated[list[Annotated[str, Field(max_length=QUERY_TERM_CHARACTERS_MAX)]], Field(max_length=QUERY_TERMS_MAX)]
@@ -187,7 +192,7 @@ def delete_job(call: Exporting, job_id: str) -> None:
     call.service.record(call.caller, "job_deleted", {"job": job_id[:64]})
 
 
-@router.get("/jobs/{job_id}/bundle", response_class=FileResponse)
+@router.get("/jobs/{job_id}/bundle", response_class=StreamingResponse)
 def bundle(call: ExportingSome, job_id: str) -> Response:
     """The bundle that an export made: a zip of three files, to be verified with `tallystick-verify`."""
     job = _job_of(call, job_id)
@@ -195,8 +200,15 @@ def bundle(call: ExportingSome, job_id: str) -> Response:
         raise NotFoundError(f"the job {job_id[:60]!r} makes no bundle")
     if job.state != "done" or job.result is None:
         raise ConflictError(f"the export is {job.state}: there is a bundle once it is done")
-    job.check_file()
+    file = job.open_file()
     digest = job.result["manifest_sha256"]
     call.service.record(call.caller, "export_fetched", {"job": job.id, "manifest_sha256": digest})
-    name = f"{call.caller.tenant}-{digest[:12]}.zip"
-    return FileResponse(job.file, media_type="application/zip", filename=name, headers={"ETag": f'"{digest}"'})
+    headers = {
+        "ETag": f'"{digest}"',
+        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Content-Disposition": f'attachment; filename="{call.caller.tenant}-{digest[:12]}.zip"',
+    }
+    chunks = iter(partial(file.read, _CHUNK_BYTES), b"")
+    return StreamingResponse(
+        chunks, media_type="application/zip", headers=headers, background=BackgroundTask(file.close)
+    )
