@@ -27,6 +27,7 @@ from tallystick.errors import DamagedError, NotFoundError, RejectedError, StoreE
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verification.held import handed_out
+from tallystick.evidence.verification.index import with_open_index
 from tallystick.evidence.verify import verify_store
 from tallystick.govern.registry import Registry
 from tallystick.governing import Governed, Governing
@@ -215,6 +216,9 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             progress=progress,
             clock=self._clock,
         )
+        if index and self._reader is not None:
+            is_in_file = self._location.folder is not None and not self._readonly
+            report = with_open_index(report, self.look, is_in_file=is_in_file)
         return handed_out(report, self._store, location=self._location, keystore=keystore, marks=self._marks)
 
     def change_epoch(self) -> None:

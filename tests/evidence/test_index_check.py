@@ -339,3 +339,29 @@ def test_a_rebuild_makes_all_of_the_sealing_index_again_whether_or_not_anything_
     rebuild_index(folder)
 
     assert not {*before} & {*pages()}, "each run has a nonce of its own"
+
+
+@pytest.mark.parametrize("how", ["replaced by a good copy", "removed", "given another layout"])
+def test_an_index_that_is_edited_and_then_parted_from_its_name_is_found_by_who_has_it_open(
+    folder: Path, how: str
+) -> None:
+    index = folder / "index.db"
+    with tallystick.open(folder) as ledger:
+        count = ledger.count()
+        good = folder.parent / "good.db"
+        connection = apsw.Connection(str(index))
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        shutil.copy(index, good)
+        connection.execute("DELETE FROM event WHERE position > 10").fetchall()
+        if how == "given another layout":
+            connection.execute("PRAGMA user_version = 1").fetchall()
+        connection.close()
+        if how == "replaced by a good copy":
+            good.rename(index)
+        elif how == "removed":
+            index.unlink()
+
+        assert Kind.INDEX in {one.kind for one in ledger.verify().findings}
+    with tallystick.open(folder) as ledger:
+        if how != "replaced by a good copy":
+            assert ledger.count() == count, "it was made again"
