@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -110,9 +111,12 @@ class Intact:
         """
         whole, header = connection.read("main", 0, 0, _HEADER_BYTES)
         fixed = header[:_FIXED_BYTES]
+        if self._header is None and header.startswith(_MAGIC):
+            self._header = fixed
         if self._header is None:
-            if whole and header.startswith(_MAGIC):
-                self._header = fixed
+            # A new database has its first page before it has a log: what only the log still has was overwritten.
+            if whole or _frames(connection) > 0:
+                raise self.damaged(f"{self._name} does not begin as a database does")
         elif not whole or fixed != self._header:
             raise self.damaged(f"{self._name} was emptied or overwritten while it was open")
         if self._header is not None and not self._has_whole_log(connection):
@@ -142,10 +146,28 @@ class Intact:
         return DamagedError(seen + self._advice)
 
     def close(self, connection: apsw.Connection) -> None:
-        """Close a connection. What is left of a damaged file stays as it is: it is evidence."""
+        """Close a connection. What is left of a damaged file stays as it is: it is evidence.
+
+        What was committed to a log that only lost its name is still there for those who have it open, and for nobody
+        else: it is copied into the file.
+        """
         if self.is_damaged:
+            if self._is_only_log_moved(connection):
+                with suppress(apsw.Error):
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
+
+    def _is_only_log_moved(self, connection: apsw.Connection) -> bool:
+        found = _stat(self._wal)
+        if self._opened_wal is None or (found is not None and found[0] == self._opened_wal):
+            return False
+        try:
+            self.check_name(now=True)
+            self.check_content(connection)
+        except (DamagedError, apsw.Error):
+            return False
+        return True
 
     def _has_whole_log(self, connection: apsw.Connection) -> bool:
         """Whether the log has a header and its last frame; twice, as another process may empty it after a prune."""

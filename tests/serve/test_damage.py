@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import orjson
@@ -18,7 +22,9 @@ from tallystick.errors import TamperError
 from tallystick.evidence.findings import Kind
 from tallystick.serve.settings import Settings
 from tallystick.serve.watch import FILE_NAME, Watch
-from tests.serve.conftest import Running, running
+from tests.damaging import LOG, damage, good_copy
+from tests.damaging import put_back as put_back_good
+from tests.serve.conftest import ACTOR, Running, running
 from tests.serve.test_watch import alarms, fill, until
 from tests.tampering import edit
 
@@ -31,54 +37,176 @@ def append(it: Running, who: str = "acme/Admin") -> httpx2.Response:
     return it.call("POST", "/api/v1/events", who, json=EVENT)
 
 
-def zeroed(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-    path.with_name("ledger.db-wal").write_bytes(b"")
+def alarms_of(it: Running, ledger: str) -> list[str]:
+    return [
+        record.event_type.removeprefix("verification.")
+        for record in it.deployment.system.read()
+        if record.event_type.startswith("verification.") and record.payload["ledger"] == ledger
+    ]
 
 
-def truncated(path: Path) -> None:
-    os.truncate(path, 0)
-    os.truncate(path.with_name("ledger.db-wal"), 0)
+class Case:
+    """A tenant of its own, with records, of the one service that these tests share."""
 
-
-def replaced(path: Path) -> None:
-    shutil.copyfile(path, path.with_name("scratch"))
-    path.with_name("scratch").rename(path)
-
-
-def deleted(path: Path) -> None:
-    path.unlink()
-
-
-@pytest.mark.parametrize("damage", [zeroed, truncated, replaced, deleted])
-def test_a_log_that_is_damaged_while_it_is_open_is_an_alarm_and_a_final_error(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
+    def __init__(self, it: Running) -> None:
+        self.it: Final = it
+        self.name: Final = f"t{next(_number)}"
+        it.deployment.create_tenant(self.name, actor=ACTOR)
+        self.key: Final = it.key(self.name, "Admin")
+        self.folder: Final = it.deployment.folder / "tenants" / self.name
         for _ in range(40):
-            assert append(it).status_code == 201
-        damage(tmp_path / "data" / ACME / "ledger.db")
+            assert self.append().status_code == 201
+        assert self.query().json()["records"]
+        assert (self.folder / "index.db-wal").stat().st_size
+        assert (self.folder / "ledger.db-wal").stat().st_size
 
-        # At once; or, where the file has its name still and only the bytes went, within two seconds.
-        answer = append(it)
-        deadline = time.monotonic() + 20
-        while answer.status_code == 201 and time.monotonic() < deadline:
-            answer = append(it)
-        assert answer.status_code == 500, answer.text
-        assert answer.json()["family"] in ("damaged", "tamper")
-        assert "Retry-After" not in answer.headers
-        assert str(tmp_path) not in answer.text
-        assert append(it, "other/Admin").status_code == 201, "other tenants go on"
-        assert alarms(it.deployment) == ["verification.failed"]
-        ready = it.call("GET", "/health/ready", None)
-        assert (ready.status_code, ready.json()["status"]) == (200, "degraded"), "other tenants go on"
-        assert ready.json()["checks"]["verification"]["stopped"]
-        of_tenants = {name: it.call("GET", f"/health/ready?tenant={name}", None) for name in ("acme", "other", "none")}
-        assert {name: one.status_code for name, one in of_tenants.items()} == {"acme": 503, "other": 200, "none": 200}
-        assert of_tenants["acme"].json()["status"] == "not ready"
-        assert str(tmp_path) not in ready.text
-        assert "acme" not in ready.text
-        assert "tallystick_verify_findings 0.0" not in it.call("GET", "/metrics", "operator").text
+    def append(self) -> httpx2.Response:
+        return append(self.it, self.key)
+
+    def query(self) -> httpx2.Response:
+        return self.it.call("GET", "/api/v1/events/query?entity_id=door-1&limit=1000", self.key)
+
+    def read(self) -> list[httpx2.Response]:
+        """One of each way to read."""
+        paths = ("events/query?entity_id=door-1", "events/5", "checkpoint", "proofs/5", "entities/door-1/state")
+        return [self.it.call("GET", f"/api/v1/{path}", self.key) for path in paths]
+
+    def ready(self) -> int:
+        return self.it.call("GET", f"/health/ready?tenant={self.name}", None).status_code
+
+    def alarms(self) -> list[str]:
+        return alarms_of(self.it, f"tenant/{self.name}")
+
+    def verify(self) -> None:
+        """Order a verification, which calls the alarm off if it finds nothing."""
+        assert self.done("/api/v1/verify")["result"]["holds"]
+        assert self.alarms() == ["failed", "held"]
+        assert self.ready() == 200
+
+    def done(self, path: str) -> dict[str, Any]:
+        """Order a job, and give what became of it."""
+        ordered = self.it.call("POST", path, self.key, json={})
+        assert ordered.status_code == 202, ordered.text
+        job: dict[str, Any] = {}
+
+        def is_over() -> bool:
+            job.update(self.it.call("GET", ordered.headers["Location"], self.key).json())
+            return job["state"] not in ("waiting", "running")
+
+        until(is_over)
+        assert job["state"] == "done", job
+        return job
+
+
+_number: Final = count(1)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("damage") / "data", Settings(verify_hours=0)) as it:
+        yield it
+    assert not [one for one in threading.enumerate() if one.name == "tallystick-head-mark" and one.is_alive()]
+
+
+def check_final(answer: httpx2.Response, it: Running) -> None:
+    assert answer.status_code == 500, answer.text
+    assert answer.json()["family"] in ("damaged", "tamper"), answer.text
+    assert "Retry-After" not in answer.headers
+    assert str(it.deployment.folder) not in answer.text
+
+
+MAIN: Final = ("zeroed", "emptied", "garbage", "replaced", "removed")
+DAMAGE: Final = [
+    *[(main, log, use) for main in MAIN for log in LOG for use in ("reads", "appends")],
+    *[("kept", log, use) for log in ("emptied", "zeroed", "removed") for use in ("reads", "appends", "nothing")],
+    *[("halved", "kept", use) for use in ("reads", "appends")],
+    *[(main, "emptied", "nothing") for main in MAIN],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("main", "log", "use"), DAMAGE)
+def test_a_log_that_is_damaged_while_it_is_open_is_a_final_error_and_can_be_put_back(
+    shared: Running, main: str, log: str, use: str
+) -> None:
+    case = Case(shared)
+    good_copy(case.folder / "ledger.db")
+    before = shared.deployment.pool.opened(f"tenant/{case.name}")
+    damage(case.folder / "ledger.db", main=main, log=log)
+
+    slipped = 0
+    deadline = time.monotonic() + 15
+    while not case.alarms():
+        assert time.monotonic() < deadline
+        answers = case.read() if use == "reads" else [case.append()] if use == "appends" else []
+        for answer in answers:
+            slipped += answer.status_code == 201
+            if answer.status_code not in (200, 201):
+                check_final(answer, shared)
+    if main in ("zeroed", "emptied", "garbage") or log in ("emptied", "zeroed"):
+        assert not slipped, "nothing is acknowledged on a file that was emptied"
+
+    assert shared.deployment.pool.opened(f"tenant/{case.name}") is not before
+    assert case.alarms() == ["failed"]
+    assert case.ready() == 503
+    assert append(shared, "other/Admin").status_code == 201, "other tenants go on"
+    said = shared.call("GET", "/health/ready", None)
+    assert (said.status_code, said.json()["status"]) == (200, "degraded")
+    assert case.name not in said.text
+    if (main, log) == ("kept", "removed"):  # what was committed is saved from the log that lost its name
+        assert case.append().status_code == 201
+        assert len(case.query().json()["records"]) == 40 + slipped + 1
+        case.verify()
+        return
+    if (main, log) not in (("replaced", "kept"), ("halved", "kept")):  # in which SQLite has all of it in its log
+        for answer in (*case.read(), case.append()):
+            check_final(answer, shared)
+
+    ledger = shared.deployment.pool.opened(f"tenant/{case.name}")
+    if ledger is not None:
+        shared.deployment.pool.discard(f"tenant/{case.name}", ledger)
+    put_back_good(case.folder / "ledger.db")
+    until(lambda: case.append().status_code == 201)
+    assert {answer.status_code for answer in case.read()} == {200}
+    case.verify()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("main", "log", "use"), DAMAGE)
+def test_an_index_that_is_damaged_while_it_is_open_is_an_alarm_and_is_rebuilt(
+    shared: Running, main: str, log: str, use: str
+) -> None:
+    case = Case(shared)
+    damage(case.folder / "index.db", main=main, log=log)
+
+    failed = 0
+    deadline = time.monotonic() + 15
+    while not case.alarms():
+        assert time.monotonic() < deadline
+        for answer in [case.query()] if use == "reads" else [case.append()] if use == "appends" else []:
+            if answer.status_code >= 400:
+                check_final(answer, shared)
+                failed += 1
+    assert failed <= 1
+
+    answer = case.query()
+    assert answer.status_code == 200, answer.text
+    size = int(shared.call("GET", "/api/v1/checkpoint", case.key).text.splitlines()[1])
+    assert len(answer.json()["records"]) == size - 2, "none is missing"
+    assert case.append().status_code == 201
+    assert case.ready() == 200, "events are taken"
+    said = shared.call("GET", "/health/ready", None).json()
+    assert (said["status"], said["checks"]["verification"]["ok"]) == ("degraded", False)
+    assert case.alarms() == ["failed"]
+    case.verify()
+
+
+@pytest.mark.parametrize("log", LOG)
+@pytest.mark.parametrize("main", MAIN)
+def test_an_export_does_not_need_the_index_that_was_there(shared: Running, main: str, log: str) -> None:
+    case = Case(shared)
+    damage(case.folder / "index.db", main=main, log=log)
+    assert case.done("/api/v1/exports")["result"]["count"] >= 40
 
 
 def put_back(older: Path, place: Path) -> None:
@@ -223,22 +351,60 @@ def test_what_was_kept_of_verifications_is_authenticated(tmp_path: Path) -> None
         assert it.call("GET", "/health/ready", None).json()["checks"]["verification"]["altered"]
 
 
-def damaged_index(path: Path) -> None:
-    path.write_bytes(b"x" * path.stat().st_size)
-    path.with_name("index.db-wal").unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("damage", [damaged_index, replaced])
-def test_an_index_that_is_damaged_while_it_is_open_heals_or_is_reported(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
-        for _ in range(40):
+def test_an_index_that_was_edited_is_found_by_the_watch_and_a_rebuild_calls_the_alarm_off(tmp_path: Path) -> None:
+    with running(tmp_path / "data", Settings(verify_hours=1 / 36_000)) as it:
+        for _ in range(10):
             assert append(it).status_code == 201
-        assert it.call("GET", "/api/v1/events/query?entity_id=door-1").status_code == 200
-        damage(tmp_path / "data" / ACME / "index.db")
-        answers = [it.call("GET", "/api/v1/events/query?entity_id=door-1") for _ in range(5)]
-        assert {answer.status_code for answer in answers} <= {200, 500}
-        assert not any("Retry-After" in answer.headers for answer in answers)
-        assert answers[-1].status_code == 200 or alarms(it.deployment) == ["verification.failed"]
-        assert append(it).status_code in (201, 500)
+        query = "/api/v1/events/query?entity_id=door-1"
+        assert len(it.call("GET", query).json()["records"]) == 10
+        until(lambda: it.service.watch.of("tenant/acme"))
+        assert it.call("GET", "/health/ready", None).json()["status"] == "ready"
+
+        edit(tmp_path / "data" / ACME / "index.db", "DELETE FROM event WHERE position = 5")
+        until(lambda: alarms(it.deployment) == ["verification.failed"])
+        ready = it.call("GET", "/health/ready?tenant=acme", None)
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded"), "events are taken"
+        (alarm,) = [one for one in it.deployment.system.read() if one.event_type == "verification.failed"]
+        assert {one["kind"] for one in alarm.payload["findings"]} == {"index"}
+
+        rebuild = [sys.executable, "-m", "tallystick", "index", "rebuild", "-l", tmp_path / "data" / ACME]
+        environment = {**os.environ, "TALLYSTICK_KEYS": str(tmp_path / "data/keys" / ACME)}
+        subprocess.run([*map(str, rebuild)], check=True, capture_output=True, env=environment)
+        until(lambda: alarms(it.deployment) == ["verification.failed", "verification.held"])
+        until(lambda: it.call("GET", "/health/ready", None).json()["status"] == "ready")
+        assert len(it.call("GET", query).json()["records"]) == 10
+        assert alarms(it.deployment) == ["verification.failed", "verification.held"], "a rebuild of ours is no alarm"
+
+
+def test_a_system_ledger_that_is_replaced_by_a_copy_is_verified_and_used(tmp_path: Path) -> None:
+    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
+        assert append(it).status_code == 201
+        path = tmp_path / "data/system/ledger.db"
+        good_copy(path)
+        put_back_good(path)
+
+        until(lambda: append(it).status_code == 201)
+        until(lambda: alarms(it.deployment) == ["verification.failed"])
+        ready = it.call("GET", "/health/ready", None)
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded"), "events are taken"
+        assert it.call("POST", "/api/v1/tenants", "operator", json={"name": "third"}).status_code == 201
+
+
+@pytest.mark.parametrize("main", MAIN)
+def test_a_system_ledger_that_does_not_verify_stops_everything_until_it_is_put_back(tmp_path: Path, main: str) -> None:
+    with running(tmp_path / "data", Settings(verify_hours=0)) as it:
+        assert append(it).status_code == 201
+        path = tmp_path / "data/system/ledger.db"
+        good_copy(path)
+        damage(path, main=main, log="removed")
+
+        until(lambda: it.call("GET", "/health/ready", None).status_code == 503)
+        for tenant in ("acme", "other"):
+            check_final(append(it, f"{tenant}/Admin"), it)
+            check_final(it.call("GET", "/api/v1/checkpoint", f"{tenant}/Admin"), it)
+        assert it.call("GET", "/health/live", None).status_code == 200
+
+        put_back_good(path)
+        until(lambda: append(it).status_code == 201)
+        until(lambda: alarms(it.deployment) == ["verification.failed"])
+        assert it.call("GET", "/health/ready", None).status_code == 200

@@ -113,6 +113,8 @@ class Watch:
         self._lock: Final = threading.Lock()
         self._read_at = -1
         self._seen: dict[str, Seen] = {}
+        self._suspected: Final[set[str]] = set()
+        """Ledgers that were damaged while they were used, and not verified since."""
         self._altered = False
         """Whether the file was not what was kept: readiness says so until this process ends, as nobody else can."""
         self._begun_at: Final = deployment.clock()
@@ -150,7 +152,10 @@ class Watch:
             return dict(self._fresh())
 
     def damaged(self, ledger: str, error: TallystickError) -> None:
-        """Somebody used a ledger, and it is not what it was: an alarm, until a verification finds nothing."""
+        """Somebody used a ledger, and it is not what it was: an alarm, until a verification finds nothing, which begins
+        as soon as it can be opened."""
+        if not isinstance(error, HaltedError):
+            self._suspected.add(ledger)
         kind = Kind.INDEX if isinstance(error, DamagedIndexError) else Kind.UNREADABLE
         if isinstance(error, HaltedError):
             kind = _KINDS[error.problem.kind]
@@ -231,7 +236,7 @@ class Watch:
 
     def _is_due(self, name: str) -> bool:
         seen = self.of(name)
-        if seen is None:
+        if seen is None or name in self._suspected:
             return True
         age = self._deployment.clock() - timestamp.parse(seen.at)
         return not 0 <= age < self._every_seconds * timestamp.SECOND  # a clock that was put back makes it due, too
@@ -240,6 +245,7 @@ class Watch:
         try:
             with self._deployment.lease(name) as ledger:
                 report = self._report(ledger, since=self.kept(name))
+            self._suspected.discard(name)
             self.take(name, report)
         except (DamagedError, TamperError) as error:  # so damaged that it cannot even be opened
             self.damaged(name, error)
