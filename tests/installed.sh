@@ -16,6 +16,10 @@ env/bin/tallystick query event_type=user.permission_changed >found
 grep -q user-7 found
 env/bin/tallystick verify >/dev/null
 env/bin/tallystick evidence CC6.3 --output pack >/dev/null
+# The README's first lines of Python, as a reader would paste them.
+sed -n '/^```python$/,/^```$/{/^```/d;p}' "$source/README.md" >snippet.py
+mkdir snippet && (cd snippet && ../env/bin/python ../snippet.py >../said)
+grep -q '^True ()$' said
 echo "pip install .              works: a ledger, a query, a verification, evidence"
 
 env/bin/pip install --quiet --disable-pip-version-check "$source[serve,pdf]" "$source/verifier"
