@@ -8,6 +8,7 @@ from typing import Final
 
 import apsw
 
+from tallystick.errors import StoreError
 from tallystick.sqlite_file import copy_database
 
 FILE_NAME: Final = "index.db"
@@ -22,7 +23,11 @@ def delete_files(folder: Path) -> None:
     """Remove the index that lies in a folder. Those who have it open notice, and open the one that comes next."""
     _supersede(folder / FILE_NAME)
     for suffix in ("", "-wal", "-shm"):
-        (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+        path = folder / f"{FILE_NAME}{suffix}"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # such as of a folder in its place
+            raise StoreError(f"{path} is in the way, and cannot be removed: {error.strerror or error}") from error
 
 
 def copy_index(source: Path, target: Path) -> None:

@@ -44,7 +44,7 @@ from tallystick.store.contract import Store
 from tallystick.store.reading import hash_at
 
 LAYOUT: Final = 4
-_UNUSABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError, UnicodeDecodeError)
+_UNUSABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
 _CACHE_KB: Final = 32_768
@@ -295,6 +295,10 @@ class SqliteIndexFile:
             raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
         except (DamagedError, *_UNUSABLE) as error:
             return str(error)
+        except apsw.IOError as error:
+            if is_damage(error):
+                return str(error)
+            raise StoreError(f"could not open the index {self.path}: {error}") from error  # such as of a full disk
         except apsw.Error as error:
             raise StoreError(f"could not open the index {self.path}: {error}") from error
 
