@@ -1,8 +1,8 @@
 """Whether an open database is still on the disk: its file and its write-ahead log, those that were opened.
 
 SQLite goes on with a file that lost its name, and answers and commits in memory on one that was emptied. What is looked
-at here costs about a microsecond, and goes past SQLite's caches. No file is opened to look: to close one would release
-every lock that SQLite has on it in this process.
+at here goes past SQLite's caches, and is cheap enough for every few milliseconds. No file is opened to look: to close
+one would release every lock that SQLite has on it in this process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tallystick.errors import DamagedError
 from tallystick.sqlite_file import connect_readonly, is_damage, query
 
 LOOK_SECONDS: Final = 0.005
-"""How often it is looked, at most, by those who read and write."""
+"""How often it is looked, at most, by those who read and write. At each commit it was measured as 15 to 28 of 550 µs:
+to read from a log that was written just now has the file system note the time of that."""
 
 _WAL_LOOK_SECONDS: Final = 1.0
 _HEADER_BYTES: Final = 32
@@ -107,7 +108,7 @@ class Intact:
     def check_content(self, connection: apsw.Connection) -> None:
         """Look whether the file begins as it did, and whether the log has what SQLite believes it has.
 
-        Cheap enough to follow each commit. Raises `DamagedError`.
+        Raises `DamagedError`.
         """
         whole, header = connection.read("main", 0, 0, _HEADER_BYTES)
         fixed = header[:_FIXED_BYTES]
