@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -200,9 +200,11 @@ def bundle(call: ExportingSome, job_id: str) -> Response:
         raise NotFoundError(f"the job {job_id[:60]!r} makes no bundle")
     if job.state != "done" or job.result is None:
         raise ConflictError(f"the export is {job.state}: there is a bundle once it is done")
-    file = job.open_file()
     digest = job.result["manifest_sha256"]
-    call.service.record(call.caller, "export_fetched", {"job": job.id, "manifest_sha256": digest})
+    with ExitStack() as stack:
+        file = stack.enter_context(job.open_file())
+        call.service.record(call.caller, "export_fetched", {"job": job.id, "manifest_sha256": digest})
+        stack.pop_all()  # it is closed when it was sent
     headers = {
         "ETag": f'"{digest}"',
         "Content-Length": str(os.fstat(file.fileno()).st_size),
