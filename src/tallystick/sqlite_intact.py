@@ -143,7 +143,7 @@ class Intact:
 
     def damaged(self, seen: str) -> DamagedError:
         """The error that says so."""
-        self.is_damaged = True
+        self.is_damaged, self._looked_at = True, float("-inf")  # so that the next one who looks is told, too
         return DamagedError(seen + self._advice)
 
     def close(self, connection: apsw.Connection) -> None:
