@@ -181,6 +181,7 @@ def result_of(it: Running, kind: str, body: dict[str, Any]) -> tuple[str, Path]:
 
 
 def test_a_bundle_that_was_replaced_on_the_disk_is_not_returned(it: Running) -> None:
+    send(it, 3, "e-bundle")
     job, folder = result_of(it, "exports", {})
     filtered, other = result_of(it, "exports", {"terms": ["event_type=door.*"]})
     whole = (folder / "result.zip").read_bytes()
