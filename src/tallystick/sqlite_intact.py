@@ -83,7 +83,7 @@ class Intact:
             if self._opened is None:
                 return False  # it is about to be made
             raise self.damaged(f"{self._name} was replaced or removed while it was open")
-        self._found_size, self._looked_at = found[1], moment
+        self._found_size = found[1]
         return True
 
     def look(self, connection: apsw.Connection, *, now: bool = False) -> None:
@@ -97,8 +97,8 @@ class Intact:
         size = self._found_size
         if size < self._size and not self._has_all_pages(connection, size):
             raise self.damaged(f"{self._name} was cut off while it was open")
-        self._size = size
-        moment = time.monotonic()
+        self._size, moment = size, time.monotonic()
+        self._looked_at = moment  # only now: until all was looked at, nobody else may take it for sound
         # Each look at the time of a file's last change makes the next write to it write that time, too, which was
         # measured as 90 µs a commit: so of the log only once a second.
         if now or moment - self._wal_looked_at > _WAL_LOOK_SECONDS:

@@ -91,6 +91,7 @@ class SqliteIndexFile:
         """That the file has lost its name, if it has."""
         self._is_stale = False
         """Whether it was one of us who took it away, to rebuild it."""
+        self._losing: Final = threading.Lock()
         self._lost: str | None = None
         """Why the file was deleted by this one, if it was."""
         self.questions: Final = SqliteQuestions(self.query, self.tokens, find)
@@ -266,14 +267,16 @@ class SqliteIndexFile:
         return None if found is None else f"{error}; {found}"
 
     def _give_up(self, reason: str) -> DamagedIndexError:
-        """Delete the file; the error that says so."""
-        _log.warning("the index %s is damaged, and deleted: %s", self.path, reason)
-        self._lost = (
-            f"the index {self.path} was damaged or replaced, and is deleted ({reason}): open the ledger again to have "
-            "it rebuilt"
-        )
-        self._closed = True
-        self._delete()
+        """Delete the file, once: the next one of its name may be there already. The error that says so."""
+        with self._losing:
+            if self._lost is None:
+                _log.warning("the index %s is damaged, and deleted: %s", self.path, reason)
+                self._lost = (
+                    f"the index {self.path} was damaged or replaced, and is deleted ({reason}): open the ledger again "
+                    "to have it rebuilt"
+                )
+                self._closed = True
+                self._delete()
         return DamagedIndexError(self._lost)
 
     def _open(self) -> str | None:
