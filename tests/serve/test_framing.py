@@ -292,6 +292,14 @@ def test_a_body_that_is_no_body_is_refused_and_what_follows_it_is_not_read(it: R
         assert [one.status for one in said(it, LIVE + head + key + broken + LIVE)] == [200, 400]
 
 
+def test_any_number_of_offers_at_once_is_ignored(it: Running) -> None:
+    offer = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    line = Line(it.url)
+    line.send(offer * 1_500 + LIVE)
+    assert {one.status for one in (line.answer() for _ in range(1_501)) if one is not None} == {200}
+    line.close()
+
+
 def test_an_upgrade_offer_within_a_body_is_the_body(it: Running) -> None:
     body = b"x\r\nupgrade: h2c\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     head = b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nX-Request-ID: one\r\nContent-Length: %d\r\n\r\n" % len(body)

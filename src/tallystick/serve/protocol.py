@@ -170,17 +170,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)  # of which a part costs nothing, however many offers of an upgrade are in it
         try:
-            try:
-                self.parser.feed_data(data)
-            except HttpParserUpgrade as upgrade:
-                if self._is_websocket:
-                    self.handle_websocket_upgrade()
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
                     return
-                self._go_on_without_upgrade()
-                rest = data[upgrade.args[0] :]
-                if rest:
-                    self._parse(rest)
+                except HttpParserUpgrade as upgrade:
+                    if self._is_websocket:
+                        self.handle_websocket_upgrade()
+                        return
+                    self._go_on_without_upgrade()
+                    rest = rest[upgrade.args[0] :]
         except HttpParserError:
             self._refuse(self._wrong or "it is no HTTP/1.1")
 
