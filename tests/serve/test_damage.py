@@ -387,6 +387,10 @@ def test_a_system_ledger_that_is_replaced_by_a_copy_is_verified_and_used(tmp_pat
         until(lambda: alarms(it.deployment) == ["verification.failed"])
         ready = it.call("GET", "/health/ready", None)
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded"), "events are taken"
+        ordered = it.call("POST", "/api/v1/verify", json={})
+        assert ordered.status_code == 202, ordered.text
+        until(lambda: it.call("GET", ordered.headers["Location"]).json()["state"] == "done")
+        assert it.call("GET", "/api/v1/jobs").status_code == 200
         assert it.call("POST", "/api/v1/tenants", "operator", json={"name": "third"}).status_code == 201
 
 

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -102,7 +101,8 @@ class Service:
         self.jobs: Final = Jobs(
             deployment.folder / "jobs",
             clock=deployment.clock,
-            authenticate=partial(deployment.system.authenticate, "job"),
+            # By the system ledger that is open then: it may have been opened again.
+            authenticate=lambda data: deployment.system.authenticate("job", data),
         )
         self.watch: Final = Watch(deployment, every_seconds=self.settings.verify_hours * 3_600, is_ours=self.writes)
         self.witnessing: Final = self._witnessing()
