@@ -8,7 +8,6 @@ there after a restart; what was under way is then told as failed, since nobody w
 
 from __future__ import annotations
 
-import hmac
 import logging
 import re
 import threading
@@ -29,7 +28,9 @@ from tallystick.durable import replace
 from tallystick.errors import BusyError, ConflictError, NotFoundError, StoreError, TallystickError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
-from tallystick.plain_file import NotPlainError, check_folder, open_plain, remove_folder
+from tallystick.plain_file import NotPlainError, check_folder, open_plain, read_plain, remove_folder
+from tallystick.serve import authentic
+from tallystick.serve.authentic import Authenticate
 from tallystick.serve.problems import problem
 
 KEPT_SECONDS: Final = 86_400
@@ -148,8 +149,8 @@ class Job:
 class Jobs:
     """The jobs of all tenants of one process. Safe for many threads."""
 
-    def __init__(self, folder: Path, *, clock: Clock, authenticate: Callable[[bytes], bytes]) -> None:
-        """`authenticate` gives the MAC, 32 bytes, of what is kept, by a key that only the service has."""
+    def __init__(self, folder: Path, *, clock: Clock, authenticate: Authenticate) -> None:
+        """`authenticate` gives the MAC of what is kept."""
         self._folder: Final = folder
         self._root: Final = folder.parent
         """Below it no folder is a link: else whoever can write there has us write, and remove, what is elsewhere."""
@@ -188,13 +189,13 @@ class Jobs:
             self._go_on()
         return job
 
-    def get(self, tenant: str, job_id: str) -> Job:
-        """One job of a tenant. Raises `NotFoundError`."""
+    def get(self, tenant: str, job_id: str, *, by: str | None = None) -> Job:
+        """One job of a tenant; with `by` only one that they ordered for themselves. Raises `NotFoundError`."""
         with self._lock:
             job = self._live.get(job_id)
         if job is None or job.tenant != tenant:
             job = next((kept for kept in self._kept(tenant) if kept.id == job_id), None)
-        if job is None:
+        if job is None or by not in (None, job.by):
             raise NotFoundError(f"there is no job {job_id[:60]!r}: those that are over are kept for a day")
         return job
 
@@ -303,26 +304,23 @@ class Jobs:
         kept = {"file_sha256": job.file_sha256, "file_bytes": job.file_bytes, "by": job.by}
         data = orjson.dumps(job.to_json() | kept)
         check_folder(job.folder, below=self._root)
-        replace(job.folder / _TOLD, self._tag(job.tenant, job.folder, data) + b"\n" + data)
+        about = _about(job.tenant, job.folder)
+        replace(job.folder / _TOLD, authentic.render(data, self._authenticate, about=about))
 
     def _kept(self, tenant: str) -> Iterator[Job]:
         for folder in self._folders(tenant):
             try:
-                with open_plain(folder / _TOLD) as file:
-                    tag, _, data = file.read(_TOLD_BYTES_MAX).partition(b"\n")
+                kept = read_plain(folder / _TOLD, bytes_max=_TOLD_BYTES_MAX)
             except OSError:
                 continue  # it is being made, or removed
             except NotPlainError as error:
                 _log.error("the job %s counts as none: %s", folder.name, error)
                 continue
-            if not hmac.compare_digest(tag, self._tag(tenant, folder, data)):
+            data = authentic.parse(kept, self._authenticate, about=_about(tenant, folder))
+            if data is None:
                 _log.error("the job %s is not what was kept, and counts as none", folder.name)
                 continue
             yield Job.of_json(folder, tenant, orjson.loads(data))
-
-    def _tag(self, tenant: str, folder: Path, data: bytes) -> bytes:
-        """The MAC, in hex: of this job of this tenant, so that none takes another's place."""
-        return self._authenticate(f"{tenant}/{folder.name}".encode() + b"\0" + data).hex().encode()
 
     def _folders(self, tenant: str) -> Iterator[Path]:
         """Those with names that we give; nobody has us look into, or remove, another folder."""
@@ -337,6 +335,11 @@ class Jobs:
             return
         except NotPlainError as error:
             _log.error("no jobs are read: %s", error)
+
+
+def _about(tenant: str, folder: Path) -> bytes:
+    """Which job of which tenant, so that none takes another's place."""
+    return f"{tenant}/{folder.name}".encode() + b"\0"
 
 
 def _digest(path: Path, *, bytes_max: int) -> str:

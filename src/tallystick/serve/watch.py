@@ -9,7 +9,6 @@ events any more: what would be added to it contradicts what others have seen (do
 from __future__ import annotations
 
 import fcntl
-import hmac
 import logging
 import re
 import threading
@@ -37,6 +36,7 @@ from tallystick.ledger import Ledger
 from tallystick.limits import VERIFIED_BYTES_MAX
 from tallystick.plain_file import NotPlainError, open_lock, read_plain
 from tallystick.read.index import Progress
+from tallystick.serve import authentic
 from tallystick.store.head_mark import HaltedError, MarkProblem
 
 FILE_NAME: Final = "verified.json"
@@ -154,11 +154,11 @@ class Watch:
     def damaged(self, ledger: str, error: TallystickError) -> None:
         """Somebody used a ledger, and it is not what it was: an alarm, until a verification finds nothing, which begins
         as soon as it can be opened."""
-        if not isinstance(error, HaltedError):
-            self._suspected.add(ledger)
-        kind = Kind.INDEX if isinstance(error, DamagedIndexError) else Kind.UNREADABLE
         if isinstance(error, HaltedError):
             kind = _KINDS[error.problem.kind]
+        else:
+            kind = Kind.INDEX if isinstance(error, DamagedIndexError) else Kind.UNREADABLE
+            self._suspected.add(ledger)
         # What was rebuilt from the log, or verified when it was opened again, is used further.
         self.found(ledger, kind, _without_paths(str(error)), stops=not isinstance(error, _HEALED))
 
@@ -285,7 +285,8 @@ class Watch:
             # A crash before this loses only that it was verified.
             data = orjson.dumps({name: asdict(one) for name, one in known.items()})
             try:
-                durable.replace(self._file, self._tag(data) + b"\n" + data)  # in the place of a link, too
+                # In the place of a link, too.
+                durable.replace(self._file, authentic.render(data, self._authenticate))
             except OSError as error:
                 raise StoreError(f"{self._file} cannot be written: {error.strerror or error}") from error
         self._halt(ledger, seen)
@@ -333,8 +334,8 @@ class Watch:
     def _read(self) -> dict[str, Seen]:
         """What was kept. A file that is not what we wrote is reported, and all is verified again."""
         try:
-            tag, _, data = read_plain(self._file, bytes_max=VERIFIED_BYTES_MAX).partition(b"\n")
-            if not hmac.compare_digest(tag, self._tag(data)):
+            data = authentic.parse(read_plain(self._file, bytes_max=VERIFIED_BYTES_MAX), self._authenticate)
+            if data is None:
                 raise ValueError("its MAC is not by the keys of this deployment")
             kept = orjson.loads(data)
             return {name: Seen(**{**one, "findings": tuple(one["findings"])}) for name, one in kept.items()}
@@ -345,8 +346,8 @@ class Watch:
             self._altered = True
             return {}
 
-    def _tag(self, data: bytes) -> bytes:
-        return self._deployment.system.authenticate("verified", data).hex().encode()
+    def _authenticate(self, data: bytes) -> bytes:
+        return self._deployment.system.authenticate("verified", data)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -81,21 +81,20 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
     """Only what is held against our own checkpoint, and nothing that the caller chose, is remembered."""
 
     def work(job: Job) -> dict[str, Any]:
-        if is_ours:
-            with service.ledger_of(caller) as ledger:
-                report = verified(ledger, since=service.watch.kept(caller.ledger), progress=job.progress)
-            service.watch.take(caller.ledger, report)
-            return report.to_json()
-        since = None if new.since is None else new.since.encode()
         with service.ledger_of(caller) as ledger:
-            report = ledger.verify(
-                first=new.first,
-                end=new.end,
-                since=since,
-                processes=1,  # beside it the service goes on
-                apart=True,
-                progress=job.progress,
-            )
+            if is_ours:
+                report = verified(ledger, since=service.watch.kept(caller.ledger), progress=job.progress)
+            else:
+                report = ledger.verify(
+                    first=new.first,
+                    end=new.end,
+                    since=None if new.since is None else new.since.encode(),
+                    processes=1,  # beside it the service goes on
+                    apart=True,
+                    progress=job.progress,
+                )
+        if is_ours:
+            service.watch.take(caller.ledger, report)
         return report.to_json()
 
     job = service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)
@@ -125,8 +124,8 @@ def export(call: ExportingSome, new: NewExport) -> Response:
     queries = [parse_terms(terms) for terms in ([new.terms] if new.terms else new.queries)]
     service, caller = call.service, call.caller
     scope = caller.principal.scope
+    # What cannot be signed is refused here, and not by the job.
     selectors = selectors_of(queries or ([] if scope.is_whole else [Query()]), within=scope.terms)
-    # What cannot be signed was refused at once.
     service.check_room()
 
     def work(job: Job) -> dict[str, Any]:
@@ -167,14 +166,8 @@ def list_jobs(call: ReadingAll) -> dict[str, Any]:
 
 def _job_of(call: Call, job_id: str) -> Job:
     """A job that the caller may see: with a scope only their own export. Raises `NotFoundError`, alike for all else."""
-    principal, jobs = call.caller.principal, call.service.jobs
-    if not principal.scope.is_whole:
-        with suppress(NotFoundError):
-            job = jobs.get(call.caller.tenant, job_id)
-            if (job.kind, job.by) == ("export", principal.entity):
-                return job
-        job_id = ""
-    return jobs.get(call.caller.tenant, job_id)
+    principal = call.caller.principal
+    return call.service.jobs.get(call.caller.tenant, job_id, by=None if principal.scope.is_whole else principal.entity)
 
 
 @router.get("/jobs/{job_id}")
