@@ -28,7 +28,7 @@ from tallystick.read.sqlite_index import LAYOUT, SqliteIndexFile
 from tallystick.store.reading import absent_ranges
 from tests.read.ledgers import all_of
 from tests.read.series_twin import BATCHES, Question
-from tests.read.test_rollup import DEFINITIONS, World
+from tests.read.test_rollup import DEFINITIONS, World, prunes
 from tests.read.test_timeseries import Clock as EarlyClock
 
 DAY: Final = 86_400_000_000
@@ -395,19 +395,11 @@ class FiledWorld(World):
 
 @given(
     st.lists(DEFINITIONS, min_size=1, max_size=2),
-    st.lists(
-        st.tuples(
-            BATCHES,
-            st.floats(0, 1),
-            st.sets(st.integers(0, 20)),
-            st.sampled_from(["go on", "delete index", "cut short", "define again", "verify before it forgets"]),
-        ),
-        max_size=4,
-    ),
+    prunes("go on", "delete index", "cut short", "define again", "verify before it forgets"),
     BATCHES,
 )
 def test_whatever_is_defined_and_pruned_the_index_that_came_to_be_by_it_holds(
-    definitions: list[Question], prunes: list[tuple[list[Any], float, set[int], str]], last: list[Any]
+    definitions: list[Question], pruned: list[tuple[list[Any], float, set[int], str]], last: list[Any]
 ) -> None:
     clock = EarlyClock()
     with (
@@ -420,7 +412,7 @@ def test_whatever_is_defined_and_pruned_the_index_that_came_to_be_by_it_holds(
         for name, asked in zip("ab", definitions, strict=False):
             world.define(name, asked)
         world.check_index()
-        for batches, part, held, then in prunes:
+        for batches, part, held, then in pruned:
             for step, batch in batches:
                 world.append(batch, step)
             if then == "define again":
