@@ -84,11 +84,17 @@ def identity(path: str) -> tuple[int, int] | None:
 
     A text, as a `Path` costs more than the question: it is asked before every read. A link has an identity of its own.
     """
+    found = identity_and_size(path)
+    return None if found is None else found[0]
+
+
+def identity_and_size(path: str) -> tuple[tuple[int, int], int] | None:
+    """The same, with the length of the file in bytes."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino), found.st_size
 
 
 def copy_database(source: Path, target: Path) -> None:

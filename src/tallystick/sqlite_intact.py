@@ -7,7 +7,6 @@ one would release every lock that SQLite has on it in this process.
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Final
 import apsw
 
 from tallystick.errors import DamagedError
-from tallystick.sqlite_file import connect_readonly, is_damage, query
+from tallystick.sqlite_file import connect_readonly, identity_and_size, is_damage, query
 
 LOOK_SECONDS: Final = 0.005
 """How often it is looked, at most, by those who read and write. At each commit it was measured as 15 to 28 of 550 µs:
@@ -76,7 +75,7 @@ class Intact:
         moment = time.monotonic()
         if not now and moment - self._looked_at < LOOK_SECONDS:
             return False
-        found = _stat(self._name)
+        found = identity_and_size(self._name)
         if self._opened is None and found is not None:
             self._opened = found[0]
         elif found is None or found[0] != self._opened:
@@ -160,7 +159,7 @@ class Intact:
         connection.close()
 
     def _is_only_log_moved(self, connection: apsw.Connection) -> bool:
-        found = _stat(self._wal)
+        found = identity_and_size(self._wal)
         if self._opened_wal is None or (found is not None and found[0] == self._opened_wal):
             return False
         try:
@@ -187,13 +186,13 @@ class Intact:
     def _check_wal_name(self, connection: apsw.Connection) -> None:
         if _frames(connection) < 0:
             return
-        found = _stat(self._wal)
+        found = identity_and_size(self._wal)
         if self._opened_wal is None and found is not None:
             self._opened_wal = found[0]
         elif self._opened_wal is not None and (found is None or found[0] != self._opened_wal):
             raise self.damaged(f"{self._wal} was replaced or removed while it was open")
         # Two processes with different files of shared memory do not see each other's commits, and overwrite them.
-        found = _stat(self._shm)
+        found = identity_and_size(self._shm)
         if self._opened_shm is None and found is not None:
             self._opened_shm = found[0]
         elif self._opened_shm is not None and (found is None or found[0] != self._opened_shm):
@@ -210,7 +209,7 @@ class Intact:
             if not end or connection.read("main", 0, end - 1, 1)[0]:
                 return True
             time.sleep(_GROWING_SECONDS)
-            found = _stat(self._name)
+            found = identity_and_size(self._name)
             if found is None or found[1] <= size:
                 return False
             size = found[1]
@@ -222,12 +221,3 @@ def _frames(connection: apsw.Connection) -> int:
         return connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
     except (apsw.BusyError, apsw.LockedError, apsw.ReadOnlyError, apsw.CantOpenError):
         return -1
-
-
-def _stat(name: str) -> tuple[tuple[int, int], int] | None:
-    """Which file has that name now, and its length; None if there is none."""
-    try:
-        found = os.stat(name)  # noqa: PTH116
-    except FileNotFoundError:
-        return None
-    return (found.st_dev, found.st_ino), found.st_size

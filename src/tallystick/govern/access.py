@@ -230,6 +230,14 @@ def key_text(key_id: str, secret: bytes) -> str:
     return f"ts_{key_id}_{secret.hex()}"
 
 
+Before: TypeAlias = Callable[[Key], object]
+"""Is given a key before it is in force; when it raises, no key is made."""
+
+
+def nothing_before(_: Key) -> None:
+    """A `Before` that lets every key be made."""
+
+
 def new_secret() -> tuple[str, str, bytes]:
     """A new key's id, its text, and what of it is kept."""
     key_id = random_bytes(8).hex()
@@ -265,14 +273,6 @@ def check_name(name: str, *, place: str = "name") -> str:
         cure = f"give 1 to {KEY_NAME_CHARACTERS_MAX} printable characters"
         raise RejectedError("not a name", place=place, cure=cure)
     return name
-
-
-Before: TypeAlias = Callable[[Key], object]
-"""Is given a key before it is in force; when it raises, no key is made."""
-
-
-def nothing_before(_: Key) -> None:
-    """A `Before` that lets every key be made."""
 
 
 def check_expiry(text: str | None, *, now: int) -> str | None:

@@ -19,7 +19,7 @@ from tallystick import durable
 from tallystick.core import timestamp
 from tallystick.errors import RejectedError
 from tallystick.limits import SIZE_MAX
-from tallystick.plain_file import NotPlainError, open_plain
+from tallystick.plain_file import NotPlainError, read_plain
 
 FILE_NAME: Final = "index.compared"
 _BYTES_MAX: Final = 1_024
@@ -75,8 +75,7 @@ def keep_compared(folder: Path, compared: Compared, *, key: bytes, ledger_id: by
 def read_compared(folder: Path, *, key: bytes, ledger_id: bytes) -> Compared | None:
     """The statement that lies there; None when there is none, or none of ours."""
     try:
-        with open_plain(folder / FILE_NAME) as file:
-            data = file.read(_BYTES_MAX)
+        data = read_plain(folder / FILE_NAME, bytes_max=_BYTES_MAX)
     except (OSError, NotPlainError):
         return None
     mac, content = data[:_MAC_BYTES], data[_MAC_BYTES:]

@@ -9,6 +9,7 @@ from typing import Final
 import apsw
 
 from tallystick.errors import StoreError
+from tallystick.plain_file import NotPlainError, check_database
 from tallystick.sqlite_file import copy_database
 
 FILE_NAME: Final = "index.db"
@@ -41,14 +42,15 @@ def copy_index(source: Path, target: Path) -> None:
 
 def _supersede(path: Path) -> None:
     """Write into an index that is about to be deleted that it is one of us who does it. A damaged one cannot say it."""
-    if not path.is_file():
+    if not path.exists():
         return
     try:
+        check_database(path)  # by a link another file would be told so
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             connection.set_busy_timeout(_BUSY_MS)
             connection.pragma("user_version", SUPERSEDED)
         finally:
             connection.close()
-    except (apsw.Error, OSError) as error:
+    except (apsw.Error, OSError, NotPlainError) as error:
         _log.info("the index %s is deleted and could not say so: %s", path, error)

@@ -9,7 +9,6 @@ the range, and writers are not held up.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -33,7 +32,7 @@ from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.reading import absent_ranges, hash_at, read_record
+from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record
 
 RANGE_RECORDS: Final = 20_000
 FAULTS_MAX: Final = 100
@@ -209,8 +208,7 @@ class IndexCheck:
 
     def _is_gone(self, position: int) -> bool:
         """Whether a position has no record any more."""
-        at = bisect_right(self._gone, (position, SIZE_MAX)) - 1
-        return at >= 0 and self._gone[at][0] <= position < self._gone[at][1]
+        return range_with(self._gone, position) is not None
 
     def _check_rest(self, connection: apsw.Connection, rollups: RollupCheck) -> None:
         """What lies outside of all ranges, and what is counted beside the rows."""

@@ -298,12 +298,10 @@ class SqliteIndexFile:
             raise BusyError(f"another process holds the index {self.path}: wait a moment, then repeat") from error
         except (DamagedError, *_UNUSABLE) as error:
             return str(error)
-        except apsw.IOError as error:
+        except apsw.Error as error:
             if is_damage(error):
                 return str(error)
             raise StoreError(f"could not open the index {self.path}: {error}") from error  # such as of a full disk
-        except apsw.Error as error:
-            raise StoreError(f"could not open the index {self.path}: {error}") from error
 
     def _connect_writer(self) -> apsw.Connection:
         if self._in_memory:

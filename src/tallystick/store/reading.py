@@ -7,6 +7,7 @@ taken for pruned: whether it is lawfully there, the verification judges.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
@@ -15,6 +16,7 @@ from tallystick.core.record import Record, record_hash
 from tallystick.core.system import Genesis, KeyRotated
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, TamperError
+from tallystick.limits import SIZE_MAX
 from tallystick.store.contract import Store, StoredRecord
 
 
@@ -93,6 +95,12 @@ def absent_ranges(store: Store, first: int, end: int) -> Iterator[tuple[int, int
         expected = stored.position + 1
     if expected < end:
         yield expected, end
+
+
+def range_with(ranges: Sequence[tuple[int, int]], position: int) -> tuple[int, int] | None:
+    """Which of some ranges [first, end), in order and apart, has a position."""
+    at = bisect_right(ranges, (position, SIZE_MAX)) - 1
+    return ranges[at] if at >= 0 and position < ranges[at][1] else None
 
 
 def tile_hashes(store: Store, level: int, index: int, width: int) -> bytes:

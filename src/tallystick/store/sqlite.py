@@ -26,7 +26,6 @@ import apsw
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
 from tallystick.limits import SIZE_MAX
-from tallystick.plain_file import check_database
 from tallystick.sqlite_file import (
     check_schema,
     connect,
@@ -297,8 +296,7 @@ class SqliteStore:
             raise
 
     def _open_reader(self) -> apsw.Connection:
-        check_database(self.path)  # opening a pipe would wait for ever, and a link lead elsewhere
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
@@ -355,9 +353,8 @@ def _insert_sql(rows: int) -> str:
     return "INSERT INTO record VALUES " + ",".join([_INSERT_ROW] * rows)
 
 
-def _is_head(size: int, checkpoint: bytes, *positions: int) -> bool:
+def _is_head(size: int, _: bytes, *positions: int) -> bool:
     """Whether a commit may have made this; whether what it names is there, the readers tell."""
-    del checkpoint
     return 0 < size <= SIZE_MAX and all(0 <= position <= SIZE_MAX for position in positions)
 
 

@@ -8,7 +8,6 @@ What is obeyed, sealed upon or shown as evidence is read through this module (I6
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -30,9 +29,8 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError, TamperError
-from tallystick.limits import SIZE_MAX
 from tallystick.store.contract import Head, Store, StoredRecord
-from tallystick.store.reading import absent_ranges, tile_hashes
+from tallystick.store.reading import absent_ranges, range_with, tile_hashes
 
 _TILES_CACHED: Final = 64
 """Proven tiles that are kept, 8 KiB each: neighbours share a tile, and all tiles share those above them."""
@@ -118,10 +116,10 @@ class VerifiedReads:
 
     def _first_unlawful(self, first: int, end: int) -> int | None:
         """The first position of [first, end) that is in none of the ranges."""
-        at = bisect_right(self._lawful, (first, SIZE_MAX)) - 1
-        if at < 0 or self._lawful[at][1] <= first:
+        found = range_with(self._lawful, first)
+        if found is None:
             return first
-        return None if end <= self._lawful[at][1] else self._lawful[at][1]
+        return None if end <= found[1] else found[1]
 
     def _find_prune(self) -> list[tuple[int, int]]:
         """The ranges without records that the newest prune names, which says exactly what is absent below its end.
