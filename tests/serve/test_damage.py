@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,10 @@ import orjson
 import pytest
 
 from tallystick.deployment import Deployment
-from tallystick.errors import TamperError
+from tallystick.errors import DamagedError, DamagedIndexError, TamperError
 from tallystick.evidence.findings import Kind
+from tallystick.ledger import Ledger
+from tallystick.serve.caller import Caller
 from tallystick.serve.settings import Settings
 from tallystick.serve.watch import FILE_NAME, Watch
 from tests.damaging import LOG, damage, good_copy
@@ -207,6 +210,42 @@ def test_an_export_does_not_need_the_index_that_was_there(shared: Running, main:
     case = Case(shared)
     damage(case.folder / "index.db", main=main, log=log)
     assert case.done("/api/v1/exports")["result"]["count"] >= 40
+
+
+@pytest.mark.parametrize("who", ["it finds it", "another finds it"])
+def test_long_work_begins_again_where_the_index_is_damaged_beneath_it(shared: Running, who: str) -> None:
+    case = Case(shared)
+    caller = Caller(shared.deployment.authenticate(case.key), "POST", "/api/v1/exports")
+    attempts = []
+
+    def work(ledger: Ledger) -> int:
+        attempts.append(ledger)
+        if len(attempts) == 1:
+            damage(case.folder / "index.db", main="emptied", log="emptied")
+            with suppress(DamagedIndexError):
+                until(lambda: not ledger.look(now=True))
+            if who == "another finds it":
+                until(lambda: append(shared, case.key).status_code == 201)
+        return len(ledger.query(entity_id="door-1", limit=100).records)
+
+    assert shared.service.long_work(caller, work) >= 40
+    assert len({id(ledger) for ledger in attempts}) == 2
+    until(lambda: case.alarms() == ["failed"])
+
+
+def test_long_work_on_a_damaged_log_is_not_done_again(shared: Running) -> None:
+    case = Case(shared)
+    caller = Caller(shared.deployment.authenticate(case.key), "POST", "/api/v1/exports")
+    attempts = []
+
+    def work(ledger: Ledger) -> None:
+        attempts.append(ledger)
+        damage(case.folder / "ledger.db", main="emptied", log="emptied")
+        ledger.look(now=True)
+
+    with pytest.raises(DamagedError):
+        shared.service.long_work(caller, work)
+    assert len(attempts) == 1
 
 
 def put_back(older: Path, place: Path) -> None:

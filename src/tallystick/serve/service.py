@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
-from tallystick.errors import BusyError, DeniedError, TallystickError
+from tallystick.errors import BusyError, DamagedError, DamagedIndexError, DeniedError, StoreError, TallystickError
 from tallystick.govern.access import Permission
 from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
@@ -35,6 +35,8 @@ _MEGABYTE: Final = 2**20
 _WORKERS: Final = 8
 _BEARER: Final = "bearer "
 _log: Final = logging.getLogger("tallystick.serve")
+
+_T = TypeVar("_T")
 
 
 class Metrics:
@@ -186,6 +188,24 @@ class Service:
         """The ledger of the caller's tenant."""
         with self.deployment.lease(caller.ledger) as ledger:
             yield ledger
+
+    def long_work(self, caller: Caller, work: Callable[[Ledger], _T]) -> _T:
+        """What `work` makes of the ledger of the caller's tenant.
+
+        A ledger is closed beneath its users when its index turns out to be damaged. The one that is opened next has a
+        new index: there the work is done once more, from its beginning.
+        """
+        ledger: Ledger | None = None
+        try:
+            with self.ledger_of(caller) as ledger:
+                return work(ledger)
+        except StoreError as error:
+            was_closed = ledger is not None and self.deployment.pool.opened(caller.ledger) is not ledger
+            if not isinstance(error, DamagedIndexError) and (isinstance(error, DamagedError) or not was_closed):
+                raise
+            _log.warning("work on %s begins again: %s", caller.ledger, error)
+        with self.ledger_of(caller) as ledger:
+            return work(ledger)
 
     def record(self, caller: Caller, what: str, said: dict[str, Any], *, on: str | None = None) -> None:
         """Put an act into the access trail of the caller's tenant, and if it was `on` another, into that one's, too.

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, TamperError
+from tallystick.evidence.bundle.export import Exported
+from tallystick.evidence.findings import Report
 from tallystick.evidence.shapes import exported_json
+from tallystick.ledger import Ledger
 from tallystick.limits import (
     NOTE_BYTES_MAX,
     QUERY_TERM_CHARACTERS_MAX,
@@ -81,18 +84,19 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
     """Only what is held against our own checkpoint, and nothing that the caller chose, is remembered."""
 
     def work(job: Job) -> dict[str, Any]:
-        with service.ledger_of(caller) as ledger:
+        def verify_one(ledger: Ledger) -> Report:
             if is_ours:
-                report = verified(ledger, since=service.watch.kept(caller.ledger), progress=job.progress)
-            else:
-                report = ledger.verify(
-                    first=new.first,
-                    end=new.end,
-                    since=None if new.since is None else new.since.encode(),
-                    processes=1,  # beside it the service goes on
-                    apart=True,
-                    progress=job.progress,
-                )
+                return verified(ledger, since=service.watch.kept(caller.ledger), progress=job.progress)
+            return ledger.verify(
+                first=new.first,
+                end=new.end,
+                since=None if new.since is None else new.since.encode(),
+                processes=1,  # beside it the service goes on
+                apart=True,
+                progress=job.progress,
+            )
+
+        report = service.long_work(caller, verify_one)
         if is_ours:
             service.watch.take(caller.ledger, report)
         return report.to_json()
@@ -129,21 +133,24 @@ def export(call: ExportingSome, new: NewExport) -> Response:
     service.check_room()
 
     def work(job: Job) -> dict[str, Any]:
-        with service.ledger_of(caller) as ledger, _checkpoint_of_caller(new.since):
-            exported = ledger.export(
-                job.file,
-                selectors=selectors,
-                filtered=bool(selectors),
-                first=new.first,
-                end=new.end,
-                after=new.after,
-                before=new.before,
-                since=None if new.since is None else new.since.encode(),
-                actor=caller.principal.actor,
-                as_zip=True,
-                progress=job.progress,
-            )
-        return exported_json(exported)
+        def export_one(ledger: Ledger) -> Exported:
+            job.file.unlink(missing_ok=True)
+            with _checkpoint_of_caller(new.since):
+                return ledger.export(
+                    job.file,
+                    selectors=selectors,
+                    filtered=bool(selectors),
+                    first=new.first,
+                    end=new.end,
+                    after=new.after,
+                    before=new.before,
+                    since=None if new.since is None else new.since.encode(),
+                    actor=caller.principal.actor,
+                    as_zip=True,
+                    progress=job.progress,
+                )
+
+        return exported_json(service.long_work(caller, export_one))
 
     asked = new.model_dump(exclude_defaults=True) | ({} if scope.is_whole else {"scope": [*scope.terms]})
     job = service.jobs.begin(caller.tenant, "export", asked, work, by=caller.principal.entity)
