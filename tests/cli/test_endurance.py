@@ -67,7 +67,8 @@ def test_a_million_events_leave_memory_flat_and_handles_few(tmp_path: Path) -> N
         assert max(memory) < MEMORY_MEGABYTES_MAX, memory
         assert max(open_files) < HANDLES_MAX, open_files
         first_half, second_half = memory[: len(memory) // 2], memory[len(memory) // 2 :]
-        assert max(second_half) < max(first_half) + 50, memory  # by then its caches are full
+        # By then its caches are full. Half a million events of which 200 bytes each stayed would be 100 MB.
+        assert max(second_half) < max(first_half) + 80, memory
 
 
 def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
