@@ -25,7 +25,7 @@ from tallystick.errors import (
     TallystickError,
     TamperError,
 )
-from tallystick.limits import BATCH_EVENTS_MAX
+from tallystick.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
 from tallystick.store.contract import Batch
 from tallystick.store.memory import MemoryStore
 from tests import naive
@@ -353,9 +353,22 @@ def test_the_largest_batch_is_taken_and_one_event_more_refused(ledger: tallystic
     ledger.append_many([event()] * BATCH_EVENTS_MAX)
     assert ledger.size == 2 + BATCH_EVENTS_MAX
 
-    with pytest.raises(RejectedError, match=f"more than {BATCH_EVENTS_MAX}"):
+    with pytest.raises(RejectedError, match=f"more than {BATCH_EVENTS_MAX:,}"):
         ledger.append_many([event()] * (BATCH_EVENTS_MAX + 1))
     assert ledger.size == 2 + BATCH_EVENTS_MAX
+
+
+def test_a_batch_is_bounded_in_bytes(ledger: tallystick.Ledger) -> None:
+    large = event(payload={"text": "x" * 60_000})
+    count = BATCH_BYTES_MAX // 60_000
+    refused = iter([large] * 2 * count)
+
+    with pytest.raises(RejectedError, match="or 64 MiB, at once"):
+        ledger.append_many(refused)
+    assert len([*refused]) > count - 10, "it is not read to its end"
+    assert ledger.size == 2
+    ledger.append_many([large] * 100)
+    assert ledger.size == 102
 
 
 def test_the_principal_stands_behind_events_that_name_nobody(tmp_path: Path) -> None:

@@ -42,17 +42,26 @@ SIZE_MAX: Final = 2**63 - 1
 """The largest tree size that C2SP checkpoints may name."""
 
 BATCH_EVENTS_MAX: Final = 10_000
-"""Events sealed by one commit; bounds memory, and how long a single append may wait behind."""
+BATCH_BYTES_MAX: Final = 67_108_864
+"""Events sealed as one, and their canonical bytes: all are in memory several times over."""
+
+COMMIT_BYTES_MAX: Final = 8_388_608
+"""Canonical bytes that one commit takes of several callers; bounds memory, and how long one may wait behind others."""
 
 WAITING_EVENTS_MAX: Final = 100_000
-"""Events waiting for the sealer; past this an append is refused with `BusyError` (I1)."""
+WAITING_BYTES_MAX: Final = 67_108_864
+"""Events waiting for the sealer, and their canonical bytes; past either an append is refused with `BusyError` (I1)."""
+
+READ_RECORDS_MAX: Final = 256
+"""Records that are read at once: of the largest 16 MiB. More at once is hardly faster."""
 
 EPOCH_RECORDS_MAX: Final = 1_000_000
 EPOCH_SECONDS_MAX: Final = 86_400
 """An epoch is closed at the next append after either: a disclosed key then uncovers one day."""
 
 PAGE_RECORDS_MAX: Final = 1_000
-"""Records of one page; they are all in memory, and in one answer of the service."""
+PAGE_BYTES_MAX: Final = 8_388_608
+"""Records of one page, and their bytes; they are all in memory, and in one answer of the service."""
 
 BUCKETS_MAX: Final = 600_000
 """Buckets of one series: a leap year of minutes is 527,040."""

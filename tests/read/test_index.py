@@ -474,8 +474,11 @@ def test_a_save_that_failed_is_tried_again(failures: int, caplog: pytest.LogCapt
     assert sum("could not be written" in record.getMessage() for record in caplog.records) == failures
 
 
-def test_an_index_that_cannot_be_written_keeps_a_bounded_part_of_the_log_in_memory() -> None:
+def test_an_index_that_cannot_be_written_keeps_a_bounded_part_of_the_log_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     store = store_of([(f"id-{n}", f"entity-{n % 4}") for n in range(2_000)])
+    monkeypatch.setattr(following, "KEPT_BYTES", 20 * len(next(store.read(1_999, 2_000)).line))
     file = FailingFile(store, 1_000_000)
     follower = Follower(store, file)
     most = 0
@@ -492,7 +495,46 @@ def test_an_index_that_cannot_be_written_keeps_a_bounded_part_of_the_log_in_memo
     check(follower, store)
     follower.close()
 
-    assert most <= (following.CHUNKS_WITH_LINES + 2) * following.FLUSH_RECORDS
+    assert most <= 20 + 2 * following.FLUSH_RECORDS
+
+
+@pytest.mark.parametrize("way", ["learned", "read from the log"])
+def test_what_is_written_at_once_and_what_waits_is_bounded_in_bytes(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of([(f"id-{n}", f"entity-{n % 4}") for n in range(4_000)])
+    lines = [stored.line for stored in store.read(0, 4_000)]
+    monkeypatch.setattr(following, "FLUSH_RECORDS", 20_000)
+    monkeypatch.setattr(following, "FLUSH_BYTES", 50 * len(lines[-1]))
+    monkeypatch.setattr(following, "KEPT_BYTES", 300 * len(lines[-1]))
+    monkeypatch.setattr(following, "READ_RECORDS_MAX", 10)
+    file = FailingFile(store, 1_000_000)
+    saved: list[int] = []
+    save = file.save
+
+    def recorded(first: int, end: int, records: Sequence[bytes]) -> None:
+        save(first, end, records)
+        saved.append(len(records))
+
+    monkeypatch.setattr(file, "save", recorded)
+    follower = Follower(store, file)
+    most = 0
+    for size in range(100, 4_001, 100):
+        if way == "learned":
+            follower.learn(size - 100, lines[size - 100 : size])
+        else:
+            follower.catch_up(size)
+        chunks = [*follower._unwritten, follower._tail]
+        most = max(most, sum(len(chunk.lines or ()) for chunk in chunks))
+    file.failures = 0
+    while file.cursor() < 4_000:
+        follower.flush()
+        with suppress(StoreError):
+            follower.wait(4_000)
+    check(follower, store)
+    follower.close()
+
+    assert sum(saved) == 4_000
+    assert max(saved) <= 62
+    assert most <= 362
 
 
 def test_a_question_during_a_save_waits_for_it() -> None:

@@ -385,3 +385,25 @@ def test_records_such_as_cloudtrail_writes_answer_what_an_auditor_asks() -> None
         assert window == 300
         newest = ledger.query(where=["payload.errorCode=AccessDenied"]).records[0]
         assert newest.payload["eventTime"] == lines[896]["eventTime"]
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_page_is_bounded_in_bytes_and_goes_on_with_its_cursor(
+    ledger: tallystick.Ledger, newest_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.append_many([{**event(0), "entity_id": "large", "payload": {"text": "x" * 3_000 * n}} for n in range(12)])
+    monkeypatch.setattr("tallystick.read.search.PAGE_BYTES_MAX", 50_000)
+    monkeypatch.setattr("tallystick.store.reading.READ_RECORDS_MAX", 5)
+
+    page = ledger.query(entity_id="large", newest_first=newest_first)
+    pages = [page.records]
+    while page.cursor:
+        page = ledger.query(entity_id="large", newest_first=newest_first, cursor=page.cursor)
+        pages.append(page.records)
+
+    found = [record for records in pages for record in records]
+    assert len(found) == 12
+    assert positions(found) == sorted(positions(found), reverse=newest_first)
+    sizes = [sum(len(record.line) for record in records) for records in pages]
+    assert all(size <= 50_000 or len(records) == 1 for size, records in zip(sizes, pages, strict=True))
+    assert len(pages) > 3

@@ -18,7 +18,7 @@ from tallystick.errors import BusyError, ConflictError, StoreError
 from tallystick.ids import IdMaker
 from tallystick.write import group as group_module
 from tallystick.write.accept import Acceptor
-from tallystick.write.group import GroupCommit
+from tallystick.write.group import GroupCommit, Load
 from tallystick.write.request import Request, Sealed
 from tests.threads import PATIENCE_SECONDS, in_threads
 
@@ -59,9 +59,14 @@ class Settler:
 
 
 def group(
-    settle: Callable[[list[Request]], None], *, events_max: int = 1_000, waiting_max: int = 10_000
+    settle: Callable[[list[Request]], None],
+    *,
+    events_max: int = 1_000,
+    waiting_max: int = 10_000,
+    bytes_max: int = 1 << 30,
+    waiting_bytes_max: int = 1 << 30,
 ) -> GroupCommit:
-    return GroupCommit(settle, events_max=events_max, waiting_max=waiting_max)
+    return GroupCommit(settle, most=Load(events_max, bytes_max), waiting_max=Load(waiting_max, waiting_bytes_max))
 
 
 class Gate:
@@ -145,10 +150,15 @@ def test_those_who_wait_share_the_next_commit_in_their_order() -> None:
     assert positions == [*range(1, 12)]
 
 
-def test_a_commit_takes_no_more_than_its_bound_unless_one_request_alone_is_larger() -> None:
+SIZE = request_of().size
+IN_BOTH = pytest.mark.parametrize("by", ["events", "bytes"])
+
+
+@IN_BOTH
+def test_a_commit_takes_no_more_than_its_bound_unless_one_request_alone_is_larger(by: str) -> None:
     gate = Gate()
     settle = Settler(gate)
-    groups = group(settle, events_max=5)
+    groups = group(settle, events_max=5) if by == "events" else group(settle, bytes_max=5 * SIZE)
 
     calls = held_up(groups, gate, [request_of(count) for count in (2, 3, 1, 9, 4, 1, 1)])
     gate.open.set()
@@ -158,10 +168,11 @@ def test_a_commit_takes_no_more_than_its_bound_unless_one_request_alone_is_large
     assert settle.sizes == [1, 5, 1, 9, 5, 1]
 
 
-def test_one_request_past_the_bound_is_refused_as_busy_and_the_others_go_through() -> None:
+@IN_BOTH
+def test_one_request_past_the_bound_is_refused_as_busy_and_the_others_go_through(by: str) -> None:
     gate = Gate()
     settle = Settler(gate)
-    groups = group(settle, waiting_max=10)
+    groups = group(settle, waiting_max=10) if by == "events" else group(settle, waiting_bytes_max=10 * SIZE)
     calls = held_up(groups, gate, [request_of(4), request_of(6)])
 
     refused = request_of(1)
@@ -326,7 +337,7 @@ def test_a_waiter_that_is_interrupted_when_it_was_given_the_lead_passes_it_on(
 def test_nothing_else_runs_while_a_commit_is_excluded() -> None:
     settle = Settler()
     turn = threading.Lock()
-    groups = GroupCommit(settle, events_max=100, waiting_max=100, turn=turn)
+    groups = GroupCommit(settle, most=Load(100, 1 << 30), waiting_max=Load(100, 1 << 30), turn=turn)
 
     with turn:
         call = Call(groups, request_of())

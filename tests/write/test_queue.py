@@ -537,7 +537,7 @@ def test_of_events_published_together_all_are_taken_or_none(tmp_path: Path) -> N
         with pytest.raises(RejectedError) as caught:
             ledger.publish_many([good, good, {"event_type": "a b", "entity_id": "e"}])
         assert caught.value.place == "event 2 /event_type"
-        with pytest.raises(RejectedError, match="more than 10000 events"):
+        with pytest.raises(RejectedError, match="more than 10,000 events"):
             ledger.publish_many([good] * 10_001)
         assert ledger.publish_many([]) == []
         assert ledger.queue.stats().accepted == 0

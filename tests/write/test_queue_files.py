@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tallystick.core.keys import QUEUE_MAC, ledger_key, purpose_key
 from tallystick.errors import StoreError, TamperError
-from tallystick.write import queue_mac, segments
+from tallystick.write import journal, queue_mac, segments
 from tallystick.write.journal import Journal
 from tallystick.write.queue_check import check_queue
 from tallystick.write.queue_mac import NO_LINK, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
@@ -224,6 +224,23 @@ def test_frames_are_taken_only_in_their_order_from_a_place(tmp_path: Path) -> No
     for wrong in (start._replace(sequence=1), start._replace(link=b"l" * 16), start._replace(offset=start.offset + 1)):
         assert segments.take(tmp_path, wrong, 9, key=KEY, queue=queue)[0] == []
     assert segments.take(tmp_path, start, 9, key=KEY, queue=b"r" * 16)[0] == []
+
+
+def test_frames_are_taken_up_to_a_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (segments, journal):
+        monkeypatch.setattr(module, "COMMIT_BYTES_MAX", 250)
+    bodies = [bytes([65 + number]) * 100 for number in range(8)]
+    made = Journal(tmp_path, key=KEY)
+    made.sync(made.append(bodies, now=1) + 8)
+
+    taken = []
+    while made.cursor < 8:
+        frames = made.next(1_000)
+        taken.append([frame.body for frame in frames])
+        made.done(frames, {})
+    made.close()
+
+    assert taken == [bodies[:3], bodies[3:6], bodies[6:]]
 
 
 class Life(RuleBasedStateMachine):

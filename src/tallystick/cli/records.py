@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tallystick.errors import NotFoundError, RejectedError, TamperError
+from tallystick.limits import READ_RECORDS_MAX
 
 if TYPE_CHECKING:
     from tallystick.core.record import Record
     from tallystick.ledger import Ledger
-
-_BLOCK_RECORDS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def is_system(record: Record) -> bool:
 def newest_first(ledger: Ledger, end: int) -> Iterator[Record]:
     """The records below `end`, last first. `TamperError` at the first that is damaged."""
     while end > 0:
-        first = max(0, end - _BLOCK_RECORDS)
+        first = max(0, end - READ_RECORDS_MAX)
         block: list[Record] = []
         try:
             for record in ledger.read(first, end):

@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tallystick.errors import DamagedError, DamagedIndexError, StoreError, TallystickError, TamperError
+from tallystick.limits import READ_RECORDS_MAX
 from tallystick.read.index import IndexFile, Progress
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_lines
 
 FLUSH_RECORDS: Final = 20_000
-"""Records that are written to the index in one transaction: large batches are what keeps a row cheap."""
+FLUSH_BYTES: Final = 12_582_912
+"""Records that are written to the index in one transaction, and their bytes: large batches are what keeps a row cheap,
+and take several times their size in memory."""
 
-CHUNKS_WITH_LINES: Final = 3
-"""Chunks that keep their records in memory while they wait to be written; later ones are read again."""
+KEPT_BYTES: Final = 33_554_432
+"""Bytes of records that stay in memory while they wait to be written; later ones are read again from the log."""
 
 BEHIND_MAX: Final = 500_000
 """Unwritten records at which learning waits, unless the index cannot be written at all."""
@@ -38,6 +41,19 @@ class _Chunk:
     first: int
     end: int
     lines: list[bytes] | None = field(default_factory=list)
+    size: int = 0
+    """Bytes of the records that are there."""
+
+    @property
+    def is_full(self) -> bool:
+        return self.end - self.first >= FLUSH_RECORDS or self.size >= FLUSH_BYTES
+
+    def add(self, lines: Sequence[bytes], end: int) -> None:
+        """Records from its end on, up to a new end."""
+        assert self.lines is not None, "a tail has its records"
+        self.lines += lines
+        self.size += sum(map(len, lines))
+        self.end = end
 
 
 class Follower:
@@ -84,12 +100,10 @@ class Follower:
             first = self._tail.end
         for stored in read_lines(self._store, first, size):
             tail = self._tail
-            assert tail.lines is not None, "a tail has its records"
-            tail.lines.append(stored.line)
-            tail.end = stored.position + 1
+            tail.add((stored.line,), stored.position + 1)
             if tail.end % 10_000 == 0 and self._progress:
-                self._progress(self._tail.end, size)
-            if self._tail.end - self._tail.first >= FLUSH_RECORDS:
+                self._progress(tail.end, size)
+            if tail.is_full:
                 self.flush()
         self._tail.end = max(self._tail.end, size)
         if self._progress and size - first >= 10_000:
@@ -98,13 +112,12 @@ class Follower:
     def learn(self, first: int, lines: Sequence[bytes]) -> None:
         """These records were committed by this process from position `first` on. Those between it and what was
         learned before, if there are any, are read from the log when somebody asks."""
-        tail = self._tail
-        if first == tail.end:
-            assert tail.lines is not None, "a tail has its records"
-            tail.lines += lines
-            tail.end = first + len(lines)
-            if tail.end - tail.first >= FLUSH_RECORDS:
-                self.flush()
+        if first == self._tail.end:
+            for start in range(0, len(lines), READ_RECORDS_MAX):  # of the largest more at once would be too much
+                part = lines[start : start + READ_RECORDS_MAX]
+                self._tail.add(part, first + start + len(part))
+                if self._tail.is_full:
+                    self.flush()
         with self.told:
             self.told.notify_all()
 
@@ -114,7 +127,7 @@ class Follower:
         with self._changed:
             if tail.end > tail.first:
                 self._tail = _Chunk(tail.end, tail.end)
-                if len(self._unwritten) < CHUNKS_WITH_LINES:
+                if tail.size + sum(chunk.size for chunk in self._unwritten) <= KEPT_BYTES:
                     self._unwritten.append(tail)
                 elif self._unwritten[-1].lines is None:
                     self._unwritten[-1].end = tail.end  # so that what cannot be written takes no memory
@@ -170,11 +183,10 @@ class Follower:
                     self._saver = None
                     return
                 chunk = self._unwritten[0]
-                first, lines = chunk.first, chunk.lines
-                end = chunk.end if lines is not None else min(chunk.end, first + FLUSH_RECORDS)
+                first, end, lines = chunk.first, chunk.end, chunk.lines
             try:
                 if lines is None:
-                    lines = [stored.line for stored in read_lines(self._store, first, end)]
+                    end, lines = self._read_some(first, end)
                 self.file.save(first, end, lines)
             except BaseException as error:  # noqa: BLE001  it is reported to whoever waits for the rows
                 _log.warning("the index could not be written, and is tried again later: %s", error)
@@ -189,6 +201,15 @@ class Follower:
                     self._unwritten.popleft()
                 self._changed.notify_all()
             self._tell_of_save(end)
+
+    def _read_some(self, first: int, end: int) -> tuple[int, list[bytes]]:
+        """The records at a position and behind it, as many as are written at once; up to where they go."""
+        some = _Chunk(first, first)
+        for stored in read_lines(self._store, first, min(end, first + FLUSH_RECORDS)):
+            some.add((stored.line,), stored.position + 1)
+            if some.is_full:
+                return some.end, some.lines or []
+        return min(end, first + FLUSH_RECORDS), some.lines or []
 
     def look(self, *, now: bool = False) -> bool:
         """Look whether the index is still there, as `IndexFile.look` does. Raises also what damage kept it from being

@@ -17,6 +17,7 @@ from tallystick.core.rollup import ROLLUP_DEFINED
 from tallystick.core.schema import SCHEMA_TYPES
 from tallystick.core.system import SYSTEM_ENTITY
 from tallystick.errors import RejectedError, StoreError, TamperError
+from tallystick.limits import READ_RECORDS_MAX
 from tallystick.read.query import Query
 from tallystick.store.contract import StoredRecord
 from tallystick.store.verified_reads import VerifiedReads
@@ -26,7 +27,6 @@ BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, RECORDS_PRUNED, ROLLU
 
 OF_THE_LEDGER: Final = Query(entities=(SYSTEM_ENTITY,))
 _MARK: Final = b'"entity_id":"%b"' % SYSTEM_ENTITY.encode()
-_AT_ONCE: Final = 500
 
 Candidates = Callable[[int], tuple[int, Sequence[int]]]
 """From a position on: up to where an index was asked, and where it says that the ledger's own records are."""
@@ -66,8 +66,8 @@ class OwnRecords:
         end = max(self._end, min(asked, reads.size))
         inside = [position for position in positions if self._end <= position < end]
         records: list[Record] = []
-        for first in range(0, len(inside), _AT_ONCE):
-            records += self._of(reads.fetch(inside[first : first + _AT_ONCE]))
+        for first in range(0, len(inside), READ_RECORDS_MAX):
+            records += self._of(reads.fetch(inside[first : first + READ_RECORDS_MAX]))
         return [*records, *self._of(reads.read(end, reads.size))]
 
     def _of(self, lines: Iterable[StoredRecord]) -> Iterable[Record]:

@@ -16,7 +16,7 @@ import orjson
 from tallystick.core.record import Record
 from tallystick.core.strict import parse_decimal
 from tallystick.errors import RejectedError, TamperError
-from tallystick.limits import PAGE_RECORDS_MAX, SIZE_MAX
+from tallystick.limits import PAGE_BYTES_MAX, PAGE_RECORDS_MAX, SIZE_MAX
 from tallystick.read.compared import Compared
 from tallystick.read.index import Questions
 from tallystick.read.query import Query
@@ -67,7 +67,10 @@ class Search:
         cursor: str | None = None,
         sees: Sees | None = None,
     ) -> Page:
-        """The first `limit` records that fit, or those after a cursor. `RejectedError` for a bad cursor or limit.
+        """The first records that fit, or those after a cursor: `limit` of them, or fewer where they are large.
+
+        At most `PAGE_BYTES_MAX` bytes of records are in a page, and at least one record. `RejectedError` for a bad
+        cursor or limit.
 
         What `sees` says no to is as if it did not fit: neither the page nor its cursor tells that it is there.
         """
@@ -79,17 +82,18 @@ class Search:
         if cursor is not None:
             position, size = _parse_cursor(cursor, size=size, newest_first=newest_first)
             first, end = (0, position) if newest_first else (position, size)
-        found = []
+        found: list[Record] = []
+        room, following = PAGE_BYTES_MAX, None
         for record in self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1):
-            if sees is None or sees(record):
-                found.append(record)
-            if len(found) > limit:
+            if sees is not None and not sees(record):
+                continue
+            room -= len(record.line)
+            if len(found) == limit or (found and room < 0):
+                last = found[-1].position
+                following = f"-{last}.{size}" if newest_first else f"+{last + 1}.{size}"
                 break
-        following = None
-        if len(found) > limit:
-            last = found[limit - 1].position
-            following = f"-{last}.{size}" if newest_first else f"+{last + 1}.{size}"
-        return Page(tuple(found[:limit]), following, size, tuple(query.assumptions))
+            found.append(record)
+        return Page(tuple(found), following, size, tuple(query.assumptions))
 
     def scan(
         self,
@@ -105,11 +109,9 @@ class Search:
         limit = min(expected, _CANDIDATES_MAX)
         while first < end:
             candidates = self._questions.positions(query, first=first, end=end, newest_first=newest_first, limit=limit)
-            if candidates:
-                found = fetch_lines(self._store, candidates)
-                for stored in reversed(found) if newest_first else found:
-                    if exact or query.takes(_glance(stored)):
-                        yield _parsed(stored)
+            for stored in fetch_lines(self._store, candidates, newest_first=newest_first):
+                if exact or query.takes(_glance(stored)):
+                    yield _parsed(stored)
             if len(candidates) < limit:
                 return
             if newest_first:
@@ -131,11 +133,10 @@ class Search:
             candidates = self._questions.positions(
                 query, first=first, end=end, newest_first=False, limit=_CANDIDATES_MAX
             )
-            if candidates:
-                for stored in fetch_lines(self._store, candidates):
-                    record = _glance(stored)
-                    if exact or query.takes(record):
-                        yield record
+            for stored in fetch_lines(self._store, candidates):
+                record = _glance(stored)
+                if exact or query.takes(record):
+                    yield record
             if len(candidates) < _CANDIDATES_MAX:
                 return
             first = candidates[-1] + 1

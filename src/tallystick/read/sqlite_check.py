@@ -35,6 +35,9 @@ from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record
 
 RANGE_RECORDS: Final = 20_000
+_RANGE_BYTES: Final = 16_777_216
+"""Records, and their bytes, that are compared at once: they are in memory several times over."""
+
 FAULTS_MAX: Final = 100
 """Places that are listed; there may be more, and the index is rebuilt anyway."""
 
@@ -284,11 +287,18 @@ class IndexCheck:
             end = min(first + RANGE_RECORDS, self.end)
             if first < self._below < end:
                 end = self._below
+            lines: list[StoredRecord] = []
+            room, is_readable = _RANGE_BYTES, True
             try:
-                lines: list[StoredRecord] | None = [*self._store.read(first, end)]
+                for stored in self._store.read(first, end):
+                    lines.append(stored)
+                    room -= len(stored.line)
+                    if room < 0:
+                        end = stored.position + 1
+                        break
             except StoreError:
-                lines = None
-            yield first, end, lines
+                is_readable = False
+            yield first, end, lines if is_readable else None
             first = end
 
     def _fill(self, connection: apsw.Connection, first: int, lines: list[StoredRecord]) -> None:

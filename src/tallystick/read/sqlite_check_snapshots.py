@@ -7,18 +7,17 @@ in memory at a time. Where they stand say the posting lists, which the same veri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import apsw
 
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError, StoreError, TamperError
+from tallystick.limits import READ_RECORDS_MAX
 from tallystick.read.declared import Declared, parse
 from tallystick.read.state import snapshots_again
 from tallystick.store.contract import Store
 from tallystick.store.reading import fetch_lines
-
-_RECORDS_AT_ONCE: Final = 1_000
 
 Add = Callable[[str, int | None], None]
 """Notes what is wrong, and the position that it is of, if there is one."""
@@ -75,14 +74,14 @@ def _records(connection: apsw.Connection, store: Store, entity: str, *, end: int
     match = "SELECT rowid FROM saved.posting WHERE posting MATCH ? AND rowid >= ? AND rowid < ? ORDER BY rowid LIMIT ?"
     first = 0
     while True:
-        values = (f'"\x01e{rows[0][0]}"', first, end, _RECORDS_AT_ONCE)
+        values = (f'"\x01e{rows[0][0]}"', first, end, READ_RECORDS_MAX)
         found: list[Any] = connection.execute(match, values).fetchall()
         for stored in fetch_lines(store, [position for (position,) in found]):
             try:
                 yield Record.parse(stored.line)
             except RejectedError as error:
                 raise TamperError(f"the record at position {stored.position} was altered: {error}") from error
-        if len(found) < _RECORDS_AT_ONCE:
+        if len(found) < READ_RECORDS_MAX:
             return
         first = found[-1][0] + 1
 

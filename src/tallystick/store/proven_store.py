@@ -13,10 +13,10 @@ from typing import Final
 
 from tallystick.core.merkle import Tile, Tree
 from tallystick.errors import StoreError
+from tallystick.limits import READ_RECORDS_MAX
 from tallystick.store.contract import Batch, Head, Store, StoredRecord
 from tallystick.store.verified_reads import VerifiedReads
 
-_READ_PAGE: Final = 1_000
 _READONLY: Final = "it is read as it was at one moment, and nothing is written"
 
 
@@ -39,7 +39,7 @@ class ProvenStore:
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         end = min(end, self._head.size)
         while first < end:
-            stop = min(first + _READ_PAGE, end)
+            stop = min(first + READ_RECORDS_MAX, end)
             with self._lock:
                 page = [*self._reads.read(first, stop)]
             yield from page

@@ -16,7 +16,7 @@ from tallystick.core.record import Record, record_hash
 from tallystick.core.system import Genesis, KeyRotated
 from tallystick.core.tiles import TileNodes
 from tallystick.errors import NotFoundError, RejectedError, TamperError
-from tallystick.limits import SIZE_MAX
+from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
 from tallystick.store.contract import Store, StoredRecord
 
 
@@ -53,11 +53,17 @@ def _may_be_absent(store: Store, end: int) -> bool:
     return end <= store.pruned_below()
 
 
-def fetch_lines(store: Store, positions: Sequence[int]) -> list[StoredRecord]:
-    """The records at these positions, in order of position; those that were pruned are left out.
+def fetch_lines(store: Store, positions: Sequence[int], *, newest_first: bool = False) -> Iterator[StoredRecord]:
+    """The records at these positions, which are in the order asked for; those that were pruned are left out.
 
-    `TamperError` at the first that is missing or damaged.
+    A bounded number of them is in memory. `TamperError` at the first that is missing or damaged.
     """
+    for first in range(0, len(positions), READ_RECORDS_MAX):
+        found = _fetch_checked(store, positions[first : first + READ_RECORDS_MAX])
+        yield from reversed(found) if newest_first else found
+
+
+def _fetch_checked(store: Store, positions: Sequence[int]) -> list[StoredRecord]:
     found = store.fetch(positions)
     for stored in found:
         if crc32(stored.line) != stored.crc32:

@@ -25,7 +25,7 @@ import apsw
 
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
-from tallystick.limits import SIZE_MAX
+from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
 from tallystick.sqlite_file import (
     check_schema,
     connect,
@@ -47,7 +47,6 @@ from tallystick.store.sqlite_prune import prune_records
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
 _LAYOUT: Final = 2
-_READ_PAGE: Final = 1_000
 _WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
 
@@ -130,12 +129,12 @@ class SqliteStore:
                     reader,
                     "SELECT position, bytes, crc32 FROM record WHERE position >= ? AND position < ?"
                     " ORDER BY position LIMIT ?",
-                    (first, end, _READ_PAGE),
+                    (first, end, READ_RECORDS_MAX),
                 )
             if not rows:
                 return
             yield from _checked(rows)
-            if len(rows) < _READ_PAGE:
+            if len(rows) < READ_RECORDS_MAX:
                 return
             first = rows[-1][0] + 1
 

@@ -29,13 +29,13 @@ from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import RejectedError, TamperError
+from tallystick.limits import READ_RECORDS_MAX
 from tallystick.store.contract import Head, Store, StoredRecord
 from tallystick.store.reading import absent_ranges, range_with, tile_hashes
 
 _TILES_CACHED: Final = 64
 """Proven tiles that are kept, 8 KiB each: neighbours share a tile, and all tiles share those above them."""
 
-_BLOCK_RECORDS: Final = 1_000
 _PRUNES_TRIED: Final = 10
 """Prunes that are compared with what is absent. Only the newest can be unfinished, and then the one before it fits."""
 
@@ -138,8 +138,8 @@ class VerifiedReads:
 
     def _prunes(self, below: int) -> Iterator[RecordsPruned]:
         """The prunes that end at `below` or before, newest first. A prune stands past all that it removed."""
-        for end in range(self.size, below, -_BLOCK_RECORDS):
-            for stored in reversed([*self._store.read(max(end - _BLOCK_RECORDS, below), end)]):
+        for end in range(self.size, below, -READ_RECORDS_MAX):
+            for stored in reversed([*self._store.read(max(end - READ_RECORDS_MAX, below), end)]):
                 if RECORDS_PRUNED.encode() in stored.line:
                     pruned = self._prune_of(stored)
                     if pruned is not None and pruned.end <= below:

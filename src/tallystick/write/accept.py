@@ -29,6 +29,7 @@ from tallystick.core.timestamp import is_rfc3339
 from tallystick.errors import RejectedError
 from tallystick.ids import IdMaker, spell
 from tallystick.limits import (
+    BATCH_BYTES_MAX,
     BATCH_EVENTS_MAX,
     DEPTH_MAX,
     DRAFT_BYTES_MAX,
@@ -67,6 +68,11 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     expected_version: ExpectedVersion = "any"
     breach: str = ""
     """What is wrong with an event that was taken all the same."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the canonical content."""
+        return len(self.before) + len(self.middle) + len(self.after)
 
     @property
     def content(self) -> Content:
@@ -134,16 +140,19 @@ class Acceptor:
         return self._quickly(data) or self._carefully(data)
 
     def accept_all(self, events: Iterable[Event | Mapping[str, Any] | bytes]) -> list[Draft]:
-        """Accept up to 10,000 events, in their order. A `RejectedError` names the event by its index among them."""
+        """Accept up to 10,000 events and 64 MiB, in their order. A `RejectedError` names the event by its index."""
         drafts: list[Draft] = []
-        accept = self.accept
+        accept, room = self.accept, BATCH_BYTES_MAX
         for event in events:
             try:
-                drafts.append(accept(event))
+                draft = accept(event)
             except RejectedError as error:
                 raise _numbered(error, len(drafts)) from error
-            if len(drafts) > BATCH_EVENTS_MAX:
-                raise RejectedError(f"more than {BATCH_EVENTS_MAX} events at once", cure="give them in parts")
+            drafts.append(draft)
+            room -= draft.size
+            if len(drafts) > BATCH_EVENTS_MAX or room < 0:
+                most = f"{BATCH_EVENTS_MAX:,} events, or {BATCH_BYTES_MAX >> 20} MiB,"
+                raise RejectedError(f"more than {most} at once", cure="give them in parts")
         return drafts
 
     def judge_again(self, drafts: Sequence[Draft], *, numbered: bool) -> list[Draft]:

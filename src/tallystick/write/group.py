@@ -10,13 +10,31 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tallystick.errors import BusyError, StoreError
 from tallystick.write.request import Request, Sealed
 
 Commit = Callable[[list[Request]], None]
 """Settles every request it is given, by setting `sealed` or `error`; it may raise only for our own mistakes."""
+
+
+class Load(NamedTuple):
+    """So many drafts, with so many bytes of content."""
+
+    events: int
+    bytes: int
+
+    @classmethod
+    def of(cls, request: Request) -> Load:
+        return cls(len(request.drafts), request.size)
+
+    def __add__(self, other: Load) -> Load:  # type: ignore[override]  # a sum, and no longer tuple
+        return Load(self.events + other.events, self.bytes + other.bytes)
+
+    def fits(self, most: Load) -> bool:
+        """Whether neither is more than that."""
+        return self.events <= most.events and self.bytes <= most.bytes
 
 
 class _Waiter:
@@ -41,15 +59,13 @@ class _Waiter:
 class GroupCommit:
     """Runs `commit` for the requests of many threads, one call at a time.
 
-    A call gets at most `events_max` drafts, unless one request alone has more. No more than `waiting_max`
-    drafts may wait. `turn` is held during each call; hold it for work that must not run beside one.
+    A call gets at most as much as `most`, unless one request alone has more. No more than `waiting_max` may wait.
+    `turn` is held during each call; hold it for work that must not run beside one.
     """
 
-    def __init__(
-        self, commit: Commit, *, events_max: int, waiting_max: int, turn: threading.Lock | None = None
-    ) -> None:
+    def __init__(self, commit: Commit, *, most: Load, waiting_max: Load, turn: threading.Lock | None = None) -> None:
         self._commit: Final = commit
-        self._events_max: Final = events_max
+        self._most: Final = most
         self._waiting_max: Final = waiting_max
         self._turn: Final = turn or threading.Lock()
         self._lock: Final = threading.Lock()
@@ -83,9 +99,9 @@ class GroupCommit:
 
     def _join(self, waiter: _Waiter) -> None:
         with self._lock:
-            waiting = sum(len(other.request.drafts) for other in self._waiting)
-            if waiting + len(waiter.request.drafts) > self._waiting_max:
-                raise BusyError(f"{waiting} events wait to be sealed already: wait a moment, then repeat")
+            waiting = sum((Load.of(other.request) for other in self._waiting), Load(0, 0))
+            if not (waiting + Load.of(waiter.request)).fits(self._waiting_max):
+                raise BusyError(f"{waiting.events} events wait to be sealed already: wait a moment, then repeat")
             self._waiting.append(waiter)
             if self._leader is None:
                 self._leader = waiter
@@ -102,11 +118,11 @@ class GroupCommit:
 
     def _take(self) -> None:
         """Move what waits to what is taken, up to the bound. No waiter is ever in neither of the two."""
-        count = 0
+        load = Load(0, 0)
         while self._waiting:
             first = self._waiting[0]
-            count += len(first.request.drafts)
-            if self._taken and count > self._events_max:
+            load += Load.of(first.request)
+            if self._taken and not load.fits(self._most):
                 break
             self._taken.append(first)
             self._waiting.popleft()

@@ -19,6 +19,7 @@ from typing import IO, Final
 from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import StoreError, TamperError
 from tallystick.ids import random_bytes
+from tallystick.limits import COMMIT_BYTES_MAX
 from tallystick.plain_file import check_folder
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, examine
@@ -198,13 +199,13 @@ class Journal:
         raise StoreError(f"the queue could not be made durable: {error}; repeat with the same ids") from error
 
     def next(self, count: int) -> list[Frame]:
-        """The frames at the cursor, at most so many, all acknowledged and authentic, in their order.
+        """The frames at the cursor, all acknowledged and authentic, in their order: so many, or fewer large ones.
 
         They are read back from the disk. `TamperError` when they are not there any more, or not as they were written.
         """
         count = min(count, self.durable - self.cursor)
         found, self._read_to = segments.take(self._folder, self._place, count, key=self._key, queue=self._queue)
-        if len(found) != count:
+        if len(found) != count and sum(len(frame.body) for frame in found) < COMMIT_BYTES_MAX:
             lost = self.cursor + len(found)
             raise TamperError(
                 f"event {lost} of the queue was acknowledged, and is not on the disk as it was written: it was altered "

@@ -48,7 +48,7 @@ draft that another draft of the same plan repeats is given as its complement, `~
 class Request:
     """Drafts to be sealed as one. `sealed` or `error` is set, once, by whoever seals."""
 
-    __slots__ = ("conditional", "drafts", "error", "generation", "sealed")
+    __slots__ = ("conditional", "drafts", "error", "generation", "sealed", "size")
 
     def __init__(self, drafts: Sequence[Draft], generation: int | None = None) -> None:
         self.drafts: Final = drafts
@@ -56,6 +56,8 @@ class Request:
         """The generation of the rules by which they were judged; None if they need not be judged again."""
         self.conditional: Final = any(d.made == BROUGHT or d.expected_version != "any" for d in drafts)
         """Whether anything must be looked up before it is known that the drafts can be sealed."""
+        self.size: Final = sum(draft.size for draft in drafts)
+        """Bytes of the content of all."""
         self.sealed: Sequence[Sealed] | None = None
         self.error: BaseException | None = None
 

@@ -24,11 +24,11 @@ from tallystick.core.record import KEY_ROTATED, Record
 from tallystick.core.system import SYSTEM_ENTITY, Genesis, KeyRotated, Purpose
 from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedError, StoreError, TallystickError
 from tallystick.ids import IdMaker, spell
-from tallystick.limits import BATCH_EVENTS_MAX, DRAFT_BYTES_MAX, WAITING_EVENTS_MAX
+from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, DRAFT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.accept import Draft, system_draft
-from tallystick.write.group import GroupCommit
+from tallystick.write.group import GroupCommit, Load
 from tallystick.write.known import Known
 from tallystick.write.request import Request, Sealed
 from tallystick.write.resume import check_keys, load_state
@@ -83,7 +83,10 @@ class Sealer:
         self._ids: Final = ids
         self._turn: Final = turn or threading.Lock()
         self._group: Final = GroupCommit(
-            self._settle, events_max=BATCH_EVENTS_MAX, waiting_max=WAITING_EVENTS_MAX, turn=self._turn
+            self._settle,
+            most=Load(BATCH_EVENTS_MAX, COMMIT_BYTES_MAX),
+            waiting_max=Load(WAITING_EVENTS_MAX, WAITING_BYTES_MAX),
+            turn=self._turn,
         )
         self._state: State | None = None
         self._reads: VerifiedReads | None = None

@@ -23,7 +23,7 @@ from zlib import crc32
 
 from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import BusyError, StoreError
-from tallystick.limits import QUEUE_BYTES_MAX
+from tallystick.limits import COMMIT_BYTES_MAX, QUEUE_BYTES_MAX
 from tallystick.plain_file import NotPlainError, check_folder, open_lock, open_plain, open_to_write
 from tallystick.write import queue_mac
 from tallystick.write.queue_mac import STATEMENT_BYTES, Fault, FaultError, Kind, Statement
@@ -245,13 +245,15 @@ def _frames(file: IO[bytes], base: int) -> Iterator[tuple[int, Frame | None]]:
 def take(folder: Path, place: Place, count: int, *, key: bytes, queue: bytes) -> tuple[list[Frame], Place]:
     """The next frames from a place on, at most so many, and the place after them.
 
-    Fewer when there are no more, or when what follows is not the authentic frame that was written after the last one:
-    nothing is returned that the holder of the key did not write, here and in this order.
+    Fewer when those come to `COMMIT_BYTES_MAX` bytes, when there are no more, or when what follows is not the authentic
+    frame that was written after the last one: nothing is returned that the holder of the key did not write, here and in
+    this order.
     """
     path, offset, sequence, link = place
     tag = tagger(key, queue)
     found: list[Frame] = []
-    while len(found) < count:
+    room = COMMIT_BYTES_MAX
+    while len(found) < count and room > 0:
         try:
             with open_plain(path) as file:
                 file.seek(offset)
@@ -259,14 +261,15 @@ def take(folder: Path, place: Place, count: int, *, key: bytes, queue: bytes) ->
         except FileNotFoundError:
             data = b""  # all in it was sealed, and it was removed: the next one goes on
         at = 0
-        while len(found) < count and (frame := frame_at(data, at)) is not None:
+        while len(found) < count and room > 0 and (frame := frame_at(data, at)) is not None:
             if (frame.sequence, frame.link) != (sequence, link) or not is_authentic(frame, tag):
                 return found, Place(path, offset + at, sequence, link)
             found.append(frame)
+            room -= len(frame.body)
             at += frame_bytes(frame)
             sequence, link = sequence + 1, frame.mac
         offset += at
-        if not at and len(found) < count:
+        if not at:
             following = segment_path(folder, sequence)
             if following == path or not _follows(following, Statement(queue, sequence, link), key=key):
                 break

@@ -34,7 +34,7 @@ from tallystick.evidence.bundle.beside import Beside
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.matching import matching, members_of
 from tallystick.evidence.verification.ranges import Ranges
-from tallystick.limits import BUNDLE_HASHES_MAX, FILTERED_RECORDS_MAX
+from tallystick.limits import BUNDLE_HASHES_MAX, FILTERED_RECORDS_MAX, READ_RECORDS_MAX
 from tallystick.read.index import Progress, Questions
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store, StoredRecord
@@ -47,7 +47,6 @@ _NOTHING: Final = "nothing fits, and a bundle proves nothing of what is not ther
 _FIRST_OPENING: Final = 1
 """Where epoch 0 is opened: the genesis before it says that it is of that epoch, too."""
 
-_CHUNK_RECORDS: Final = 1_024
 _ATTEMPTS: Final = 10
 """Changes of keys by others, while an export begins, before it gives up."""
 
@@ -337,7 +336,7 @@ class _Export:
         total = self._end - self._first if self._positions is None else len(self._positions)
         rows = self._rows()
         with self._delivery.open_events() as file:
-            while chunk := [*islice(rows, _CHUNK_RECORDS)]:
+            while chunk := [*islice(rows, READ_RECORDS_MAX)]:
                 file.write(written.take(chunk))
                 self._delivery.view([stored.line for stored in chunk])
                 if self._progress:
@@ -348,8 +347,7 @@ class _Export:
         if self._positions is None:
             yield from read_lines(self._store, self._first, self._end)
             return
-        for at in range(0, len(self._positions), _CHUNK_RECORDS):
-            yield from fetch_lines(self._store, self._positions[at : at + _CHUNK_RECORDS])
+        yield from fetch_lines(self._store, self._positions)
 
 
 class _Written:

@@ -23,6 +23,7 @@ from tallystick.evidence.verification.history import History
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.evidence.verification.scan import Scan
 from tallystick.evidence.verification.tree import TreeCheck
+from tallystick.limits import READ_RECORDS_MAX
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import absent_ranges, read_record
 
@@ -34,8 +35,6 @@ MISSING_MAX: Final = 1_000
 
 _OLDER_MAX: Final = 10
 """Earlier prunes that are asked when the newest does not fit, to say more closely where records are missing."""
-
-_BLOCK_RECORDS: Final = 1_000
 
 
 class _Told(NamedTuple):
@@ -190,8 +189,8 @@ class PruneCheck:
     def _newest_first(self, absent: Ranges) -> Iterator[_Told]:
         """The prunes that could speak for what is absent, read back from the head."""
         *_, (_, last) = absent
-        for end in range(self._size, last, -_BLOCK_RECORDS):
-            for stored in reversed(self._read(max(end - _BLOCK_RECORDS, last), end)):
+        for end in range(self._size, last, -READ_RECORDS_MAX):
+            for stored in reversed(self._read(max(end - READ_RECORDS_MAX, last), end)):
                 if RECORDS_PRUNED.encode() in stored.line:
                     try:
                         yield _told_by(Record.parse(stored.line))
