@@ -12,7 +12,8 @@ from typing import Any, Final
 from tallystick.core.event import Event
 from tallystick.errors import BusyError, ConflictError, RejectedError
 from tallystick.govern.registry import Registry
-from tallystick.write.accept import Acceptor, Draft
+from tallystick.write.accept import Acceptor
+from tallystick.write.draft import Draft
 from tallystick.write.queue import Queue, Ticket
 from tallystick.write.request import Sealed, Submission
 from tallystick.write.rules import RulesChangedError

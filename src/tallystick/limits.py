@@ -190,14 +190,21 @@ KEY_NAME_CHARACTERS_MAX: Final = 200
 KEY_SCOPES_MAX: Final = 64
 """Bounds of a key: each is held against every event that comes with it."""
 
-BODY_BYTES_MAX: Final = 33_554_432
-"""A batch over HTTP, unpacked: 10,000 events of three kilobytes; larger ones come in parts."""
+BODY_BYTES_MAX: Final = 16_777_216
+"""A batch over HTTP, unpacked: 10,000 events of more than a kilobyte; larger ones come in parts."""
 
 STREAM_READERS_MAX: Final = 4_000
-"""Readers of streams of one process: each is a connection, and is written to whenever something comes."""
+STREAM_READERS_TENANT_MAX: Final = 2_000
+"""Readers of streams of one process, and of one tenant: each is a connection, and is written to whenever something
+comes."""
+
+STREAM_PIECE_BYTES: Final = 1_048_576
+"""Records that are given to readers of a stream at once; one record may be all of it."""
 
 STREAM_WAITING_BYTES_MAX: Final = 4_194_304
-"""What a reader of a stream may leave unread: past this it is let go, with the place to go on from."""
+STREAMS_WAITING_BYTES_MAX: Final = 67_108_864
+"""What a reader of a stream may leave unread, and all readers of a process together, where what several have is counted
+once: past this those who read slowly are let go, with the place to go on from."""
 
 JOBS_WAITING_MAX: Final = 8
 """Jobs of one tenant that wait or run: they are done two at a time, and others have some, too."""
@@ -263,7 +270,13 @@ VERIFIED_BYTES_MAX: Final = 134_217_728
 """What a service remembers of its verifications: twenty findings each of some ten thousand ledgers."""
 
 HISTORY_TURNS_MAX: Final = 10_000
-"""Turns of one history over HTTP: all of them are in one answer."""
+HISTORY_BYTES_MAX: Final = 16_777_216
+"""Turns of one history over HTTP, and the bytes of their records: all of them are in one answer."""
 
-BODIES_BYTES_MAX: Final = 268_435_456
-"""Bodies that one process receives at the same time, of all callers together: eight of the largest batches."""
+BODIES_BYTES_MAX: Final = 100_663_296
+TENANT_BODIES_BYTES_MAX: Final = 50_331_648
+"""Bodies that one process has in memory, of all callers together and of one tenant's, as they came, unpacked, and split
+into events: three of the largest batches, and half of that."""
+
+UNPACKED_AT_ONCE_BYTES: Final = 1_048_576
+"""What a packed body becomes before it is counted."""

@@ -20,7 +20,7 @@ from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.controls.assessment import Assessor
 from tallystick.evidence.controls.catalogue import load as load_controls
 from tallystick.evidence.controls.period import Period
-from tallystick.evidence.report import Page, load, make, shipped
+from tallystick.evidence.report import Page, load, make, shipped, view
 from tallystick.evidence.report.blocks import Chart, Heading, Items, Node, Paragraph, Table, Timeline, Words, visible
 from tallystick.evidence.report.html import render as render_html
 from tallystick.evidence.report.pdf import inputs
@@ -201,6 +201,22 @@ def test_figures_say_what_the_ledger_says(clinic: Ledger) -> None:
     assert ranking.series[0][1] == tuple(sorted(actors.values(), reverse=True)[:3])
     turns = [turn.record.position for turn in clinic.timeline("user-456")]
     assert [entry.position for entry in of(found, Timeline)[0].entries] == turns
+
+
+def test_figures_are_bounded_in_bytes_and_say_how_much_there_is(
+    clinic: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = '{{ table(query("label=phi", limit=500)) }}\n\n{{ timeline(history("user-456")) }}'
+    whole = page(clinic, body)
+    turns = len(of(whole, Timeline)[0].entries)
+    monkeypatch.setattr(view, "BYTES_MAX", 1_500)
+
+    part = page(clinic, body)
+
+    assert 0 < len(of(part, Table)[0].rows) < len(of(whole, Table)[0].rows)
+    assert 0 < len(of(part, Timeline)[0].entries) < turns
+    assert of(part, Timeline)[0].entries == of(whole, Timeline)[0].entries[-len(of(part, Timeline)[0].entries) :]
+    assert f"{clinic.count(label='phi')}" in of(part, Table)[0].note
 
 
 def test_a_selector_counts_each_record_once_in_every_figure(ledger: Ledger) -> None:

@@ -505,7 +505,7 @@ def test_what_is_written_at_once_and_what_waits_is_bounded_in_bytes(way: str, mo
     monkeypatch.setattr(following, "FLUSH_RECORDS", 20_000)
     monkeypatch.setattr(following, "FLUSH_BYTES", 50 * len(lines[-1]))
     monkeypatch.setattr(following, "KEPT_BYTES", 300 * len(lines[-1]))
-    monkeypatch.setattr(following, "READ_RECORDS_MAX", 10)
+    monkeypatch.setattr(following, "_LEARNED_AT_ONCE", 10)
     file = FailingFile(store, 1_000_000)
     saved: list[int] = []
     save = file.save

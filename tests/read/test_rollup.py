@@ -29,7 +29,7 @@ from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.read.timeseries import Series, TimeSeries
 from tallystick.store.contract import StoredRecord
 from tallystick.store.memory import MemoryStore
-from tallystick.write.accept import system_draft
+from tallystick.write.draft import system_draft
 from tests.read.ledgers import all_of
 from tests.read.series_twin import BATCHES, MINUTE, ZONES, Question, series
 from tests.read.test_timeseries import HOUR, Clock, rows

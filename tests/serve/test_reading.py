@@ -14,6 +14,7 @@ import pytest
 import tallystick
 from tallystick.core.merkle import verify_consistency
 from tallystick.serve.ingest import BATCH_PATH
+from tallystick.serve.routes import reading
 from tests.serve.conftest import Running
 
 
@@ -186,6 +187,21 @@ def test_a_report_that_cannot_be_made_says_why(it: Running, asked: str, status: 
     answer = it.call("GET", f"/api/v1/reports/{asked}", "acme/Auditor")
     assert answer.status_code == status, answer.text
     assert answer.json().get("place") == place
+
+
+@pytest.mark.parametrize(("bound", "most"), [("HISTORY_TURNS_MAX", 3), ("HISTORY_BYTES_MAX", 2_000)])
+def test_a_history_too_long_for_one_answer_is_refused(
+    it: Running, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        event = {"event_type": "door.changed", "entity_id": f"long-{bound}", "payload": {"number": number}}
+        assert it.call("POST", "/api/v1/events", json=event).status_code == 201
+    path = f"/api/v1/entities/long-{bound}/history"
+    assert len(it.call("GET", path).json()["turns"]) == 6
+    monkeypatch.setattr(reading, bound, most)
+
+    answer = it.call("GET", path)
+    assert (answer.status_code, answer.json()["place"]) == (400, "entity_id")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/events/query", "/api/v1/ledger", "/health/ready", "/openapi.json"])

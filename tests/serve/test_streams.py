@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import statistics
@@ -208,6 +209,62 @@ def test_a_reader_who_does_not_read_at_all_is_cut_off(it: Running, monkeypatch: 
         while it.service.streams.readers and time.monotonic() < deadline:
             send(it, 8, "s-9", note="x" * 30_000)
         assert it.service.streams.readers == 0
+
+
+def test_readers_together_may_leave_so_much_unread_and_what_they_share_is_counted_once(
+    it: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each of them alone may leave it all unread.
+    monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 1 << 30)
+    monkeypatch.setattr(streams, "STREAMS_WAITING_BYTES_MAX", 4_000_000)
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
+    host, port = it.url.removeprefix("http://").split(":")
+    lines = [socket.create_connection((host, int(port)), timeout=20) for _ in range(6)]
+    most = 0
+    try:
+        for number, line in enumerate(lines):
+            line.sendall(request(it, "s-10" if number % 2 else f"s-10&payload.n<{100 + number}"))
+            line.recv(4_096)
+        deadline = time.monotonic() + 30
+        while it.service.streams.readers < 6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while it.service.streams.readers and time.monotonic() < deadline:
+            send(it, 8, "s-10", note="x" * 60_000)
+            most = max(most, it.service.streams.waiting.bytes)
+        assert it.service.streams.readers == 0
+    finally:
+        for line in lines:
+            line.close()
+    assert 2_000_000 < most < 8_000_000
+    assert it.service.streams.waiting.bytes == 0
+
+
+def test_whoever_has_gone_leaves_nothing_in_memory(it: Running) -> None:
+    send(it, 200, "s-11")
+    before = len(subscriptions())
+    for _ in range(12):
+        with reading(it, "?entity_id=s-11&first=0") as stream:
+            for _ in range(150):
+                next(stream)
+    deadline = time.monotonic() + 20
+    while len(subscriptions()) > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(subscriptions()) <= before
+
+
+def subscriptions() -> list[Subscription]:
+    gc.collect()
+    return [one for one in gc.get_objects() if isinstance(one, Subscription)]
+
+
+def test_one_tenant_does_not_take_the_readers_of_all(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STREAM_READERS_TENANT_MAX", 2)
+    with reading(it), reading(it):
+        answer = it.call("GET", STREAM_PATH)
+        assert answer.status_code == 503
+        assert "one tenant" in answer.json()["detail"]
+        with reading(it, who="other/ReadOnly"):
+            pass
 
 
 def test_a_record_is_there_soon_after_its_commit(it: Running) -> None:

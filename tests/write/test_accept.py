@@ -31,7 +31,8 @@ from tallystick.limits import (
     NAME_CHARACTERS_MAX,
     RECORD_BYTES_MAX,
 )
-from tallystick.write.accept import BROUGHT, Acceptor, Draft
+from tallystick.write.accept import Acceptor
+from tallystick.write.draft import BROUGHT, Draft
 
 MADE: Final = "00000000-0000-8000-8000-000000000000"
 """The first id of a maker whose randomness is all zeros."""

@@ -18,8 +18,8 @@ from tallystick.errors import BusyError, ConflictError, StoreError
 from tallystick.ids import IdMaker
 from tallystick.write import group as group_module
 from tallystick.write.accept import Acceptor
-from tallystick.write.group import GroupCommit, Load
-from tallystick.write.request import Request, Sealed
+from tallystick.write.group import GroupCommit
+from tallystick.write.request import Load, Request, Sealed
 from tests.threads import PATIENCE_SECONDS, in_threads
 
 ACCEPT = Acceptor(IdMaker()).accept
@@ -150,7 +150,7 @@ def test_those_who_wait_share_the_next_commit_in_their_order() -> None:
     assert positions == [*range(1, 12)]
 
 
-SIZE = request_of().size
+SIZE = request_of().load.bytes
 IN_BOTH = pytest.mark.parametrize("by", ["events", "bytes"])
 
 

@@ -31,7 +31,8 @@ from tallystick.errors import (
 )
 from tallystick.ids import IdMaker
 from tallystick.write import journal, queue_mac, queue_repair, segments
-from tallystick.write.accept import Acceptor, Draft
+from tallystick.write.accept import Acceptor
+from tallystick.write.draft import Draft
 from tallystick.write.journal import Journal
 from tallystick.write.queue import Queue
 from tallystick.write.queue_mac import Kind

@@ -15,17 +15,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tallystick.errors import DamagedError, DamagedIndexError, StoreError, TallystickError, TamperError
-from tallystick.limits import READ_RECORDS_MAX
 from tallystick.read.index import IndexFile, Progress
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_lines
 
 FLUSH_RECORDS: Final = 20_000
-FLUSH_BYTES: Final = 12_582_912
+FLUSH_BYTES: Final = 4_194_304
 """Records that are written to the index in one transaction, and their bytes: large batches are what keeps a row cheap,
 and take several times their size in memory."""
 
-KEPT_BYTES: Final = 33_554_432
+_LEARNED_AT_ONCE: Final = 64
+"""Records that are taken in before it is looked whether they are to be written: of the largest 4 MiB."""
+
+KEPT_BYTES: Final = 8_388_608
 """Bytes of records that stay in memory while they wait to be written; later ones are read again from the log."""
 
 BEHIND_MAX: Final = 500_000
@@ -113,8 +115,8 @@ class Follower:
         """These records were committed by this process from position `first` on. Those between it and what was
         learned before, if there are any, are read from the log when somebody asks."""
         if first == self._tail.end:
-            for start in range(0, len(lines), READ_RECORDS_MAX):  # of the largest more at once would be too much
-                part = lines[start : start + READ_RECORDS_MAX]
+            for start in range(0, len(lines), _LEARNED_AT_ONCE):
+                part = lines[start : start + _LEARNED_AT_ONCE]
                 self._tail.add(part, first + start + len(part))
                 if self._tail.is_full:
                     self.flush()

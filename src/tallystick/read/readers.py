@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakSet
 
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import ConflictError
@@ -25,7 +26,8 @@ class Readers:
         self._lock: Final = threading.Lock()
         self._cursors: SqliteCursors | None = None
         self._running: Final[dict[str, RunningProjection]] = {}
-        self._subscriptions: Final[list[Subscription]] = []
+        self._subscriptions: Final[WeakSet[Subscription]] = WeakSet()
+        """Those that somebody has, so that they end with the ledger. One that nobody has any more goes by itself."""
 
     @property
     def cursors(self) -> SqliteCursors:
@@ -63,7 +65,7 @@ class Readers:
             cursors=self.cursors if name is not None else None,
         )
         with self._lock:
-            self._subscriptions.append(subscription)
+            self._subscriptions.add(subscription)
         return subscription
 
     def close(self) -> None:

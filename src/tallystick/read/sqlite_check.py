@@ -35,7 +35,7 @@ from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record
 
 RANGE_RECORDS: Final = 20_000
-_RANGE_BYTES: Final = 16_777_216
+_RANGE_BYTES: Final = 4_194_304
 """Records, and their bytes, that are compared at once: they are in memory several times over."""
 
 FAULTS_MAX: Final = 100
@@ -308,7 +308,7 @@ class IndexCheck:
         try:
             text = b"[%b]" % b",".join(stored.line for stored in lines)
             text.decode()
-            connection.execute(steps["stage"], (text, first))
+            connection.execute(steps["stage"], (text, first), can_cache=False)  # a cached one would keep the text
         except _NO_RECORD:
             # A record that is damaged is found by the scan of the log; the index is compared with the others.
             connection.execute(steps["clear"])

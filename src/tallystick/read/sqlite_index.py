@@ -47,7 +47,7 @@ LAYOUT: Final = 4
 _UNUSABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
-_CACHE_KB: Final = 32_768
+_CACHE_KB: Final = 8_192
 """What the writing connection keeps of the file in memory: the pages that every batch touches."""
 
 _number: Final = count()
@@ -287,7 +287,7 @@ class SqliteIndexFile:
             with transaction(self._writer):
                 if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
                     run_script(self._writer, schema())
-                    self._writer.execute("INSERT INTO posting (posting, rank) VALUES ('hashsize', 33554432)")
+                    self._writer.execute("INSERT INTO posting (posting, rank) VALUES ('hashsize', 4194304)")
             run_script(self._writer, save_statements()["staging"])
             problem = self._problem()
             if not self._in_memory and self._scratch is None:
@@ -386,7 +386,8 @@ _MEMORY_FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | ap
 def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int) -> None:
     """Take the records apart into the rows of a table in memory."""
     try:
-        writer.execute(save_statements()["stage"], (b"[%b]" % b",".join(lines), saved))
+        text = b"[%b]" % b",".join(lines)
+        writer.execute(save_statements()["stage"], (text, saved), can_cache=False)  # a cached one would keep the text
         [[staged, first, last]] = writer.execute("SELECT count(*), min(position), max(position) FROM incoming")
     except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
         raise TamperError(f"records at positions {saved} to {end - 1} are damaged ({error}): verify") from error

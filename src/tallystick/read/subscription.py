@@ -100,8 +100,9 @@ class Subscription:
         self._ahead = iter(())
 
     def close(self) -> None:
-        """End the iteration, from any thread."""
+        """End the iteration, from any thread. What was read ahead is let go."""
         self._stop.set()
+        self._ahead = iter(())
 
     def __iter__(self) -> Iterator[Record]:
         while (record := self.take()) is not None:

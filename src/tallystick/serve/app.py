@@ -44,6 +44,7 @@ from tallystick.serve.streaming import STREAM_PATH, Streaming
 _ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
 _TIDY_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 2.0
+_BEAT_SECONDS: Final = 0.1
 _log: Final = logging.getLogger("tallystick.serve")
 
 
@@ -59,9 +60,10 @@ def application(service: Service) -> ASGIApp:
             await service.settle(scope)
         if peers is not None and scope["type"] != "lifespan":
             peers.take_over(scope)
-            owner = _owner(service, peers, scope)
-            if owner != peers.index:
-                await peers.hand_on(owner, scope, receive, send)
+            tenant = _tenant_elsewhere(service, peers, scope)
+            if tenant is not None:
+                with service.budget.hold(tenant) as hold:
+                    await peers.hand_on(peers.owner(tenant), scope, receive, send, hold=hold)
                 return
         if ingest.takes(scope):
             await ingest(scope, receive, send)
@@ -75,32 +77,38 @@ def application(service: Service) -> ASGIApp:
     return logged(answered) if service.settings.log_requests else answered
 
 
-def _owner(service: Service, peers: Peers, scope: Scope) -> int:
-    """The process in which a request has to be answered. Of whoever is not known it is this one, which says so."""
+def _tenant_elsewhere(service: Service, peers: Peers, scope: Scope) -> str | None:
+    """The tenant of a request that another process has to answer. Whoever is not known is told so by this one."""
     if not peers.is_for_owner(scope):
-        return peers.index
+        return None
     try:
-        return peers.owner(service.caller_of(scope).tenant)
+        tenant = service.caller_of(scope).tenant
     except TallystickError:
-        return peers.index
+        return None
+    return None if peers.owner(tenant) == peers.index else tenant
 
 
 async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Give a request on with its body, which is read only from whoever is known, bounded in bytes and in time."""
     try:
-        service.caller_of(scope)
-        data = await read_body(receive, "", most=INPUT_BYTES_MAX)
-    except LeftError:
-        return
-    except (AnsweredError, TallystickError) as error:
+        hold = service.budget.hold(service.caller_of(scope).tenant)
+    except TallystickError as error:
         await answer(send, *problem(error))
         return
-    left = [{"type": "http.request", "body": data, "more_body": False}]
+    with hold:
+        try:
+            data = await read_body(receive, "", most=INPUT_BYTES_MAX, hold=hold)
+        except LeftError:
+            return
+        except (AnsweredError, TallystickError) as error:
+            await answer(send, *problem(error))
+            return
+        left = [{"type": "http.request", "body": data, "more_body": False}]
 
-    async def replay() -> Any:
-        return left.pop() if left else await receive()
+        async def replay() -> Any:
+            return left.pop() if left else await receive()
 
-    await api(scope, replay, send)
+        await api(scope, replay, send)
 
 
 def conventional(service: Service) -> FastAPI:
@@ -108,7 +116,7 @@ def conventional(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        going = [asyncio.create_task(_tidy(service)), asyncio.create_task(_look(service))]
+        going = [asyncio.create_task(work(service)) for work in (_tidy, _look, _time_loop)]
         if service.authentication.issuer is not None:
             going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
         service.begin()
@@ -177,6 +185,15 @@ async def _look(service: Service) -> None:
             await asyncio.to_thread(service.deployment.look)
         except Exception:  # noqa: BLE001 - it is tried again
             _log.exception("the files of the ledgers could not be looked at")
+
+
+async def _time_loop(service: Service) -> None:
+    """Measure by how much the loop is late, as whoever asks something of it just then finds it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _BEAT_SECONDS
+        await asyncio.sleep(_BEAT_SECONDS)
+        service.metrics.stalled.observe(max(0.0, loop.time() - due))
 
 
 # ------------------------------------------------------------------------------------------------ errors

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import MutableMapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote
 
 import orjson
@@ -19,9 +19,10 @@ import orjson
 from tallystick.core import timestamp
 from tallystick.errors import NotFoundError, RejectedError, TallystickError
 from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
-from tallystick.serve.body import LeftError, Receive, read_body, split, wrong_type
+from tallystick.serve.body import LeftError, Receive, apart, read_body, split_body, wrong_type
+from tallystick.serve.budget import Hold
 from tallystick.serve.caller import Caller
-from tallystick.serve.lanes import Way
+from tallystick.serve.lanes import AT_HAND_EVENTS, Way
 from tallystick.serve.problems import (
     MEDIA_TYPE,
     AnsweredError,
@@ -42,6 +43,8 @@ BATCH_PATH: Final = "/api/v1/events/batch"
 _JSON: Final = {"Content-Type": "application/json"}
 _SHOWN: Final = 60
 _log: Final = logging.getLogger("tallystick.serve")
+
+_T = TypeVar("_T")
 
 
 class _Asked(NamedTuple):
@@ -75,7 +78,8 @@ class Ingest:
             asked = _asked(scope)
             caller = self._service.caller_of(scope)
             self._service.permit(caller, "Write")
-            status, body = await self._routes[scope["path"]](caller, asked, receive)
+            with self._service.budget.hold(caller.tenant) as hold:
+                status, body = await self._routes[scope["path"]](caller, asked, receive, hold)
             headers = _JSON
             self._service.metrics.seconds.observe(time.perf_counter() - began)
         except LeftError:
@@ -96,8 +100,8 @@ class Ingest:
 
     # ----------------------------------------------------------------------------------------------- one event
 
-    async def _one(self, caller: Caller, asked: _Asked, receive: Receive) -> tuple[int, bytes]:
-        data = await read_body(receive, asked.encoding, most=INPUT_BYTES_MAX)
+    async def _one(self, caller: Caller, asked: _Asked, receive: Receive, hold: Hold) -> tuple[int, bytes]:
+        data = await read_body(receive, asked.encoding, most=INPUT_BYTES_MAX, hold=hold)
         if asked.content_type not in ("application/json", ""):
             raise wrong_type(asked.content_type, "application/json")
         if asked.key is not None:
@@ -165,50 +169,69 @@ class Ingest:
 
     # --------------------------------------------------------------------------------------------- many events
 
-    async def _many(self, caller: Caller, asked: _Asked, receive: Receive) -> tuple[int, bytes]:
+    async def _many(self, caller: Caller, asked: _Asked, receive: Receive, hold: Hold) -> tuple[int, bytes]:
         if asked.key is not None:
             cure = "give each event an id of its own"
             raise RejectedError("a batch has no Idempotency-Key", place="Idempotency-Key", cure=cure)
-        data = await read_body(receive, asked.encoding, most=BODY_BYTES_MAX)
-        events = split(data, asked.content_type)
-        self._check_scope(caller, events)
+        data = await read_body(receive, asked.encoding, most=BODY_BYTES_MAX, hold=hold)
+        events = await split_body(data, asked.content_type, hold=hold)
+        hold.give_back(len(data))
+        del data
+        await _near(events, lambda: self._check_scope(caller, events))
         await self._take(caller, events)
         if asked.is_queued:
             tickets = await self._queue(caller, Submission(events, caller.principal.actor))
-            return 202, orjson.dumps({"accepted": len(tickets), "events": _tickets(tickets)})
-        if asked.is_atomic:
-            sealed = await self._submit(caller, Submission(events, caller.principal.actor))
-            self._service.metrics.appended.inc(len(sealed))
-            return 201, orjson.dumps({"sealed": len(sealed), "refused": 0, "events": receipts(sealed)})
-        told = await self._each(caller, events)
-        refused = sum("status" in one for one in told)
-        self._service.metrics.appended.inc(len(told) - refused)
-        status = 201 if not refused else 207
-        return status, orjson.dumps({"sealed": len(told) - refused, "refused": refused, "events": told})
-
-    async def _each(self, caller: Caller, events: Sequence[bytes]) -> list[dict[str, Any]]:
-        """What became of each: its receipt, or the problem with it. All that can be sealed are sealed in order."""
+            told = {"accepted": len(tickets)}
+            return 202, await _near(events, lambda: orjson.dumps({**told, "events": _tickets(tickets)}))
         try:  # nearly always all are good, and one commit's worth
-            return receipts(await self._submit(caller, Submission(events, caller.principal.actor)))
+            sealed = await self._submit(caller, Submission(events, caller.principal.actor))
         except TallystickError as error:
-            if not _is_about_one(error):
+            if asked.is_atomic or not _is_about_one(error):
                 raise
-        await self._service.quotas.take(caller.tenant, len(events))  # which it has just got back
-        submitting = [self._submit(caller, Submission([event], caller.principal.actor)) for event in events]
-        told: list[dict[str, Any]] = []
-        for index, outcome in enumerate(await asyncio.gather(*submitting, return_exceptions=True)):
-            if isinstance(outcome, TallystickError):
-                told.append({"index": index, **orjson.loads(problem(outcome)[2])})
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                told += receipts(outcome)
-        return told
+            return await self._each(caller, events)
+        self._service.metrics.appended.inc(len(sealed))
+        told = {"sealed": len(sealed), "refused": 0}
+        return 201, await _near(events, lambda: orjson.dumps({**told, "events": receipts(sealed)}))
+
+    async def _each(self, caller: Caller, events: Sequence[bytes]) -> tuple[int, bytes]:
+        """The answer with what became of each: its receipt, or the problem with it.
+
+        All that can be sealed are sealed in order.
+        """
+        quotas, actor = self._service.quotas, caller.principal.actor
+        await quotas.take(caller.tenant, len(events))  # which it has just got back
+        try:
+            outcomes = await self._service.lanes.submit_each(
+                caller.ledger, await _near(events, lambda: [Submission([event], actor) for event in events])
+            )
+        except TallystickError:
+            quotas.give_back(caller.tenant, len(events))
+            raise
+        refused = sum(isinstance(outcome, TallystickError) for outcome in outcomes)
+        replayed = sum(outcome[0].replayed for outcome in outcomes if not isinstance(outcome, TallystickError))
+        quotas.give_back(caller.tenant, refused + replayed)
+        self._service.metrics.appended.inc(len(events) - refused)
+        return 207 if refused else 201, await _near(events, lambda: _rendered(outcomes, refused))
 
 
 def _is_about_one(error: TallystickError) -> bool:
     """Whether an error is about an event of the batch: the others may be good."""
     return problem(error)[0] in (400, 409)
+
+
+async def _near(events: Sequence[bytes], work: Callable[[], _T]) -> _T:
+    """Do what takes as long as there are events: of a few at once, of many by a thread."""
+    return work() if len(events) <= AT_HAND_EVENTS else await apart(work)
+
+
+def _rendered(outcomes: Sequence[Any], refused: int) -> bytes:
+    told: list[dict[str, Any]] = []
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, TallystickError):
+            told.append({"index": index, **orjson.loads(problem(outcome)[2])})
+        else:
+            told += receipts(outcome)
+    return orjson.dumps({"sealed": len(told) - refused, "refused": refused, "events": told})
 
 
 def _breach(one: Any) -> dict[str, str]:

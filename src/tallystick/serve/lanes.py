@@ -17,14 +17,16 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from tallystick.errors import BusyError, NotFoundError, StoreError, TallystickError
 from tallystick.ledger import Ledger
-from tallystick.limits import BATCH_EVENTS_MAX, WAITING_EVENTS_MAX
-from tallystick.write.request import Submission
+from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
+from tallystick.write.request import NOTHING, Load, Submission
 
 AT_HAND_EVENTS: Final = 256
+AT_HAND_BYTES: Final = 262_144
 AT_HAND_SECONDS: Final = 0.02
 """What is sealed in the loop: about five milliseconds' work. A ledger that took longer than that is left to threads."""
 
@@ -35,6 +37,9 @@ _THREAD_TURNS: Final = 200
 """For how many turns, before the loop tries again."""
 
 _PACES_MAX: Final = 10_000
+_AT_HAND: Final = Load(AT_HAND_EVENTS, AT_HAND_BYTES)
+_AT_ONCE: Final = Load(BATCH_EVENTS_MAX, COMMIT_BYTES_MAX)
+_WAITING_MAX: Final = Load(WAITING_EVENTS_MAX, WAITING_BYTES_MAX)
 _log: Final = logging.getLogger("tallystick.serve")
 
 Way: TypeAlias = Literal["append", "publish"]
@@ -47,14 +52,15 @@ class Lease(Protocol):
 
 
 class _Waiting(NamedTuple):
-    submission: Submission
+    submissions: Sequence[Submission]
+    load: Load
     answer: asyncio.Future[Any]
 
 
 @dataclass(slots=True)
 class _Lane:
     waiting: deque[_Waiting] = field(default_factory=deque)
-    events: int = 0
+    load: Load = NOTHING
     at_work: bool = False
 
 
@@ -72,24 +78,32 @@ class Lanes:
     @property
     def waiting(self) -> int:
         """How many events wait, in all lanes."""
-        return sum(lane.events for lane in self._lanes.values())
+        return sum(lane.load.events for lane in self._lanes.values())
 
     async def submit(self, ledger: str, submission: Submission, *, way: Way = "append") -> Sequence[Any]:
         """Have events sealed, or taken into the queue: their receipts or tickets. Raises as `Ledger.append` does."""
-        lane = self._lanes.setdefault((ledger, way), _Lane())
-        if lane.events + len(submission.events) > WAITING_EVENTS_MAX:
-            raise BusyError(f"{lane.events} events wait already: wait a moment, then repeat")
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(submission, answer))
-        lane.events += len(submission.events)
-        if not lane.at_work:
-            lane.at_work = True
-            asyncio.get_running_loop().call_soon(self._gather, ledger, way, lane)
-        outcome = await answer  # a caller who leaves takes nothing back
+        [outcome] = await self.submit_each(ledger, [submission], way=way)
         if isinstance(outcome, TallystickError):
             raise outcome
         done: Sequence[Any] = outcome
         return done
+
+    async def submit_each(
+        self, ledger: str, submissions: Sequence[Submission], *, way: Way = "append"
+    ) -> Sequence[Any]:
+        """The same of several, each by itself: for each its receipts or tickets, or its error. Raises `BusyError`."""
+        lane = self._lanes.setdefault((ledger, way), _Lane())
+        load = Load(sum(len(one.events) for one in submissions), sum(_bytes(one) for one in submissions))
+        if not (lane.load + load).fits(_WAITING_MAX):
+            raise BusyError(f"{lane.load.events} events wait already: wait a moment, then repeat")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        lane.waiting.append(_Waiting(submissions, load, answer))
+        lane.load += load
+        if not lane.at_work:
+            lane.at_work = True
+            asyncio.get_running_loop().call_soon(self._gather, ledger, way, lane)
+        outcomes: Sequence[Any] = await answer  # a caller who leaves takes nothing back
+        return outcomes
 
     def _gather(self, ledger: str, way: Way, lane: _Lane, *, turns: int = GATHER_TURNS, before: int = 0) -> None:
         """Begin once a turn of the loop brings nobody new: each commit costs as much as a dozen events.
@@ -97,7 +111,7 @@ class Lanes:
         What is too much to be done here begins at once, so that a thread is at work while more arrives.
         """
         now = len(lane.waiting)
-        if turns and now > before and lane.events <= AT_HAND_EVENTS:
+        if turns and now > before and lane.load.fits(_AT_HAND):
             later = partial(self._gather, ledger, way, lane, turns=turns - 1, before=now)
             asyncio.get_running_loop().call_soon(later)
         else:
@@ -105,37 +119,39 @@ class Lanes:
 
     def _begin(self, ledger: str, way: Way, lane: _Lane) -> None:
         """Have done what waits, up to a bound: here and now if that is quick, else by a thread."""
-        taken, count = [lane.waiting.popleft()], 0
-        count += len(taken[0].submission.events)
-        while lane.waiting and count + len(lane.waiting[0].submission.events) <= BATCH_EVENTS_MAX:
+        taken = [lane.waiting.popleft()]
+        load = taken[0].load
+        while lane.waiting and (load + lane.waiting[0].load).fits(_AT_ONCE):
             taken.append(lane.waiting.popleft())
-            count += len(taken[-1].submission.events)
+            load += taken[-1].load
         loop = asyncio.get_running_loop()
-        submissions = [one.submission for one in taken]
+        submissions = [submission for one in taken for submission in one.submissions]
 
         def work() -> None:
             outcomes = self._outcomes(ledger, way, submissions)
             loop.call_soon_threadsafe(finish, outcomes)
 
         def finish(outcomes: Sequence[Any]) -> None:
-            lane.events -= count
-            for one, outcome in zip(taken, outcomes, strict=True):
+            lane.load -= load
+            left = iter(outcomes)
+            for one in taken:
+                its_own = [*islice(left, len(one.submissions))]
                 if not one.answer.done():
-                    one.answer.set_result(outcome)
+                    one.answer.set_result(its_own)
             if lane.waiting:
                 loop.call_soon(self._gather, ledger, way, lane)
             else:
                 lane.at_work = False
                 self._lanes.pop((ledger, way), None)
 
-        outcomes = self._at_hand(ledger, way, submissions) if count <= AT_HAND_EVENTS else None
+        outcomes = self._at_hand(ledger, way, submissions) if load.fits(_AT_HAND) else None
         if outcomes is not None:
             finish(outcomes)
             return
         try:
             self._executor.submit(work)
         except RuntimeError:  # it was shut down
-            finish([BusyError("the service stops: send the same again")] * len(taken))
+            finish([BusyError("the service stops: send the same again")] * len(submissions))
 
     def _at_hand(self, ledger: str, way: Way, submissions: Sequence[Submission]) -> Sequence[Any] | None:
         """Do it without a thread; None when it would have to wait, or did so lately."""
@@ -169,3 +185,8 @@ class Lanes:
             failed = StoreError(f"an unexpected {type(error).__name__}: the outcome is unknown")
             failed.__cause__ = error
             return [failed] * len(submissions)
+
+
+def _bytes(submission: Submission) -> int:
+    """Bytes of the events as they came; of the few that the service makes itself nothing."""
+    return sum(len(event) for event in submission.events if isinstance(event, bytes))

@@ -13,9 +13,10 @@ from zlib import crc32
 
 import httpx2
 
-from tallystick.errors import StoreError
+from tallystick.errors import BusyError, StoreError
 from tallystick.limits import BODY_BYTES_MAX
 from tallystick.serve.body import LeftError, Receive, read_body
+from tallystick.serve.budget import Hold
 from tallystick.serve.problems import AnsweredError, Send, answer, problem
 from tallystick.serve.protocol import REQUEST_ID, REQUEST_ID_HEADER
 
@@ -74,14 +75,16 @@ class Peers:
             scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _FOR]
             scope["client"] = (found[0].decode("latin-1"), 0) if found and found[0] else None
 
-    async def hand_on(self, owner: int, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Have another process answer."""
+    async def hand_on(
+        self, owner: int, scope: MutableMapping[str, Any], receive: Receive, send: Send, *, hold: Hold
+    ) -> None:
+        """Have another process answer. The body is in memory here meanwhile, as `hold` says."""
         try:
-            body = await read_body(receive, "", most=BODY_BYTES_MAX)
+            body = await read_body(receive, "", most=BODY_BYTES_MAX, hold=hold)
             await self._answer(owner, scope, body, send)
         except LeftError:
             return
-        except AnsweredError as error:
+        except (AnsweredError, BusyError) as error:
             await answer(send, *problem(error))
 
     def others(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Iterable[bytes]:

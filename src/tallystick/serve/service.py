@@ -18,6 +18,7 @@ from tallystick.govern.access import Permission
 from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
 from tallystick.serve.authentication import Authentication
+from tallystick.serve.budget import Budget
 from tallystick.serve.caller import Caller
 from tallystick.serve.denials import Denials
 from tallystick.serve.jobs import Jobs
@@ -76,6 +77,15 @@ class Metrics:
         self.behind: Final = Gauge(
             "tallystick_index_behind", "Records that the slowest index has not taken yet.", registry=self.registry
         )
+        self.stalled: Final = Histogram(
+            "tallystick_loop_delay_seconds",
+            "How much later than it should the event loop did something: everybody waits so long.",
+            registry=self.registry,
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+        )
+        self.bodies: Final = Gauge(
+            "tallystick_bodies_bytes", "Bytes of requests that are in memory.", registry=self.registry
+        )
         self.jobs: Final = Gauge("tallystick_jobs", "Jobs that wait or run.", registry=self.registry)
         self.findings: Final = Gauge(
             "tallystick_verify_findings", "Findings of the last verifications: raise the alarm.", registry=self.registry
@@ -99,6 +109,7 @@ class Service:
         self.lanes: Final = Lanes(deployment.lease, self._executor)
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
+        self.budget: Final = Budget()
         self._denials: Final = Denials()
         self.jobs: Final = Jobs(
             deployment.folder / "jobs",
@@ -247,6 +258,7 @@ class Service:
     def gauge(self) -> None:
         """Bring the gauges up to date."""
         self.metrics.waiting.set(self.lanes.waiting)
+        self.metrics.bodies.set(self.budget.used)
         self.metrics.ledgers.set(self.deployment.open_ledgers)
         self.metrics.readers.set(self.streams.readers)
         self.metrics.used.clear()

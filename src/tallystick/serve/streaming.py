@@ -31,6 +31,9 @@ _GONE: Final = "the reader has gone"
 MESSAGE_BYTES: Final = 262_144
 """Of one message of a WebSocket: most clients take no more than a megabyte, and no record has as much."""
 
+_WRITTEN_BYTES: Final = 65_536
+"""What is given to a connection at once: of a reader who does not read so much stays in its buffer, and no more."""
+
 _OVER: Final = 1000
 """The code with which a WebSocket is closed (RFC 6455, 7.4.1): nothing failed."""
 
@@ -128,7 +131,9 @@ class _Sse:
         if not self.begun:
             await self._send({"type": "http.response.start", "status": 200, "headers": self._HEADERS})
             self.begun = True
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        for first in range(0, len(piece) or 1, _WRITTEN_BYTES):
+            part = piece[first : first + _WRITTEN_BYTES]
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})

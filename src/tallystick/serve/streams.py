@@ -21,11 +21,19 @@ from tallystick.core.record import Record
 from tallystick.errors import BusyError, TallystickError
 from tallystick.govern.access import Scope
 from tallystick.ledger import Ledger
-from tallystick.limits import STREAM_READERS_MAX, STREAM_WAITING_BYTES_MAX
+from tallystick.limits import (
+    STREAM_PIECE_BYTES,
+    STREAM_READERS_MAX,
+    STREAM_READERS_TENANT_MAX,
+    STREAM_WAITING_BYTES_MAX,
+    STREAMS_WAITING_BYTES_MAX,
+)
 from tallystick.read.query import Query
 from tallystick.read.shapes import record_json
 
 BATCH_RECORDS: Final = 500
+"""Records of a piece, which has `STREAM_PIECE_BYTES` at most."""
+
 JOIN_RECORDS: Final = 5_000
 """A reader who is no further behind is given what comes from now on, and reads the rest beside it."""
 
@@ -67,14 +75,49 @@ class Form(Protocol):
 Asked: TypeAlias = tuple[Query, Scope, Form]
 
 
+class Waiting:
+    """How many bytes wait for readers. What several wait for is in memory once, and is counted once."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.bytes > STREAMS_WAITING_BYTES_MAX
+
+
+class Piece:
+    """Frames, joined, for one reader or several."""
+
+    __slots__ = ("_readers", "_waiting", "data")
+
+    def __init__(self, data: bytes, waiting: Waiting) -> None:
+        self.data: Final = data
+        self._waiting: Final = waiting
+        self._readers = 0
+
+    def wait(self) -> None:
+        """One reader more waits for it."""
+        if not self._readers:
+            self._waiting.bytes += len(self.data)
+        self._readers += 1
+
+    def taken(self) -> None:
+        """One reader less."""
+        self._readers -= 1
+        if not self._readers:
+            self._waiting.bytes -= len(self.data)
+
+
 class Reader:
     """One who reads on. `frames` gives what is to be written; it is of the event loop."""
 
-    def __init__(self, cursor: int, task: asyncio.Task[Any], form: Form) -> None:
+    def __init__(self, cursor: int, task: asyncio.Task[Any], form: Form, waiting: Waiting) -> None:
         self._form: Final = form
+        self._all: Final = waiting
         self.cursor = cursor
         """The position from which it has not been given anything yet."""
-        self.waiting: Final[deque[bytes]] = deque()
+        self.waiting: Final[deque[Piece]] = deque()
         self.bytes = 0
         self.ended = ""
         """Why it is let go."""
@@ -82,17 +125,19 @@ class Reader:
         self._task: Final = task
         self._late: asyncio.TimerHandle | None = None
 
-    def give(self, joined: bytes, end: int) -> None:
+    def give(self, piece: Piece, end: int) -> None:
         """Have more to read, up to a position. More than a reader may leave unread lets it go."""
         if self.ended:
             return
-        if self.bytes + len(joined) > STREAM_WAITING_BYTES_MAX:
+        size = len(piece.data)
+        if self.bytes and (self.bytes + size > STREAM_WAITING_BYTES_MAX or self._all.is_full):
             self.end("slow")
             return
         self.cursor = max(self.cursor, end)
-        if joined:
-            self.waiting.append(joined)
-            self.bytes += len(joined)
+        if size:
+            piece.wait()
+            self.waiting.append(piece)
+            self.bytes += size
             self.woken.set()
 
     def end(self, why: str) -> None:
@@ -106,6 +151,8 @@ class Reader:
         """It reads no more."""
         if self._late is not None:
             self._late.cancel()
+        while self.waiting:
+            self.waiting.popleft().taken()
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """What to write, piece by piece; with nothing to say for a while, a beat."""
@@ -119,8 +166,11 @@ class Reader:
             self.woken.clear()
             while self.waiting:
                 piece = self.waiting.popleft()
-                self.bytes -= len(piece)
-                yield piece
+                try:
+                    yield piece.data
+                finally:
+                    self.bytes -= len(piece.data)
+                    piece.taken()
             if self.ended:
                 yield self._form.farewell(self.ended, self.cursor)
                 return
@@ -135,6 +185,7 @@ class Streams:
         self._tails: Final[dict[str, _Tail]] = {}
         self._threads: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
         self._stopped = False
+        self.waiting: Final = Waiting()
 
     @property
     def readers(self) -> int:
@@ -148,13 +199,10 @@ class Streams:
 
         Raises `RejectedError` for a position that is not there yet, and `BusyError` when there are too many readers.
         """
-        if self._stopped or self.readers >= STREAM_READERS_MAX:
-            raise BusyError("there are as many readers as the service takes: wait a moment, then try again")
         tail = self._tails.get(ledger)
-        if tail is None and len(self._tails) >= self._ledgers_max:
-            raise BusyError(f"the streams of {self._ledgers_max} tenants are read, and no more are: try again later")
+        self._check_room(tail)
         if tail is None or tail.ended:
-            tail = self._tails[ledger] = _Tail(ledger, self._lease, asyncio.get_running_loop())
+            tail = self._tails[ledger] = _Tail(ledger, self._lease, self.waiting)
             self._threads.add(tail.thread)
         tail.expected += 1
         reader = None
@@ -175,7 +223,7 @@ class Streams:
             task = asyncio.current_task()
             assert task is not None, "it is awaited"
             joined_at = tail.position
-            reader = tail.join(asked, Reader(joined_at, task, asked[2]))
+            reader = tail.join(asked, Reader(joined_at, task, asked[2], self.waiting))
             while past.cursor < joined_at:
                 yield await asyncio.to_thread(past.more, joined_at)
             async for piece in reader.frames():
@@ -188,6 +236,15 @@ class Streams:
             if not tail.expected and self._tails.get(ledger) is tail:
                 del self._tails[ledger]
                 tail.stop()
+
+    def _check_room(self, tail: _Tail | None) -> None:
+        """Raises `BusyError` when there are too many readers."""
+        if self._stopped or self.readers >= STREAM_READERS_MAX:
+            raise BusyError("there are as many readers as the service takes: wait a moment, then try again")
+        if tail is None and len(self._tails) >= self._ledgers_max:
+            raise BusyError(f"the streams of {self._ledgers_max} tenants are read, and no more are: try again later")
+        if tail is not None and tail.expected >= STREAM_READERS_TENANT_MAX:
+            raise BusyError("there are as many readers as one tenant may have: wait a moment, then try again")
 
     def close(self) -> None:
         """Let all readers go; no more come."""
@@ -219,8 +276,9 @@ class _Past:
     def more(self, end: int) -> bytes:
         """The next frames of records below a position; the cursor is there when there are no more. Some, not all."""
         pieces: list[bytes] = []
+        room = STREAM_PIECE_BYTES
         with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor) as subscription:
-            while len(pieces) < BATCH_RECORDS:
+            while room > 0 and len(pieces) < BATCH_RECORDS:
                 record = subscription.take(0)
                 if record is None or record.position >= end:
                     self.cursor = end
@@ -228,14 +286,15 @@ class _Past:
                 self.cursor = record.position + 1
                 if self._scope.takes(record.event_type, record.entity_id):
                     pieces.append(self._form.frame(record.position, record_json(record)))
+                    room -= len(pieces[-1])
         return b"".join(pieces)
 
 
 class _Tail:
     """Follows one ledger, in a thread of its own, for those who read on."""
 
-    def __init__(self, name: str, lease: Lease, loop: asyncio.AbstractEventLoop) -> None:
-        self.started: Final[asyncio.Future[None]] = loop.create_future()
+    def __init__(self, name: str, lease: Lease, waiting: Waiting) -> None:
+        self.started: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
         self.position = 0
         """Up to where it has given everything."""
         self.expected = 0
@@ -244,7 +303,8 @@ class _Tail:
         """Why it follows no more."""
         self._name: Final = name
         self._lease: Final = lease
-        self._loop: Final = loop
+        self._waiting: Final = waiting
+        self._loop: Final = asyncio.get_running_loop()
         self._channels: Final[dict[Asked, set[Reader]]] = {}
         self._stop: Final = threading.Event()
         self.thread: Final = threading.Thread(target=self._follow, name=f"tallystick-stream-{name}", daemon=True)
@@ -309,8 +369,9 @@ class _Tail:
                 for record, data in told
                 if query.takes(record) and scope.takes(record.event_type, record.entity_id)
             )
+            piece = Piece(joined, self._waiting)
             for reader in readers:
-                reader.give(joined, end)
+                reader.give(piece, end)
 
 
 def _some(take: Callable[[float], Record | None], *, wait: float = 0.0) -> list[Record]:
@@ -320,8 +381,10 @@ def _some(take: Callable[[float], Record | None], *, wait: float = 0.0) -> list[
 
 
 def _ready(take: Callable[[float], Record | None]) -> Iterator[Record]:
+    room = STREAM_PIECE_BYTES
     for _ in range(BATCH_RECORDS - 1):
-        record = take(0)
+        record = take(0) if room > 0 else None
         if record is None:
             return
+        room -= len(record.line)
         yield record

@@ -50,6 +50,7 @@ _LAYOUT: Final = 2
 _WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
 
+_BOUND_BYTES: Final = 1_048_576
 _ROWS_AT_ONCE: Final = 500
 """Rows of one INSERT. Each statement run releases and retakes the interpreter's lock; beside busy threads
 that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
@@ -326,8 +327,11 @@ class SqliteStore:
 
 
 def _insert(connection: apsw.Connection, batch: Batch) -> None:
-    for start in range(0, len(batch.lines), _ROWS_AT_ONCE):
-        lines = batch.lines[start : start + _ROWS_AT_ONCE]
+    # SQLite keeps what the last statement was given until its next use: of large records this is more than a little.
+    total = sum(map(len, batch.lines)) or 1
+    at_once = max(1, min(_ROWS_AT_ONCE, _BOUND_BYTES * len(batch.lines) // total))
+    for start in range(0, len(batch.lines), at_once):
+        lines = batch.lines[start : start + at_once]
         rows = zip(count(batch.first + start), lines, map(crc32, lines), strict=False)
         connection.execute(_insert_sql(len(lines)), list(chain.from_iterable(rows)))
     for tile in batch.tiles:

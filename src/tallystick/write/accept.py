@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-import orjson
 
 from tallystick.core.canonical import decode_and_encode, decode_number, encode, encode_plain, to_json
 from tallystick.core.content import (
@@ -23,8 +22,7 @@ from tallystick.core.content import (
     is_event_type,
     is_plain_key,
 )
-from tallystick.core.event import RESERVED_PREFIX, Event, ExpectedVersion
-from tallystick.core.system import SYSTEM_ENTITY, system_members
+from tallystick.core.event import RESERVED_PREFIX, Event
 from tallystick.core.timestamp import is_rfc3339
 from tallystick.errors import RejectedError
 from tallystick.ids import IdMaker, spell
@@ -40,64 +38,11 @@ from tallystick.limits import (
     LABEL_CHARACTERS_MAX,
     LABELS_MAX,
 )
+from tallystick.write.draft import BROUGHT, Draft
 from tallystick.write.rules import Rules
 
 INPUT_MEMBERS: Final = CONTENT_MEMBERS | {"expected_version"}
-BROUGHT: Final = -1
-"""The `made` of a draft whose id the caller brought."""
-
 _EXPECTATIONS: Final = ("any", "none", "exists")
-
-
-class Draft(msgspec.Struct, frozen=True, gc=False):
-    """An accepted event: valid, inside the limits, its id given; not yet ordered.
-
-    The canonical content lies in the three runs of `tallystick.core.content.Content`.
-    """
-
-    before: bytes
-    middle: bytes
-    after: bytes
-    entity_id: str
-    made: int
-    """The counter of the id if we made it, else `BROUGHT`: only those can be known already."""
-    brought_id: str
-    """The id that the caller brought; empty for one that we made."""
-    prefix: str
-    """What stands before the counter in a made id."""
-    expected_version: ExpectedVersion = "any"
-    breach: str = ""
-    """What is wrong with an event that was taken all the same."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the canonical content."""
-        return len(self.before) + len(self.middle) + len(self.after)
-
-    @property
-    def content(self) -> Content:
-        """What the caller decided, for comparison with a record."""
-        return Content(self.before, self.middle, self.after)
-
-    @property
-    def id(self) -> str:
-        """The event id. Spelled out only when somebody asks."""
-        return self.brought_id if self.made == BROUGHT else spell(self.prefix, self.made)
-
-    @property
-    def kind(self) -> tuple[str, int]:
-        """The event's type and version."""
-        members = orjson.loads(b"{%b}" % self.middle)
-        return members["event_type"], members["event_version"]
-
-    def plain(self) -> dict[str, Any]:
-        """The event as plain JSON values, with what the caller said and what stands for what it left out; without
-        an actor or a time where there is none, and without an id that we made."""
-        members: dict[str, Any] = orjson.loads(b"{%b,%b,%b}" % (self.before, self.middle, self.after))
-        absent = [name for name in ("actor", "occurred_at") if members[name] is None]
-        for name in absent if self.made == BROUGHT else (*absent, "id"):
-            del members[name]
-        return members
 
 
 class Acceptor:
@@ -272,13 +217,6 @@ class Acceptor:
             if not is_actor({"id": actor} if type(actor) is str else actor):
                 actor = self._principal  # a payload's member may be anything; it is no actor, and no mistake
         members["actor"] = {"id": actor} if type(actor) is str else actor
-
-
-def system_draft(event_type: str, payload: dict[str, Any], ids: IdMaker) -> Draft:
-    """A draft of one of the ledger's own events (`tallystick.core.system`)."""
-    made = ids.next_counter()
-    members = system_members(event_type, payload, event_id=spell(ids.prefix, made))
-    return Draft(*Content.of(members), SYSTEM_ENTITY, made, "", ids.prefix)
 
 
 class _Actor(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):

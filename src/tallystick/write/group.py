@@ -10,31 +10,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from tallystick.errors import BusyError, StoreError
-from tallystick.write.request import Request, Sealed
+from tallystick.write.request import NOTHING, Load, Request, Sealed
 
 Commit = Callable[[list[Request]], None]
 """Settles every request it is given, by setting `sealed` or `error`; it may raise only for our own mistakes."""
-
-
-class Load(NamedTuple):
-    """So many drafts, with so many bytes of content."""
-
-    events: int
-    bytes: int
-
-    @classmethod
-    def of(cls, request: Request) -> Load:
-        return cls(len(request.drafts), request.size)
-
-    def __add__(self, other: Load) -> Load:  # type: ignore[override]  # a sum, and no longer tuple
-        return Load(self.events + other.events, self.bytes + other.bytes)
-
-    def fits(self, most: Load) -> bool:
-        """Whether neither is more than that."""
-        return self.events <= most.events and self.bytes <= most.bytes
 
 
 class _Waiter:
@@ -99,8 +81,8 @@ class GroupCommit:
 
     def _join(self, waiter: _Waiter) -> None:
         with self._lock:
-            waiting = sum((Load.of(other.request) for other in self._waiting), Load(0, 0))
-            if not (waiting + Load.of(waiter.request)).fits(self._waiting_max):
+            waiting = sum((other.request.load for other in self._waiting), NOTHING)
+            if not (waiting + waiter.request.load).fits(self._waiting_max):
                 raise BusyError(f"{waiting.events} events wait to be sealed already: wait a moment, then repeat")
             self._waiting.append(waiter)
             if self._leader is None:
@@ -118,10 +100,10 @@ class GroupCommit:
 
     def _take(self) -> None:
         """Move what waits to what is taken, up to the bound. No waiter is ever in neither of the two."""
-        load = Load(0, 0)
+        load = NOTHING
         while self._waiting:
             first = self._waiting[0]
-            load += Load.of(first.request)
+            load += first.request.load
             if self._taken and not load.fits(self._most):
                 break
             self._taken.append(first)

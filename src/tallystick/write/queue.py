@@ -33,7 +33,7 @@ from tallystick.errors import (
 )
 from tallystick.limits import QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX
 from tallystick.write import queue_check
-from tallystick.write.accept import BROUGHT, Draft
+from tallystick.write.draft import BROUGHT, Draft
 from tallystick.write.journal import Journal
 from tallystick.write.request import Sealed
 from tallystick.write.segments import LOST

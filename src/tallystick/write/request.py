@@ -13,7 +13,7 @@ from tallystick.core.content import Content
 from tallystick.core.event import Event
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError
-from tallystick.write.accept import BROUGHT, Draft
+from tallystick.write.draft import BROUGHT, Draft
 
 
 class Sealed(NamedTuple):
@@ -32,6 +32,26 @@ class Sealed(NamedTuple):
     """What of its schema the event breaks; it was taken all the same, as schemas only warn in this ledger."""
 
 
+class Load(NamedTuple):
+    """So many events, with so many bytes of content."""
+
+    events: int
+    bytes: int
+
+    def __add__(self, other: Load) -> Load:  # type: ignore[override]  # a sum, and no longer tuple
+        return Load(self.events + other.events, self.bytes + other.bytes)
+
+    def __sub__(self, other: Load) -> Load:
+        return Load(self.events - other.events, self.bytes - other.bytes)
+
+    def fits(self, most: Load) -> bool:
+        """Whether neither is more than that."""
+        return self.events <= most.events and self.bytes <= most.bytes
+
+
+NOTHING: Final = Load(0, 0)
+
+
 class Submission(NamedTuple):
     """Events that someone brings to be sealed as one."""
 
@@ -48,7 +68,7 @@ draft that another draft of the same plan repeats is given as its complement, `~
 class Request:
     """Drafts to be sealed as one. `sealed` or `error` is set, once, by whoever seals."""
 
-    __slots__ = ("conditional", "drafts", "error", "generation", "sealed", "size")
+    __slots__ = ("conditional", "drafts", "error", "generation", "load", "sealed")
 
     def __init__(self, drafts: Sequence[Draft], generation: int | None = None) -> None:
         self.drafts: Final = drafts
@@ -56,8 +76,7 @@ class Request:
         """The generation of the rules by which they were judged; None if they need not be judged again."""
         self.conditional: Final = any(d.made == BROUGHT or d.expected_version != "any" for d in drafts)
         """Whether anything must be looked up before it is known that the drafts can be sealed."""
-        self.size: Final = sum(draft.size for draft in drafts)
-        """Bytes of the content of all."""
+        self.load: Final = Load(len(drafts), sum(draft.size for draft in drafts))
         self.sealed: Sequence[Sealed] | None = None
         self.error: BaseException | None = None
 

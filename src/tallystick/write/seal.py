@@ -29,7 +29,7 @@ from tallystick.core.record import (
 from tallystick.core.system import EpochClosed, EpochOpened, Genesis
 from tallystick.ids import IdMaker
 from tallystick.store.contract import Batch, Head
-from tallystick.write.accept import BROUGHT, Draft, system_draft
+from tallystick.write.draft import BROUGHT, Draft, system_draft
 from tallystick.write.known import Known, MadeRun
 from tallystick.write.request import Place, Receipts, Request, Resolution, Sealed
 

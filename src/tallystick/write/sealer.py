@@ -27,10 +27,10 @@ from tallystick.ids import IdMaker, spell
 from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, DRAFT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
 from tallystick.store.verified_reads import VerifiedReads
-from tallystick.write.accept import Draft, system_draft
-from tallystick.write.group import GroupCommit, Load
+from tallystick.write.draft import Draft, system_draft
+from tallystick.write.group import GroupCommit
 from tallystick.write.known import Known
-from tallystick.write.request import Request, Sealed
+from tallystick.write.request import Load, Request, Sealed
 from tallystick.write.resume import check_keys, load_state
 from tallystick.write.rules import Rules, RulesChangedError
 from tallystick.write.seal import Plan, Planner, State, Tag

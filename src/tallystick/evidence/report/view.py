@@ -6,11 +6,13 @@ belong together and can be had again, and each says which query it came from.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final
 
 from tallystick.core import timestamp
@@ -32,7 +34,8 @@ from tallystick.read.state import Turn
 from tallystick.read.timeseries import Point
 
 RECORDS_MAX: Final = 5_000
-"""Records of one query in a report: a page is for reading."""
+BYTES_MAX: Final = 16_777_216
+"""Records of one query in a report, and their bytes: a page is for reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +153,16 @@ class View:
         if type(limit) is not int or not 1 <= limit <= RECORDS_MAX:
             raise RejectedError(f"a limit of {limit!r}", place="limit", cure=f"ask for 1 to {RECORDS_MAX} records")
         queries, source = self._asked(terms, selector, after, before)
-        records = tuple(islice(self._records(queries, newest_first=newest_first), limit))
-        total = len(records) if len(records) < limit else self._count(queries)
-        return Found(records, total, source, self.window.time)
+        records: list[Record] = []
+        room, is_all = BYTES_MAX, True
+        for record in self._records(queries, newest_first=newest_first):
+            room -= len(record.line)
+            if len(records) == limit or (records and room < 0):
+                is_all = False
+                break
+            records.append(record)
+        total = len(records) if is_all else self._count(queries)
+        return Found(tuple(records), total, source, self.window.time)
 
     def count(self, terms: Iterable[str], *, selector: str | None, after: When, before: When) -> Counted:
         """How many records fit."""
@@ -210,16 +220,21 @@ class View:
         )
 
     def turns(self, entity_id: str, as_of: When, *, limit: int) -> FoundTurns:
-        """What changed an entity up to a time, the last `limit` changes."""
+        """What changed an entity up to a time, the last `limit` changes, or fewer where they are large."""
         moment = self._as_of(as_of)
-        try:
-            found = [
-                turn for turn in self._ledger.timeline(entity_id, as_of=moment) if turn.record.position < self.size
-            ]
-        except NotFoundError:
-            found = []
+        last: deque[Turn] = deque()
+        total, size = 0, 0
+        with suppress(NotFoundError):
+            for turn in self._ledger.timeline(entity_id, as_of=moment):
+                if turn.record.position >= self.size:
+                    break
+                last.append(turn)
+                total += 1
+                size += len(turn.record.line)
+                while len(last) > limit or (size > BYTES_MAX and len(last) > 1):
+                    size -= len(last.popleft().record.line)
         source = self._entity_source(entity_id, moment, "changes of state")
-        return FoundTurns(tuple(found[-limit:]), len(found), source, self.window.time)
+        return FoundTurns(tuple(last), total, source, self.window.time)
 
     def assessed(self, names: Iterable[str]) -> Assessed:
         """Controls by id, frameworks by name; all that are known when nothing is named."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.limits import HISTORY_TURNS_MAX
+from tallystick.limits import HISTORY_BYTES_MAX, HISTORY_TURNS_MAX
 from tallystick.read.as_of import AsOf
 from tallystick.read.shapes import (
     difference_json,
@@ -20,6 +19,7 @@ from tallystick.read.shapes import (
     turn_json,
     whole_json,
 )
+from tallystick.read.state import Turn
 from tallystick.serve.calls import Call, Exporting, MeasuringAll, Reading, ReadingAll, Writing
 from tallystick.serve.routes.answers import (
     AS_ASKED,
@@ -125,11 +125,15 @@ def entity_history(
     """What changed an entity, or one member of its state, event by event."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
-        found = ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of"))
-        turns = [*islice(found, HISTORY_TURNS_MAX + 1)]
-    if len(turns) > HISTORY_TURNS_MAX:
-        cure = "ask for one member, or up to an earlier as_of; or read its events page by page"
-        raise RejectedError(f"more than {HISTORY_TURNS_MAX:,} turns", place="entity_id", cure=cure)
+        turns: list[Turn] = []
+        room = HISTORY_BYTES_MAX
+        for turn in ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of")):
+            room -= len(turn.record.line)
+            if len(turns) == HISTORY_TURNS_MAX or room < 0:
+                cure = "ask for one member, or up to an earlier as_of; or read its events page by page"
+                most = f"{HISTORY_TURNS_MAX:,} turns, or {HISTORY_BYTES_MAX >> 20} MiB of their records"
+                raise RejectedError(f"more than {most}", place="entity_id", cure=cure)
+            turns.append(turn)
     told = {"entity_id": entity_id, "turns": [turn_json(turn) for turn in turns]}
     if whole:
         return Response(whole_json(told, (turn.record for turn in turns)), media_type=JSON, headers=NOT_KEPT)
