@@ -51,12 +51,16 @@ _WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
 
 _BOUND_BYTES: Final = 1_048_576
+_FEW_ROWS: Final = 16
 _ROWS_AT_ONCE: Final = 500
 """Rows of one INSERT. Each statement run releases and retakes the interpreter's lock; beside busy threads
 that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
 
 _INSERT_ROW: Final = "(?,?,?)"
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
+_MOVE_HEAD: Final = (
+    "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=? WHERE size=?"
+)
 _SELECT_STRAY: Final = (
     "SELECT 'record', position FROM record WHERE position < 0"
     " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ? LIMIT 10"
@@ -111,16 +115,13 @@ class SqliteStore:
             writer = self._open_writer()
             self._intact.look(writer)  # SQLite commits on a file that was emptied, too
             with waiting(writer, patient=patient), transaction(writer):
-                present = query(writer, "SELECT size FROM head")
-                if not present:
-                    raise StoreError(f"{self.path} holds no ledger yet; create it first")
-                if present[0][0] != expected_size:
+                writer.execute(_MOVE_HEAD, (*_head_row(head), expected_size))
+                if not writer.changes():
+                    present = query(writer, "SELECT size FROM head")
+                    if not present:
+                        raise StoreError(f"{self.path} holds no ledger yet; create it first")
                     raise ConflictError(f"the head is at {present[0][0]}, not at {expected_size}")
                 _insert(writer, batch)
-                writer.execute(
-                    "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=?",
-                    _head_row(head),
-                )
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
@@ -328,8 +329,9 @@ class SqliteStore:
 
 def _insert(connection: apsw.Connection, batch: Batch) -> None:
     # SQLite keeps what the last statement was given until its next use: of large records this is more than a little.
-    total = sum(map(len, batch.lines)) or 1
-    at_once = max(1, min(_ROWS_AT_ONCE, _BOUND_BYTES * len(batch.lines) // total))
+    at_once = _ROWS_AT_ONCE
+    if len(batch.lines) > _FEW_ROWS:
+        at_once = max(1, min(_ROWS_AT_ONCE, _BOUND_BYTES * len(batch.lines) // sum(map(len, batch.lines))))
     for start in range(0, len(batch.lines), at_once):
         lines = batch.lines[start : start + at_once]
         rows = zip(count(batch.first + start), lines, map(crc32, lines), strict=False)

@@ -81,12 +81,16 @@ class GroupCommit:
 
     def _join(self, waiter: _Waiter) -> None:
         with self._lock:
-            waiting = sum((other.request.load for other in self._waiting), NOTHING)
-            if not (waiting + waiter.request.load).fits(self._waiting_max):
-                raise BusyError(f"{waiting.events} events wait to be sealed already: wait a moment, then repeat")
+            if self._waiting:
+                self._check_room(waiter.request)
             self._waiting.append(waiter)
             if self._leader is None:
                 self._leader = waiter
+
+    def _check_room(self, request: Request) -> None:
+        waiting = sum((other.request.load for other in self._waiting), NOTHING)
+        if not (waiting + request.load).fits(self._waiting_max):
+            raise BusyError(f"{waiting.events} events wait to be sealed already: wait a moment, then repeat")
 
     def _wait(self, waiter: _Waiter) -> None:
         waiter.wake.acquire()
@@ -103,9 +107,10 @@ class GroupCommit:
         load = NOTHING
         while self._waiting:
             first = self._waiting[0]
-            load += first.request.load
-            if self._taken and not load.fits(self._most):
-                break
+            if self._taken or len(self._waiting) > 1:  # a lone one is taken whatever its load
+                load += first.request.load
+                if self._taken and not load.fits(self._most):
+                    break
             self._taken.append(first)
             self._waiting.popleft()
 

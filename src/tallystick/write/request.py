@@ -68,7 +68,7 @@ draft that another draft of the same plan repeats is given as its complement, `~
 class Request:
     """Drafts to be sealed as one. `sealed` or `error` is set, once, by whoever seals."""
 
-    __slots__ = ("conditional", "drafts", "error", "generation", "load", "sealed")
+    __slots__ = ("conditional", "drafts", "error", "generation", "sealed")
 
     def __init__(self, drafts: Sequence[Draft], generation: int | None = None) -> None:
         self.drafts: Final = drafts
@@ -76,9 +76,13 @@ class Request:
         """The generation of the rules by which they were judged; None if they need not be judged again."""
         self.conditional: Final = any(d.made == BROUGHT or d.expected_version != "any" for d in drafts)
         """Whether anything must be looked up before it is known that the drafts can be sealed."""
-        self.load: Final = Load(len(drafts), sum(draft.size for draft in drafts))
         self.sealed: Sequence[Sealed] | None = None
         self.error: BaseException | None = None
+
+    @property
+    def load(self) -> Load:
+        """How much it is."""
+        return Load(len(self.drafts), sum(draft.size for draft in self.drafts))
 
 
 class Receipts(Sequence[Sealed]):
