@@ -236,7 +236,7 @@ def test_ledgers_open_when_needed_within_a_bound_and_close_when_idle(tmp_path: P
         for name in names * 2:
             with one.ledger(name) as ledger:
                 ledger.append(event_type="a.b", entity_id=name)
-                assert one.open_ledgers <= 3
+                assert len(one.pool) <= 3
         with one.ledger("t0"), one.ledger("t1"), one.ledger("t2"):
             with pytest.raises(BusyError, match="3 ledgers are in use"), one.ledger("t3"):
                 pass
@@ -244,7 +244,7 @@ def test_ledgers_open_when_needed_within_a_bound_and_close_when_idle(tmp_path: P
                 assert shared.count(event_type="a.b") == 2
         time.sleep(0.1)
         one.tidy()
-        assert one.open_ledgers == 0
+        assert len(one.pool) == 0
         with one.ledger("t9") as ledger:
             assert ledger.origin == "local/tenant/t9"
             assert [record.entity_id for record in ledger.records(event_type="a.b")] == ["t9", "t9"]
@@ -324,7 +324,7 @@ def test_a_ledger_that_cannot_be_closed_holds_up_nobody_else(tmp_path: Path, mon
             with deployment.ledger(name) as ledger:
                 assert ledger.size >= 2
         deployment.tidy()
-        assert deployment.open_ledgers == 0
+        assert len(deployment.pool) == 0
 
 
 def test_looking_at_ledgers_does_not_keep_them_open(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_looking_at_ledgers_does_not_keep_them_open(tmp_path: Path) -> None:
         while time.monotonic() < until:
             deployment.pulses()
         deployment.tidy()
-        assert deployment.open_ledgers == 0
+        assert len(deployment.pool) == 0
 
 
 # ---------------------------------------------------------------------------------------- someone with the disk

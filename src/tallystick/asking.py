@@ -27,7 +27,7 @@ from tallystick.read.projection import RunningProjection
 from tallystick.read.query import Query
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
-from tallystick.read.search import PAGE_RECORDS, Page, Sees
+from tallystick.read.search import PAGE_RECORDS, Page
 from tallystick.read.sqlite_cursors import Saved
 from tallystick.read.state import Difference, State, Turn
 from tallystick.read.subscription import Subscription
@@ -83,19 +83,16 @@ class Asking(ABC):
         newest_first: bool = True,
         limit: int = PAGE_RECORDS,
         cursor: str | None = None,
-        sees: Sees | None = None,
         **members: Any,
     ) -> Page:
         """A page of the records that fit a query, given as a `Query` or as members of `Query.of`.
-
-        With `sees`, of those that it says yes to.
 
         `cursor` is that of the page before; all pages speak for the size of the first. Raises `RejectedError`.
         """
         query = one_query(query, members)
         reader = self._open_reader()
         size = reader.catch_up()
-        page = reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor, sees=sees)
+        page = reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor)
         return replace(page, index_verified=self._compared())
 
     def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:

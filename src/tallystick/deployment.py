@@ -27,7 +27,9 @@ from tallystick.core.event import Event
 from tallystick.errors import ConflictError, DamagedError, DeniedError, RejectedError, TallystickError, TamperError
 from tallystick.govern.access import (
     NO_KEY,
+    UNKNOWN,
     Before,
+    ForbiddenNetworkError,
     Key,
     Principal,
     Scope,
@@ -61,9 +63,6 @@ DEFAULT_TENANT: Final = "default"
 FRESH_SECONDS: Final = 0.02
 """How old the directory may be when it is asked: asking the log each time would cost as much as an append."""
 IDLE_SECONDS: Final = 300.0
-
-UNKNOWN: Final = "this key or token is not known, is over, or is not for where you are"
-"""What whoever cannot be authenticated is told, whatever is wrong."""
 
 _SYSTEM: Final = "system"
 _log: Final = logging.getLogger("tallystick.deployment")
@@ -245,12 +244,14 @@ class Deployment:
             self._order([key_revoked(key, actor)])
 
     def authenticate(self, text: str, *, address: str | None = None) -> Key:
-        """The key of a text. Raises `DeniedError`, always with the same words, in the same time."""
+        """The key of a text. Raises `DeniedError`, in the same words and time for every reason, the address last."""
         directory = self.directory()
         key = directory.keys.get(id_of(text) or "", NO_KEY)
         holds = key.holds(text, clock=self.clock)
-        if not holds or not key.scope.admits(address) or directory.tenants[key.tenant].suspended:
+        if not holds or directory.tenants[key.tenant].suspended:
             raise DeniedError(UNKNOWN)
+        if not key.scope.admits(address):
+            raise ForbiddenNetworkError(key)
         return key
 
     def is_in_force(self, principal: Principal) -> bool:
@@ -336,11 +337,6 @@ class Deployment:
         """The system ledger, opened again and verified if its files were replaced. Raises `TamperError` and
         `DamagedError` as long as it does not verify."""
         return self._system.current()
-
-    @property
-    def open_ledgers(self) -> int:
-        """How many ledgers of tenants are open."""
-        return len(self.pool)
 
     def close(self) -> None:
         """Close all ledgers. Calling it twice does no harm."""

@@ -77,7 +77,7 @@ def test_of_each_for_itself_it_says_what_became_of_it_in_order(client: Client, l
 def test_more_than_fits_into_one_commit_is_refused_here(client: Client) -> None:
     with pytest.raises(RejectedError, match="atomic=False"):
         client.append_many(change("v-4", 1) for _ in range(10_001))
-    with pytest.raises(RejectedError, match="33,554,432"):
+    with pytest.raises(RejectedError, match="16,777,216"):
         client.append_many(change("v-4", "x" * 60_000) for _ in range(600))
 
 

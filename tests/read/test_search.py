@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,18 @@ from hypothesis import strategies as st
 import tallystick
 from tallystick.core.record import Record
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.read import follower, search
-from tallystick.read.query import Query, parse_terms
+from tallystick.govern.access import Scope
+from tallystick.read import follower, search, sqlite_questions
+from tallystick.read.query import EVERYTHING, Query, Within, parse_terms
 from tests.read.ledgers import all_of, events, positions, terms_like
 
 EVENTS: Final = st.lists(events(), max_size=25)
 QUERIES: Final = st.lists(terms_like(), min_size=1, max_size=4)
+BOUNDS: Final = st.builds(
+    Within,
+    st.lists(st.sampled_from(["user.*", "t", "a.*", "user.created", "nothing"]), max_size=2).map(tuple),
+    st.lists(st.sampled_from(["e", "user-", "user-1", "\ud7ff", "x", "\U0010ffff"]), max_size=2).map(tuple),
+)
 
 
 def scan(ledger: tallystick.Ledger, query: Query) -> list[int]:
@@ -33,9 +40,9 @@ def scan(ledger: tallystick.Ledger, query: Query) -> list[int]:
     return positions([record for record in all_of(ledger) if query.takes(record)])
 
 
-def check(ledger: tallystick.Ledger, terms: list[str]) -> None:
+def check(ledger: tallystick.Ledger, terms: list[str], within: Within = EVERYTHING) -> None:
     """Fails unless records, counts and pages in both orders are those of the scan."""
-    query = parse_terms(terms)
+    query = replace(parse_terms(terms), within=within)
     expected = scan(ledger, query)
     assert positions([*ledger.records(query)]) == expected, terms
     assert positions([*ledger.records(query, newest_first=True)]) == expected[::-1], terms
@@ -73,6 +80,34 @@ def test_queries_over_any_ledger_say_what_a_scan_says(
                 ledger.append_many(batch)
             for terms in queries:
                 check(ledger, terms)
+
+
+@pytest.mark.slow
+@given(EVENTS, QUERIES, st.lists(BOUNDS, min_size=1, max_size=4), st.sampled_from([1, 200]))
+def test_what_a_query_is_within_bounds_it_whatever_it_asks(
+    events: list[dict[str, Any]], queries: list[list[str]], bounds: list[Within], looked_up: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, tallystick.open("memory:") as ledger:
+        patch.setattr(sqlite_questions, "_TERMS_IN_MATCH_MAX", looked_up)
+        ledger.append_many([*events, {"event_type": "t", "entity_id": "e"}])
+        for within in bounds:
+            allowed = positions(
+                [one for one in all_of(ledger) if scope_of(within).takes(one.event_type, one.entity_id)]
+            )
+            assert scan(ledger, Query(within=within)) == allowed
+            for terms in ([], *queries):
+                check(ledger, terms, within)
+
+
+@given(st.text(min_size=1, max_size=4), st.lists(st.text(min_size=1, max_size=6), max_size=8))
+def test_the_end_of_a_beginning_is_behind_all_that_begin_so(prefix: str, texts: list[str]) -> None:
+    end = sqlite_questions._end_of(prefix)
+    for text in (*texts, prefix, prefix + chr(sys.maxunicode), *(prefix + text for text in texts)):
+        assert (prefix <= text and (end is None or text < end)) == text.startswith(prefix)
+
+
+def scope_of(within: Within) -> Scope:
+    return Scope(event_types=within.event_types, entity_prefixes=within.entity_prefixes)
 
 
 def test_queries_are_the_same_after_the_index_was_deleted_midway(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+import tallystick
 from tallystick.errors import StoreError
 from tallystick.govern.access import ROLES
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
@@ -157,6 +158,9 @@ def test_a_role_may_what_it_may_and_nothing_else(it: Running, method: str, path:
             "path": asked(path).partition("?")[0],
             "permission": missing,
             "role": role,
+            "address": "127.0.0.1",
+            "user_agent": answer.request.headers["User-Agent"],
+            "request_id": answer.headers["X-Request-ID"],
         }
 
 
@@ -252,6 +256,53 @@ def test_of_two_keys_none_is_believed(it: Running) -> None:
             with socket.create_connection((host, int(port)), timeout=10) as connection:
                 connection.sendall("\r\n".join(lines).encode())
                 assert connection.recv(100).startswith(b"HTTP/1.1 401"), (path, first)
+
+
+def test_a_key_that_comes_from_elsewhere_is_recorded_and_learns_nothing(it: Running) -> None:
+    stray = it.key("acme", "Admin", networks=["10.9.0.0/16"])
+    unknown = it.call("GET", "/api/v1/whoami", f"ts_{'0' * 16}_{'0' * 64}")
+
+    for method, path in (
+        ("GET", "/api/v1/whoami"),
+        ("POST", EVENTS_PATH),
+        ("POST", "/api/v1/keys"),
+        ("GET", STREAM_PATH),
+    ):
+        headers = {"X-Request-ID": f"stray-{path.rpartition('/')[2]}", "User-Agent": "curl/8 " + "x" * 600}
+        answer = it.call(method, path, stray, headers=headers, **({"json": EVENT} if method == "POST" else {}))
+
+        assert (answer.status_code, answer.json()) == (401, unknown.json())
+        [denied] = it.call("GET", "/api/v1/access?event_type=access.denied&limit=1", "acme/Auditor").json()["records"]
+        assert denied["actor"]["name"] == "test"
+        assert denied["entity_id"].startswith("key:")
+        said = denied["payload"]
+        assert (said["method"], said["path"], said["address"]) == (method, path, "127.0.0.1")
+        assert said["request_id"] == headers["X-Request-ID"] == answer.headers["X-Request-ID"]
+        assert said["user_agent"] == headers["User-Agent"][:256]
+        assert "address" in said["reason"]
+    assert it.call("GET", "/api/v1/access?payload.reason=x", "other/Auditor").json()["records"] == []
+
+
+def test_a_scoped_key_asks_only_about_tickets_that_it_got(it: Running) -> None:
+    scoped = it.key("acme", "Developer", event_types=["doc.*"])
+    other = it.call("POST", f"{EVENTS_PATH}?ack=queued", json={"event_type": "pay.made", "entity_id": "p", "id": "p-1"})
+    mine = it.call("POST", f"{BATCH_PATH}?ack=queued", scoped, json=[EVENT, EVENT]).json()["events"]
+
+    for ticket in mine:
+        asked = [it.call("GET", path, who) for path in (ticket["status"],) for who in (scoped, "acme/Admin")]
+        assert [answer.status_code for answer in asked] == [200, 200]
+    theirs, proof = other.json()["ticket"], mine[0]["ticket"].rpartition("~")[2]
+    sequence = theirs.partition(".")[0]
+    told = {
+        it.call("GET", f"/api/v1/tickets/{ticket}", scoped).json()["status"]
+        for ticket in (theirs, f"{theirs}~", f"{theirs}~{proof}", f"{sequence}.x", mine[0]["ticket"].rpartition("~")[0])
+    }
+    assert told == {404}
+    assert it.call("GET", f"/api/v1/tickets/{theirs}").json()["state"] in ("queued", "sealed")
+    with tallystick.Client(it.url, scoped) as client:
+        ticket = client.publish(event_type="doc.read", entity_id="doc-1")
+        assert client.progress(ticket).state in ("queued", "sealed")
+        assert client.progress(ticket.id).state in ("queued", "sealed")
 
 
 def test_a_scoped_key_reaches_what_it_is_for(it: Running) -> None:

@@ -138,7 +138,7 @@ def test_a_ledger_that_was_closed_meanwhile_is_opened_by_a_thread(tmp_path: Path
             for _ in range(2):
                 await lanes.submit(LEDGER, one())
             deployment.tidy()
-            assert deployment.open_ledgers == 0
+            assert len(deployment.pool) == 0
             await lanes.submit(LEDGER, one())
 
         run(deployment, work)

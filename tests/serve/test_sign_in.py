@@ -20,9 +20,8 @@ import pytest
 
 from tallystick.clock import wall_clock
 from tallystick.core import timestamp
-from tallystick.deployment import UNKNOWN
 from tallystick.errors import BusyError, RejectedError
-from tallystick.govern.access import ROLES, User
+from tallystick.govern.access import ROLES, UNKNOWN, User
 from tallystick.limits import ISSUER_ANSWER_BYTES_MAX, ISSUER_KEYS_MAX
 from tallystick.serve import authentication, issuers, streams
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH

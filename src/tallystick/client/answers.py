@@ -220,7 +220,8 @@ def ticket_of(data: bytes) -> Ticket:
 def _ticket(one: _Ticket) -> Ticket:
     def make() -> Ticket:
         sequence = parse_decimal(one.ticket.partition(".")[0], maximum=SIZE_MAX, place="ticket")
-        ticket = Ticket(sequence, one.id, timestamp.parse(one.accepted_at), one.breach)
+        proof = one.ticket.removeprefix(f"{sequence}.{one.id}").removeprefix("~")
+        ticket = Ticket(sequence, one.id, timestamp.parse(one.accepted_at), one.breach, proof)
         if ticket.id != one.ticket:
             raise RejectedError("a ticket is not that of its event", place="ticket")
         return ticket

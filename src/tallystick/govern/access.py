@@ -20,7 +20,7 @@ from tallystick.core import timestamp
 from tallystick.core.content import is_event_type
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.moment import Moment
-from tallystick.errors import RejectedError
+from tallystick.errors import DeniedError, RejectedError
 from tallystick.ids import random_bytes
 from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, KEY_NAME_CHARACTERS_MAX, KEY_SCOPES_MAX
 
@@ -210,6 +210,18 @@ class Key(Principal):
     def to_json(self) -> dict[str, Any]:
         """As it is told of: never with its digest."""
         return {"id": self.id, "name": self.name, **Principal.to_json(self), "created_at": self.created_at}
+
+
+UNKNOWN: Final = "this key or token is not known, is over, or is not for where you are"
+"""What whoever cannot be authenticated is told, whatever is wrong."""
+
+
+class ForbiddenNetworkError(DeniedError):
+    """A key that is in force came from an address that it is not for."""
+
+    def __init__(self, key: Key) -> None:
+        self.key: Final = key
+        super().__init__(UNKNOWN)
 
 
 NO_KEY: Final = Key(

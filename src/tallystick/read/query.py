@@ -40,6 +40,21 @@ from tallystick.read.words import Search
 __all__ = ("NAMES", "Condition", "Query", "number_of", "parse_terms", "terms_of_query_string")
 
 
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A bound on what may be asked at all: any of the event types, and any of the beginnings of entity ids.
+
+    What is empty is no bound. It is no term: whoever asks can neither lift it nor write it.
+    """
+
+    event_types: tuple[str, ...] = ()
+    """Exact, or `prefix.*`."""
+    entity_prefixes: tuple[str, ...] = ()
+
+
+EVERYTHING: Final = Within()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """What is asked of records; all of it must fit, and a query of nothing takes all. Made by `parse_terms` or `of`.
@@ -69,6 +84,8 @@ class Query:
     """Words that the payload must have, as `tallystick.read.words` defines them."""
     dates: tuple[str, ...] = field(default=(), compare=False)
     """The times among the members that were given as a date."""
+    within: Within = EVERYTHING
+    """What the caller may see: records outside of it are as if they were not there."""
     _tests: tuple[Test, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -135,10 +152,10 @@ def _plain_tests(query: Query) -> Iterator[Test]:
         yield lambda members: first <= members["position"] < end
     if query.after is not None or query.before is not None:
         yield _time_test(_recorded, query.after, query.before)
-    if query.event_types:
-        exact = frozenset(query.event_types)
-        prefixes = tuple(pattern[:-1] for pattern in query.event_types if pattern.endswith(".*"))
-        yield lambda members: members["event_type"] in exact or members["event_type"].startswith(prefixes)
+    for patterns in filter(None, (query.event_types, query.within.event_types)):
+        yield _type_test(patterns)
+    if query.within.entity_prefixes:
+        yield lambda members: members["entity_id"].startswith(query.within.entity_prefixes)
     if query.entities:
         entities = frozenset(query.entities)
         yield lambda members: members["entity_id"] in entities
@@ -152,6 +169,12 @@ def _plain_tests(query: Query) -> Iterator[Test]:
         yield lambda members: bool(members["id"] == query.event_id)
     if query.correlation_id is not None:
         yield lambda members: bool(members["context"].get("correlation_id") == query.correlation_id)
+
+
+def _type_test(patterns: tuple[str, ...]) -> Test:
+    exact = frozenset(patterns)
+    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith(".*"))
+    return lambda members: members["event_type"] in exact or members["event_type"].startswith(prefixes)
 
 
 def _costly_tests(query: Query) -> Iterator[Test]:

@@ -7,9 +7,9 @@ size of the ledger and names it; what was appended later is not in it, so pages 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import orjson
 
@@ -46,7 +46,6 @@ class Page:
     """When the index that answered was last compared with the log, and up to where; None when that is not known."""
 
 
-Sees: TypeAlias = Callable[[Record], bool]
 """Whether somebody may see a record."""
 
 
@@ -65,14 +64,11 @@ class Search:
         newest_first: bool = True,
         limit: int = PAGE_RECORDS,
         cursor: str | None = None,
-        sees: Sees | None = None,
     ) -> Page:
         """The first records that fit, or those after a cursor: `limit` of them, or fewer where they are large.
 
         At most `PAGE_BYTES_MAX` bytes of records are in a page, and at least one record. `RejectedError` for a bad
         cursor or limit.
-
-        What `sees` says no to is as if it did not fit: neither the page nor its cursor tells that it is there.
         """
         if type(limit) is not int or not 1 <= limit <= PAGE_RECORDS_MAX:
             raise RejectedError(
@@ -85,8 +81,6 @@ class Search:
         found: list[Record] = []
         room, following = PAGE_BYTES_MAX, None
         for record in self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1):
-            if sees is not None and not sees(record):
-                continue
             room -= len(record.line)
             if len(found) == limit or (found and room < 0):
                 last = found[-1].position

@@ -7,6 +7,7 @@ up first instead.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median_low
 from typing import Any, Final, Literal
@@ -273,10 +274,13 @@ class SqliteQuestions:
 
     def _select_words(self, query: Query, selection: Selection) -> None:
         parts = []
+        within = query.within
         for letter, column, wanted, ids in (
             ("e", "entity", query.entities, self._entities(query.entities)),
             ("t", "type", query.event_types, self._types(query.event_types)),
             ("a", "actor", query.actors, self._terms("actor", query.actors)),
+            ("t", "type", within.event_types, self._types(within.event_types) if within.event_types else []),
+            ("e", "entity", within.entity_prefixes, self._beginning(within.entity_prefixes)),
         ):
             if not wanted:
                 continue
@@ -314,6 +318,18 @@ class SqliteQuestions:
             "SELECT id FROM entity WHERE name IN (SELECT value FROM json_each(?))", [orjson.dumps(names).decode()]
         )
         return [number for (number,) in rows]
+
+    def _beginning(self, prefixes: Sequence[str]) -> list[int]:
+        """Entities whose ids begin with any of these."""
+        found: set[int] = set()
+        for prefix in prefixes:
+            end = _end_of(prefix)
+            rows = self._query(
+                f"SELECT id FROM entity WHERE name >= ? {'' if end is None else 'AND name < ?'}",
+                [prefix] if end is None else [prefix, end],
+            )
+            found.update(number for (number,) in rows)
+        return sorted(found)
 
     def _terms(self, kind: GroupKind, names: Sequence[str]) -> list[int]:
         rows = self._query(
@@ -358,6 +374,15 @@ def _stretches(buckets: Sequence[tuple[int, int]], length: int) -> list[tuple[in
             index += 1
         out.append((number, *buckets[index]))
     return out
+
+
+def _end_of(prefix: str) -> str | None:
+    """The first text, in the order of code points, that is behind all with this beginning; None if there is none."""
+    for at in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[at])
+        if code < sys.maxunicode:  # no text has a surrogate
+            return prefix[:at] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return None
 
 
 def _type_test(patterns: Sequence[str]) -> Callable[[str], bool]:

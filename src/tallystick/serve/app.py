@@ -25,7 +25,7 @@ from tallystick.serve.diagnostics import logged
 from tallystick.serve.ingest import Ingest
 from tallystick.serve.openapi import document
 from tallystick.serve.peers import Peers
-from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, PermissionDeniedError, answer, problem, problem_of
+from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, answer, problem, problem_of
 from tallystick.serve.routes import (
     custody,
     evidence,
@@ -93,6 +93,7 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
     try:
         hold = service.budget.hold(service.caller_of(scope).tenant)
     except TallystickError as error:
+        await service.note_denial(error)
         await answer(send, *problem(error))
         return
     with hold:
@@ -201,8 +202,7 @@ async def _time_loop(service: Service) -> None:
 
 async def _tell(request: Request, error: Exception) -> Response:
     assert isinstance(error, TallystickError), "what it is registered for"
-    if isinstance(error, PermissionDeniedError):
-        await request.app.state.service.denied(error)
+    await request.app.state.service.note_denial(error)
     status, headers, body = problem(error, reading=request.method == "GET")
     request.app.state.service.metrics.refused.labels(str(status)).inc()
     return Response(body, status, headers)

@@ -14,9 +14,9 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from tallystick.deployment import UNKNOWN, Deployment
+from tallystick.deployment import Deployment
 from tallystick.errors import BusyError, DeniedError
-from tallystick.govern.access import Principal, User
+from tallystick.govern.access import UNKNOWN, Principal, User
 from tallystick.limits import TOKENS_KNOWN_MAX
 from tallystick.serve.issuers import Issuer
 from tallystick.serve.jwks import IssuerKeys

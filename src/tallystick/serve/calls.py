@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Request, Security
@@ -14,7 +14,7 @@ from tallystick.core.record import Record
 from tallystick.errors import NotFoundError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
-from tallystick.read.search import Sees
+from tallystick.read.query import Query
 from tallystick.serve.caller import Caller
 from tallystick.serve.service import Service
 
@@ -34,23 +34,22 @@ class Call:
         with self.service.ledger_of(self.caller) as ledger:
             yield ledger
 
-    def sees(self) -> Sees | None:
-        """What says of a record whether it is within the scope of the caller's key; None if all are."""
-        scope = self.caller.principal.scope
-        return None if scope.is_whole else lambda record: scope.takes(record.event_type, record.entity_id)
+    def within_scope(self, query: Query) -> Query:
+        """The query, for no more than the caller's key is for."""
+        return replace(query, within=self.caller.within)
 
     def get(self, key: int | str) -> tuple[Record, bytes]:
         """A record, by position or event id, and its proof. For what is out of scope the error is that for nothing."""
-        sees = self.sees()
+        scope = self.caller.principal.scope
         missing = NotFoundError(f"there is no event {str(key)[:60]!r} that this key may see")
         with self.ledger() as ledger:
             try:
                 record = ledger.get(key)
             except NotFoundError:
-                if sees is None:
+                if scope.is_whole:
                     raise
                 raise missing from None
-            if sees is not None and not sees(record):
+            if not scope.takes(record.event_type, record.entity_id):
                 raise missing
             return record, ledger.prove(record.position).render()
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote
 
@@ -34,6 +35,7 @@ from tallystick.serve.problems import (
     problem_of,
 )
 from tallystick.serve.service import Service, receipts
+from tallystick.write.queue import Ticket
 from tallystick.write.request import Submission
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -85,8 +87,7 @@ class Ingest:
         except LeftError:
             return
         except (AnsweredError, TallystickError) as error:
-            if isinstance(error, PermissionDeniedError):
-                await self._service.denied(error)
+            await self._service.note_denial(error)
             if isinstance(error, OverQuotaError):
                 self._service.metrics.over_quota.labels(error.bound).inc()
             status, headers, body = problem(error)
@@ -110,7 +111,7 @@ class Ingest:
         submission = Submission([data], caller.principal.actor)
         await self._take(caller, [data])
         if asked.is_queued:
-            return 202, orjson.dumps(_tickets(await self._queue(caller, submission))[0])
+            return 202, orjson.dumps(self._told(caller, await self._queue(caller, submission))[0])
         told = receipts(await self._submit(caller, submission))[0]
         self._service.metrics.appended.inc()
         return 200 if told["replayed"] else 201, orjson.dumps(told)
@@ -119,6 +120,11 @@ class Ingest:
         tickets = await self._submit(caller, submission, way="publish")
         self._service.metrics.queued.inc(len(tickets))
         return tickets
+
+    def _told(self, caller: Caller, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+        if caller.principal.scope.is_whole:
+            return _tickets(tickets)
+        return _tickets([replace(one, proof=self._service.prove_ticket(caller, one.id)) for one in tickets])
 
     async def _take(self, caller: Caller, events: Sequence[bytes]) -> None:
         """Have the plan's room for these. What is all there already needs none: it is only answered again."""
@@ -182,7 +188,7 @@ class Ingest:
         if asked.is_queued:
             tickets = await self._queue(caller, Submission(events, caller.principal.actor))
             told = {"accepted": len(tickets)}
-            return 202, await _near(events, lambda: orjson.dumps({**told, "events": _tickets(tickets)}))
+            return 202, await _near(events, lambda: orjson.dumps({**told, "events": self._told(caller, tickets)}))
         try:  # nearly always all are good, and one commit's worth
             sealed = await self._submit(caller, Submission(events, caller.principal.actor))
         except TallystickError as error:
@@ -238,7 +244,7 @@ def _breach(one: Any) -> dict[str, str]:
     return {"breach": one.breach} if one.breach else {}
 
 
-def _tickets(tickets: Sequence[Any]) -> list[dict[str, Any]]:
+def _tickets(tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
     return [
         {
             "ticket": one.id,

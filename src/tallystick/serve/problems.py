@@ -62,6 +62,17 @@ class UnknownCallerError(DeniedError):
     """There is no key or token with the request, or none that is in force: 401, where `DeniedError` is 403."""
 
 
+class StrayKeyError(UnknownCallerError):
+    """The key is in force, and not for the address that it came from. Whoever answers with it has it recorded, too.
+
+    The answer is that to an unknown key: it does not tell a thief that the key is good.
+    """
+
+    def __init__(self, told: str, caller: Caller) -> None:
+        self.caller = caller
+        super().__init__(told)
+
+
 class PermissionDeniedError(DeniedError):
     """The caller's key has not the permission. Whoever answers with it has it recorded, too."""
 

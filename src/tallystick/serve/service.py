@@ -14,17 +14,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
 from tallystick.errors import BusyError, DamagedError, DamagedIndexError, DeniedError, StoreError, TallystickError
-from tallystick.govern.access import Permission
+from tallystick.govern.access import ForbiddenNetworkError, Permission
 from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
 from tallystick.serve.authentication import Authentication
 from tallystick.serve.budget import Budget
-from tallystick.serve.caller import Caller
+from tallystick.serve.caller import Caller, Origin
 from tallystick.serve.denials import Denials
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.peers import Peers
-from tallystick.serve.problems import PermissionDeniedError, UnknownCallerError
+from tallystick.serve.problems import PermissionDeniedError, StrayKeyError, UnknownCallerError
+from tallystick.serve.protocol import REQUEST_ID
 from tallystick.serve.quotas import Quotas
 from tallystick.serve.settings import Settings
 from tallystick.serve.streams import Streams
@@ -35,6 +36,8 @@ from tallystick.write.request import Submission
 _MEGABYTE: Final = 2**20
 _WORKERS: Final = 8
 _BEARER: Final = "bearer "
+_PROOF_BYTES: Final = 16
+_AGENT_CHARACTERS_MAX: Final = 256
 _log: Final = logging.getLogger("tallystick.serve")
 
 _T = TypeVar("_T")
@@ -147,24 +150,20 @@ class Service:
         found = _authorizations(scope)
         if len(found) > 1:
             raise UnknownCallerError("the request has more than one key: send one")
-        client = scope.get("client")
-        return self.call(
-            found[0] if found else None,
-            address=client[0] if client else None,
-            method=scope.get("method", "GET"),  # a WebSocket has none
-            path=scope["path"],
-        )
-
-    def call(self, authorization: str | None, *, address: str | None, method: str, path: str) -> Caller:
-        """Who sends these. Raises as `caller_of` does."""
-        text = _bearer([] if authorization is None else [authorization])
+        text = _bearer(found)
         if text is None:
             raise UnknownCallerError("the request has no key: send Authorization: Bearer ts_...")
+        method = scope.get("method", "GET")  # a WebSocket has none
+        client = scope.get("client")
+        address = client[0] if client else None
         try:
             principal = self.authentication.principal(text, address=address)
+        except ForbiddenNetworkError as error:
+            caller = Caller(error.key, method, scope["path"], _origin_of(scope, address))
+            raise StrayKeyError(str(error), caller) from None
         except DeniedError as error:
             raise UnknownCallerError(str(error)) from None
-        return Caller(principal, method, path)
+        return Caller(principal, method, scope["path"], _origin_of(scope, address))
 
     def permit(self, caller: Caller, permission: Permission, *, whole: bool = False) -> None:
         """Raises `PermissionDeniedError`: the role has it not, or for what needs all records its scope."""
@@ -227,6 +226,11 @@ class Service:
             with self.deployment.lease(trail_of(tenant)) as trail:
                 trail.append(self.trace(caller, what, said))
 
+    def prove_ticket(self, caller: Caller, ticket: str) -> str:
+        """What shows that somebody got this ticket here, 32 hex digits."""
+        data = f"{caller.tenant}\0{ticket}".encode()
+        return self.deployment.system.authenticate("ticket", data)[:_PROOF_BYTES].hex()
+
     def check_trail(self, caller: Caller) -> None:
         """Have the caller's access trail open before something is done that goes into it. Raises as opening does."""
         with self.deployment.lease(trail_of(caller.tenant)):
@@ -239,17 +243,31 @@ class Service:
             event_type=f"access.{what}",
             entity_id=caller.principal.entity,
             actor=caller.principal.actor,
-            payload={"method": caller.method, "path": caller.path[:512], "role": caller.principal.role, **said},
+            payload={
+                "method": caller.method,
+                "path": caller.path[:512],
+                "role": caller.principal.role,
+                **caller.origin.to_json(),
+                **said,
+            },
         )
 
-    async def denied(self, error: PermissionDeniedError) -> None:
-        """Count a denial and put it into the trail. That it could not be put there is told in the diagnostics."""
-        self.metrics.denied.labels(error.permission).inc()
+    async def note_denial(self, error: Exception) -> None:
+        """Count a denial and put it into the trail, if it is one of somebody who is known.
+
+        That it could not be put there is told in the diagnostics.
+        """
+        if isinstance(error, PermissionDeniedError):
+            why = {"permission": error.permission}
+        elif isinstance(error, StrayKeyError):
+            why = {"reason": "the key is not for the address that it came from"}
+        else:
+            return
+        self.metrics.denied.labels(why.get("permission", "network")).inc()
         skipped = self._denials.take(f"{error.caller.tenant} {error.caller.principal.entity}")
         if skipped is None:
             return
-        said = {"permission": error.permission, **({"not_recorded_before": skipped} if skipped else {})}
-        event = self.trace(error.caller, "denied", said)
+        event = self.trace(error.caller, "denied", {**why, **({"not_recorded_before": skipped} if skipped else {})})
         try:
             await self.lanes.submit(trail_of(error.caller.tenant), Submission([event]))
         except TallystickError as problem:
@@ -259,7 +277,7 @@ class Service:
         """Bring the gauges up to date."""
         self.metrics.waiting.set(self.lanes.waiting)
         self.metrics.bodies.set(self.budget.used)
-        self.metrics.ledgers.set(self.deployment.open_ledgers)
+        self.metrics.ledgers.set(len(self.deployment.pool))
         self.metrics.readers.set(self.streams.readers)
         self.metrics.used.clear()
         for tenant, used in self.quotas.used.items():
@@ -280,6 +298,13 @@ class Service:
         self.streams.wait()
         self._executor.shutdown(wait=True)
         self.deployment.close()
+
+
+def _origin_of(scope: MutableMapping[str, Any], address: str | None) -> Origin:
+    """Where a request comes from. What it says of itself is cut short, as it goes into every event about it."""
+    agent = next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
+    told = scope.get("state", {}).get(REQUEST_ID, "")
+    return Origin(address, agent[:_AGENT_CHARACTERS_MAX].decode("latin-1"), told)
 
 
 def _authorizations(scope: MutableMapping[str, Any]) -> list[str]:

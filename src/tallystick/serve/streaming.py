@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, MutableMapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeAlias
 
 import orjson
@@ -19,7 +20,7 @@ from tallystick.limits import SIZE_MAX
 from tallystick.read.query import Query, parse_terms, terms_of_query_string
 from tallystick.serve.body import Receive
 from tallystick.serve.caller import Caller
-from tallystick.serve.problems import PermissionDeniedError, Send, answer, problem
+from tallystick.serve.problems import Send, answer, problem
 from tallystick.serve.service import Service
 from tallystick.serve.streams import LATE, Form
 
@@ -55,7 +56,7 @@ class Streaming:
             if scope["path"] != STREAM_PATH:
                 raise RejectedError(f"there is no stream at {scope['path'][:60]}", cure=f"open {STREAM_PATH}")
             caller, query, cursor = await self._asked(scope)
-            pieces = self._service.streams.read(caller.ledger, (query, caller.principal.scope, line.form), cursor)
+            pieces = self._service.streams.read(caller.ledger, (query, line.form), cursor)
             reading = asyncio.current_task()
             assert reading is not None, "it is awaited"
             leaving = asyncio.create_task(_left(receive))
@@ -75,8 +76,7 @@ class Streaming:
                 leaving.cancel()
             await line.end()
         except TallystickError as error:
-            if isinstance(error, PermissionDeniedError):
-                await self._service.denied(error)
+            await self._service.note_denial(error)
             await (line.end() if line.begun else line.refuse(*problem(error)))
 
     async def _asked(self, scope: Scope) -> tuple[Caller, Query, int | None]:
@@ -86,7 +86,7 @@ class Streaming:
         self._service.permit(caller, "Read")
         if self._service.settings.record_reads:
             await asyncio.to_thread(self._service.record, caller, "read", {"query": raw[:2_048]})
-        query = parse_terms(terms_of_query_string(raw))
+        query = replace(parse_terms(terms_of_query_string(raw)), within=caller.within)
         if query.end is not None:
             raise RejectedError("a stream has no end", place="end", cure="leave it out, or use /api/v1/events/query")
         last = dict(scope["headers"]).get(b"last-event-id")

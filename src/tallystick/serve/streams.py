@@ -19,7 +19,6 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from tallystick.core.record import Record
 from tallystick.errors import BusyError, TallystickError
-from tallystick.govern.access import Scope
 from tallystick.ledger import Ledger
 from tallystick.limits import (
     STREAM_PIECE_BYTES,
@@ -72,7 +71,7 @@ class Form(Protocol):
         """What comes last, to one who is let go: why, and the position to go on from."""
 
 
-Asked: TypeAlias = tuple[Query, Scope, Form]
+Asked: TypeAlias = tuple[Query, Form]
 
 
 class Waiting:
@@ -211,19 +210,19 @@ class Streams:
             past = _Past(ledger, self._lease, asked, tail.position if cursor is None else cursor)
             if past.cursor > tail.position:
                 await asyncio.to_thread(past.check)
-            yield asked[2].greeting
+            yield asked[1].greeting
             while tail.position - past.cursor > JOIN_RECORDS and not tail.ended:
                 yield await asyncio.to_thread(past.more, tail.position)
             while tail.position < past.cursor and not tail.ended:  # it has seen more, in another process
                 await asyncio.sleep(_LOOK_SECONDS)
             if tail.ended:
-                yield asked[2].farewell(tail.ended, past.cursor)
+                yield asked[1].farewell(tail.ended, past.cursor)
                 return
             # From here on it is given what comes; what came between the two places, and nothing else, it reads first.
             task = asyncio.current_task()
             assert task is not None, "it is awaited"
             joined_at = tail.position
-            reader = tail.join(asked, Reader(joined_at, task, asked[2], self.waiting))
+            reader = tail.join(asked, Reader(joined_at, task, asked[1], self.waiting))
             while past.cursor < joined_at:
                 yield await asyncio.to_thread(past.more, joined_at)
             async for piece in reader.frames():
@@ -265,7 +264,7 @@ class _Past:
     def __init__(self, ledger: str, lease: Lease, asked: Asked, cursor: int) -> None:
         self._ledger: Final = ledger
         self._lease: Final = lease
-        self._query, self._scope, self._form = asked
+        self._query, self._form = asked
         self.cursor = cursor
 
     def check(self) -> None:
@@ -284,9 +283,8 @@ class _Past:
                     self.cursor = end
                     break
                 self.cursor = record.position + 1
-                if self._scope.takes(record.event_type, record.entity_id):
-                    pieces.append(self._form.frame(record.position, record_json(record)))
-                    room -= len(pieces[-1])
+                pieces.append(self._form.frame(record.position, record_json(record)))
+                room -= len(pieces[-1])
         return b"".join(pieces)
 
 
@@ -363,12 +361,8 @@ class _Tail:
 
     def _give(self, told: Sequence[tuple[Record, bytes]], end: int) -> None:
         self.position = end
-        for (query, scope, form), readers in self._channels.items():
-            joined = b"".join(
-                form.frame(record.position, data)
-                for record, data in told
-                if query.takes(record) and scope.takes(record.event_type, record.entity_id)
-            )
+        for (query, form), readers in self._channels.items():
+            joined = b"".join(form.frame(record.position, data) for record, data in told if query.takes(record))
             piece = Piece(joined, self._waiting)
             for reader in readers:
                 reader.give(piece, end)

@@ -82,11 +82,14 @@ class Ticket:
     """In microseconds."""
     breach: str = ""
     """What of its schema the event breaks; it was taken all the same, as schemas only warn in this ledger."""
+    proof: str = ""
+    """What a service wants to see beside it from a key with a scope: else that could ask about others' events."""
 
     @property
     def id(self) -> str:
         """The ticket as text."""
-        return f"{self.sequence}.{self.event_id}"
+        text = f"{self.sequence}.{self.event_id}"
+        return f"{text}~{self.proof}" if self.proof else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmac import compare_digest
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from tallystick.errors import NotFoundError, RejectedError
 from tallystick.limits import HISTORY_BYTES_MAX, HISTORY_TURNS_MAX
 from tallystick.read.as_of import AsOf
+from tallystick.read.query import Query as Records
 from tallystick.read.shapes import (
     difference_json,
     difference_whole,
@@ -57,9 +59,8 @@ def query_events(
     Newest first, page by page: `cursor` and the `Link` header lead on, and all pages speak for the same `size`.
     """
     with call.ledger() as ledger:
-        page = ledger.query(
-            query_of(request, PAGING), newest_first=order == "newest", limit=limit, cursor=cursor, sees=call.sees()
-        )
+        query = call.within_scope(query_of(request, PAGING))
+        page = ledger.query(query, newest_first=order == "newest", limit=limit, cursor=cursor)
     return page_answer(page, request)
 
 
@@ -95,7 +96,8 @@ def entity_events(
     """The events of an entity, oldest first."""
     _check_entity(call, entity_id)
     with call.ledger() as ledger:
-        page = ledger.query(entity_id=entity_id, newest_first=False, limit=limit, cursor=cursor)
+        query = call.within_scope(Records.of(entity_id=entity_id))
+        page = ledger.query(query, newest_first=False, limit=limit, cursor=cursor)
     return page_answer(page, request)
 
 
@@ -178,9 +180,16 @@ def queue_stats(call: MeasuringAll) -> dict[str, Any]:
 
 @router.get("/tickets/{ticket:path}")
 def ticket_progress(call: Writing, ticket: str) -> dict[str, Any]:
-    """What has become of an event that the queue took."""
+    """What has become of an event that the queue took.
+
+    A key with a scope sends the ticket as it got it, with its proof.
+    """
+    text, _, proof = ticket.rpartition("~")
+    is_proven = compare_digest(proof.encode(), call.service.prove_ticket(call.caller, text).encode())
+    if not is_proven and not call.caller.principal.scope.is_whole:
+        raise NotFoundError(f"there is no ticket {ticket[:60]!r} that this key got")
     with call.ledger() as ledger:
-        found = ledger.queue.progress(ticket)
+        found = ledger.queue.progress(text if is_proven else ticket)
     return {"ticket": ticket, "state": found.state, "position": found.position, "why": found.why}
 
 
