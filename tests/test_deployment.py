@@ -216,11 +216,12 @@ def test_bad_orders_change_nothing(tmp_path: Path) -> None:
 
 def test_roles_are_those_of_the_table() -> None:
     table = {
-        "Admin": "Read Write Metrics ManageSchemas ManagePipelines ManageTenants Export Erase Admin",
-        "Developer": "Read Write Metrics ManagePipelines",
-        "ReadOnly": "Read Metrics",
+        "Admin": "Read Write Metrics Scrape ManageSchemas ManagePipelines ManageTenants Export Erase Admin",
+        "Developer": "Read Write Metrics Scrape ManagePipelines",
+        "ReadOnly": "Read Metrics Scrape",
         "ServiceAccount": "Read Write",
-        "Auditor": "Read Metrics Export",
+        "Auditor": "Read Metrics Scrape Export",
+        "Metrics": "Scrape",
     }
     assert {role: {*permissions} for role, permissions in ROLES.items()} == {
         role: {*permissions.split()} for role, permissions in table.items()

@@ -27,6 +27,7 @@ from tallystick.core.event import Event
 from tallystick.errors import ConflictError, DamagedError, DeniedError, RejectedError, TallystickError, TamperError
 from tallystick.govern.access import (
     NO_KEY,
+    OPERATORS_ROLES,
     UNKNOWN,
     Before,
     ForbiddenNetworkError,
@@ -213,9 +214,9 @@ class Deployment:
         """Make a key; it, and its text, which is nowhere kept. Raises `RejectedError` and `NotFoundError`."""
         with self._changing:
             self.directory().tenant(tenant)
-            if operator and check_role(role) != "Admin":
-                cure = "make it an Admin, or no operator's"
-                raise RejectedError("an operators' key is of the role Admin", place="operator", cure=cure)
+            if operator and check_role(role) not in OPERATORS_ROLES:
+                cure = f"make it one of {' or '.join(OPERATORS_ROLES)}, or no operator's"
+                raise RejectedError(f"an operators' key is no {role}", place="operator", cure=cure)
             if operator and scope is not None and not scope.is_whole:
                 cure = "make it without event_types and entity_prefixes, or no operator's"
                 raise RejectedError("an operators' key is for all there is", place="operator", cure=cure)
@@ -239,7 +240,8 @@ class Deployment:
         """End a key at once. Raises `NotFoundError`, and `ConflictError` for the operators' last."""
         with self._changing:
             key = self.directory().key(key_id)
-            if key.operator and sum(other.operator for other in list(self._directory.keys.values())) == 1:
+            others = [one for one in list(self._directory.keys.values()) if one.may("ManageTenants")]
+            if others == [key]:
                 raise ConflictError("it is the operators' last key: make another one first")
             self._order([key_revoked(key, actor)])
 

@@ -25,20 +25,34 @@ from tallystick.ids import random_bytes
 from tallystick.limits import ENTITY_ID_CHARACTERS_MAX, KEY_NAME_CHARACTERS_MAX, KEY_SCOPES_MAX
 
 Permission: TypeAlias = Literal[
-    "Read", "Write", "Metrics", "ManageSchemas", "ManagePipelines", "ManageTenants", "Export", "Erase", "Admin"
+    "Read",
+    "Write",
+    "Metrics",
+    "Scrape",
+    "ManageSchemas",
+    "ManagePipelines",
+    "ManageTenants",
+    "Export",
+    "Erase",
+    "Admin",
 ]
 PERMISSIONS: Final[tuple[Permission, ...]] = get_args(Permission)
 
 ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
     {
         "Admin": frozenset(PERMISSIONS),
-        "Developer": frozenset(("Read", "Write", "Metrics", "ManagePipelines")),
-        "ReadOnly": frozenset(("Read", "Metrics")),
+        "Developer": frozenset(("Read", "Write", "Metrics", "Scrape", "ManagePipelines")),
+        "ReadOnly": frozenset(("Read", "Metrics", "Scrape")),
         "ServiceAccount": frozenset(("Read", "Write")),
-        "Auditor": frozenset(("Read", "Metrics", "Export")),
+        "Auditor": frozenset(("Read", "Metrics", "Scrape", "Export")),
+        "Metrics": frozenset(("Scrape",)),
     }
 )
-"""Nobody but the Admin both writes and exports: who makes evidence does not hand it over."""
+"""Nobody but the Admin both writes and exports: who makes evidence does not hand it over. What Prometheus has reads the
+service's own figures, and no record's."""
+
+OPERATORS_ROLES: Final = ("Admin", "Metrics")
+"""What operators' keys may be."""
 
 _TEXT: Final = re.compile(r"ts_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]+")

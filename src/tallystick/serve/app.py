@@ -22,7 +22,8 @@ from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.body import LeftError, read_body
 from tallystick.serve.described import POLICY, page
 from tallystick.serve.diagnostics import logged
-from tallystick.serve.ingest import Ingest
+from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH, Ingest
+from tallystick.serve.metrics import Measured
 from tallystick.serve.openapi import document
 from tallystick.serve.peers import Peers
 from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, answer, problem, problem_of
@@ -41,6 +42,7 @@ from tallystick.serve.routes import (
 from tallystick.serve.service import Service
 from tallystick.serve.streaming import STREAM_PATH, Streaming
 
+BARE_PATHS: Final = frozenset((EVENTS_PATH, BATCH_PATH, STREAM_PATH))
 _ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
 _TIDY_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 2.0
@@ -74,7 +76,8 @@ def application(service: Service) -> ASGIApp:
         else:
             await api(scope, receive, send)
 
-    return logged(answered) if service.settings.log_requests else answered
+    measured = Measured(answered, service.metrics.http, bare=BARE_PATHS, endless=frozenset((STREAM_PATH,)))
+    return logged(measured) if service.settings.log_requests else measured
 
 
 def _tenant_elsewhere(service: Service, peers: Peers, scope: Scope) -> str | None:
@@ -194,7 +197,7 @@ async def _time_loop(service: Service) -> None:
     while True:
         due = loop.time() + _BEAT_SECONDS
         await asyncio.sleep(_BEAT_SECONDS)
-        service.metrics.stalled.observe(max(0.0, loop.time() - due))
+        service.metrics.http.stalled.observe(max(0.0, loop.time() - due))
 
 
 # ------------------------------------------------------------------------------------------------ errors

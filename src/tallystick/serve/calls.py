@@ -75,7 +75,7 @@ class Needs:
 Reading: TypeAlias = Annotated[Call, Depends(Needs("Read"))]
 ReadingAll: TypeAlias = Annotated[Call, Depends(Needs("Read", whole=True))]
 Writing: TypeAlias = Annotated[Call, Depends(Needs("Write"))]
-Measuring: TypeAlias = Annotated[Call, Depends(Needs("Metrics"))]
+Scraping: TypeAlias = Annotated[Call, Depends(Needs("Scrape", whole=True))]
 MeasuringAll: TypeAlias = Annotated[Call, Depends(Needs("Metrics", whole=True))]
 Exporting: TypeAlias = Annotated[Call, Depends(Needs("Export", whole=True))]
 ExportingSome: TypeAlias = Annotated[Call, Depends(Needs("Export"))]

@@ -35,7 +35,6 @@ from tallystick.serve.problems import (
     problem_of,
 )
 from tallystick.serve.service import Service, receipts
-from tallystick.write.queue import Ticket
 from tallystick.write.request import Submission
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -121,7 +120,7 @@ class Ingest:
         self._service.metrics.queued.inc(len(tickets))
         return tickets
 
-    def _told(self, caller: Caller, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+    def _told(self, caller: Caller, tickets: Sequence[Any]) -> list[dict[str, Any]]:
         if caller.principal.scope.is_whole:
             return _tickets(tickets)
         return _tickets([replace(one, proof=self._service.prove_ticket(caller, one.id)) for one in tickets])
@@ -244,7 +243,7 @@ def _breach(one: Any) -> dict[str, str]:
     return {"breach": one.breach} if one.breach else {}
 
 
-def _tickets(tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+def _tickets(tickets: Sequence[Any]) -> list[dict[str, Any]]:
     return [
         {
             "ticket": one.id,

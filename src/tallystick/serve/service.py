@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
 from tallystick.errors import BusyError, DamagedError, DamagedIndexError, DeniedError, StoreError, TallystickError
@@ -23,10 +21,11 @@ from tallystick.serve.caller import Caller, Origin
 from tallystick.serve.denials import Denials
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
+from tallystick.serve.metrics import Metrics
 from tallystick.serve.peers import Peers
 from tallystick.serve.problems import PermissionDeniedError, StrayKeyError, UnknownCallerError
 from tallystick.serve.protocol import REQUEST_ID
-from tallystick.serve.quotas import Quotas
+from tallystick.serve.quotas import Quotas, usage
 from tallystick.serve.settings import Settings
 from tallystick.serve.streams import Streams
 from tallystick.serve.watch import Watch
@@ -41,61 +40,6 @@ _AGENT_CHARACTERS_MAX: Final = 256
 _log: Final = logging.getLogger("tallystick.serve")
 
 _T = TypeVar("_T")
-
-
-class Metrics:
-    """What is counted. Names of tenants are in it: only operators read it."""
-
-    def __init__(self) -> None:
-        self.registry: Final = CollectorRegistry()
-        self.appended: Final = Counter("tallystick_events_appended", "Events sealed over HTTP.", registry=self.registry)
-        self.queued: Final = Counter("tallystick_events_queued", "Events taken into a queue.", registry=self.registry)
-        self.refused: Final = Counter(
-            "tallystick_requests_refused", "Requests refused, by status.", ["status"], registry=self.registry
-        )
-        self.denied: Final = Counter(
-            "tallystick_denials", "Denials, by the permission that was missing.", ["permission"], registry=self.registry
-        )
-        self.over_quota: Final = Counter(
-            "tallystick_over_quota", "Events refused by a plan, by the bound.", ["bound"], registry=self.registry
-        )
-        self.used: Final = Gauge(
-            "tallystick_tenant_events",
-            "Events of this month, by tenants whose plan has a bound.",
-            ["tenant"],
-            registry=self.registry,
-        )
-        self.seconds: Final = Histogram(
-            "tallystick_append_seconds",
-            "From an append's arrival to its durable answer.",
-            registry=self.registry,
-            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
-        )
-        self.waiting: Final = Gauge(
-            "tallystick_events_waiting", "Events that are about to be sealed.", registry=self.registry
-        )
-        self.readers: Final = Gauge("tallystick_stream_readers", "Readers of streams.", registry=self.registry)
-        self.ledgers: Final = Gauge("tallystick_ledgers_open", "Ledgers that are open.", registry=self.registry)
-        self.queue: Final = Gauge("tallystick_queue_depth", "Events in queues, not sealed yet.", registry=self.registry)
-        self.behind: Final = Gauge(
-            "tallystick_index_behind", "Records that the slowest index has not taken yet.", registry=self.registry
-        )
-        self.stalled: Final = Histogram(
-            "tallystick_loop_delay_seconds",
-            "How much later than it should the event loop did something: everybody waits so long.",
-            registry=self.registry,
-            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
-        )
-        self.bodies: Final = Gauge(
-            "tallystick_bodies_bytes", "Bytes of requests that are in memory.", registry=self.registry
-        )
-        self.jobs: Final = Gauge("tallystick_jobs", "Jobs that wait or run.", registry=self.registry)
-        self.findings: Final = Gauge(
-            "tallystick_verify_findings", "Findings of the last verifications: raise the alarm.", registry=self.registry
-        )
-        self.verified: Final = Gauge(
-            "tallystick_verify_age_seconds", "Since the oldest of the last verifications.", registry=self.registry
-        )
 
 
 class Service:
@@ -288,6 +232,25 @@ class Service:
         self.metrics.jobs.set(self.jobs.live)
         self.metrics.findings.set(self.watch.findings)
         self.metrics.verified.set(self.watch.oldest_seconds)
+
+    def figures_of(self, caller: Caller) -> dict[str, tuple[str, float]]:
+        """How the ledger of the caller's tenant stands, by name with what it is."""
+        used = usage(self.deployment, caller.tenant)
+        seen = self.watch.of(caller.ledger)
+        with self.ledger_of(caller) as ledger:
+            pulse, stats = ledger.pulse(), ledger.queue.stats()
+        return {
+            "records": ("Records of the ledger.", pulse.size),
+            "log_bytes": ("Bytes that the log takes.", used["log_bytes"]),
+            "events_used": ("Events of this month, as the plan counts them.", used["events"]["used"]),
+            "queue_depth": ("Events in the queue, not sealed yet.", stats.depth),
+            "queue_oldest_seconds": ("How long the oldest event in the queue waits.", stats.oldest_seconds),
+            "index_behind": ("Records that the index has not taken yet.", pulse.index_behind),
+            "verify_findings": (
+                "Findings of the last verification: raise the alarm.",
+                0 if seen is None else seen.count,
+            ),
+        }
 
     def close(self) -> None:
         """Finish what is under way, then close all ledgers. From another thread than the loop's."""

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from tallystick.errors import TallystickError
-from tallystick.serve.calls import ManagingTenants, Measuring
+from tallystick.serve.calls import Scraping
+from tallystick.serve.metrics import of_tenant
 from tallystick.serve.peers import PRIVATE
 from tallystick.serve.service import Service
 
@@ -28,7 +29,14 @@ _log: Final = logging.getLogger("tallystick.serve")
 _BEHIND_MAX: Final = 1_000_000
 """Records that an index may be behind: reads wait for it, about ten seconds then."""
 
-_LARGEST: Final = ("tallystick_index_behind", "tallystick_verify_findings", "tallystick_verify_age_seconds")
+_LARGEST: Final = (
+    "tallystick_index_behind",
+    "tallystick_verify_findings",
+    "tallystick_verify_age_seconds",
+    "process_start_time_seconds",
+    "process_max_fds",
+    "python_info",
+)
 """Gauges that each process has of the same thing, or of which the worst counts."""
 
 
@@ -57,8 +65,10 @@ def ready(request: Request, tenant: TenantName = "") -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(call: Measuring, _: ManagingTenants, request: Request) -> Response:
-    """What is counted, as Prometheus reads it. For operators."""
+def metrics(call: Scraping, request: Request) -> Response:
+    """What is counted, as Prometheus reads it: for an operators' key of the whole service, else of the own tenant."""
+    if not call.caller.principal.operator:
+        return Response(of_tenant(call.service.figures_of(call.caller)), media_type=CONTENT_TYPE_LATEST)
     call.service.gauge()
     told = generate_latest(call.service.metrics.registry)
     peers = call.service.peers
