@@ -7,13 +7,27 @@ wrong, where, and what to do (I8). HTTP statuses and exit codes are chosen at th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final
 
 
 class TallystickError(Exception):
     """The root of all errors that Tallystick raises on purpose."""
+
+    for_operators = False
+    """Whether no input is wrong, but what the operators have set up, such as the keys: the same may be taken later."""
+
+
+@contextmanager
+def for_operators() -> Iterator[None]:
+    """Mark what is raised within as something for the operators to mend."""
+    try:
+        yield
+    except TallystickError as error:
+        error.for_operators = True
+        raise
 
 
 class RejectedError(TallystickError):

@@ -23,7 +23,7 @@ from tallystick.core.keys import LedgerKeys, commitment, epoch_key
 from tallystick.core.note import VerifierKey
 from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.core.system import EpochOpened, Genesis, Purpose
-from tallystick.errors import ConflictError, DeniedError, NotFoundError, RejectedError, StoreError
+from tallystick.errors import ConflictError, DeniedError, NotFoundError, RejectedError, StoreError, for_operators
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
 from tallystick.store.head_mark import HeadMark, MarkProblem
@@ -223,7 +223,8 @@ class Guarding(ABC):
         opened = EpochOpened.of(read_record(self._store, self._head().epoch_at))
         if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
             cure = "give the folder that holds this ledger's keys"
-            raise RejectedError("the master key is not the one that this ledger was sealed under", cure=cure)
+            with for_operators():
+                raise RejectedError("the master key is not the one that this ledger was sealed under", cure=cure)
         return keys.head_mac
 
     def _hand_out(self, head: Head) -> Head:

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tallystick.core.keys import KEY_BYTES, LedgerKeys
 from tallystick.core.system import Purpose
 from tallystick.durable import sync, sync_folder
-from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError
+from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError, for_operators
 from tallystick.ids import random_bytes
 
 SIGNING_KEYS: Final = ("root", "checkpoint", "evidence")
@@ -88,13 +88,14 @@ class Keystore:
 
     def ledger_keys(self, ledger: str) -> LedgerKeys:
         """The keys for sealing one ledger. Raises `NotFoundError`, `DeniedError` or `RejectedError`."""
-        return LedgerKeys.derive(
-            self._master(),
-            ledger,
-            root=self.signing_key("root"),
-            checkpoint=self.signing_key("checkpoint"),
-            evidence=self.signing_key("evidence"),
-        )
+        with for_operators():
+            return LedgerKeys.derive(
+                self._master(),
+                ledger,
+                root=self.signing_key("root"),
+                checkpoint=self.signing_key("checkpoint"),
+                evidence=self.signing_key("evidence"),
+            )
 
     def signing_key(self, purpose: str) -> Ed25519PrivateKey:
         """One of `SIGNING_KEYS`."""

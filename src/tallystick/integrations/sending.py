@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
+import orjson
+
 from tallystick.client.tries import Backoff
 from tallystick.clock import Clock, wall_clock
 from tallystick.core import timestamp
@@ -27,7 +29,7 @@ from tallystick.ids import IdMaker, spell
 from tallystick.limits import SENDING_BYTES_MAX, SENDING_EVENTS_MAX
 
 DROPPED: Final = "log.dropped"
-"""The type of the event that says how many others there is no room for."""
+"""The type of the event that says how many others there was no room for, and how many were refused."""
 
 SECONDS: Final = 5.0
 """How long the end of an application waits for what is still to be sent."""
@@ -85,7 +87,7 @@ class Sender:
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._taken = self._done = 0
-        self._untold = 0
+        self._untold = self._untold_refused = 0
         self._ids = IdMaker()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -93,11 +95,15 @@ class Sender:
         self.sent = 0
         """Events that are sealed."""
         self.refused = 0
-        """Events that the destination refuses: they can never be sealed."""
+        """Events that the destination refuses, or that are none: they can never be sealed."""
         self.dropped = 0
         """Events that there was no room for, or no time in the end."""
         self.problem = ""
         """Why nothing is sent at the moment, or why the last event was refused."""
+
+    @property
+    def _has_untold(self) -> bool:
+        return bool(self._untold or self._untold_refused)
 
     @property
     def waiting(self) -> int:
@@ -111,9 +117,11 @@ class Sender:
         except RejectedError as error:
             with self._changed:
                 self.refused, self.problem = self.refused + 1, str(error)
+                self._untold_refused += 1
+            _log.warning("an event of %s is none, and was not sent: %s", self._name, error)
             return False
         with self._changed:
-            taken = not (self._closing or self._stranded) and self._has_room(len(data), 1 + bool(self._untold))
+            taken = not (self._closing or self._stranded) and self._has_room(len(data), 1 + self._has_untold)
             if taken:
                 self._tell_dropped()
                 self._push(data)
@@ -176,16 +184,19 @@ class Sender:
 
     def _tell_dropped(self) -> None:
         """Put the event that says how many are missing here, if any are and there is room."""
-        if not self._untold or len(self._waiting) >= self._events_max:
+        if not self._has_untold or len(self._waiting) >= self._events_max:
             return
         event = {
             "id": spell(self._ids.prefix, self._ids.next_counter()),
             "event_type": DROPPED,
             "entity_id": self._name,
-            "payload": {"count": self._untold},
+            "payload": {
+                "count": self._untold,
+                **({"refused": self._untold_refused} if self._untold_refused else {}),
+            },
             "occurred_at": timestamp.render(self._clock()),
         }
-        self._untold = 0
+        self._untold = self._untold_refused = 0
         self._push(to_json(event))
 
     def _say_dropped(self, count: int) -> None:
@@ -229,7 +240,7 @@ class Sender:
         """Have a batch sealed; where one of it is refused, each by itself, so that the others are."""
         try:
             self._seal(batch)
-        except (RejectedError, ConflictError) as error:
+        except (RejectedError, ConflictError) as error:  # of the events, and of nothing that the operators can mend
             if len(batch) == 1:
                 self._finish(batch, refusal=error)
             else:
@@ -242,9 +253,9 @@ class Sender:
         while not self._stop.is_set():
             try:
                 self._destination.append_many(batch) if len(batch) > 1 else self._destination.append(batch[0])
-            except (RejectedError, ConflictError):
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, what waits is kept, and asked for again
+            except Exception as error:  # whatever it is, what waits is kept, and asked for again
+                if isinstance(error, RejectedError | ConflictError) and not error.for_operators:
+                    raise
                 if not self.problem:
                     _log.warning("events of %s wait to be sent: %s", self._name, error)
                 self.problem = f"{type(error).__name__}: {error}"
@@ -264,6 +275,8 @@ class Sender:
                 self.sent, self.problem = self.sent + len(batch), ""
             else:
                 self.refused, self.problem = self.refused + 1, str(refusal)
+                # That this very event was refused is not told by another one: it would be refused, too, for ever.
+                self._untold_refused += orjson.loads(batch[0])["event_type"] != DROPPED
             self._changed.notify_all()
         if refusal is not None:
             _log.warning("an event of %s was refused: %s", self._name, refusal)

@@ -96,7 +96,7 @@ async def _with_body(service: Service, api: ASGIApp, scope: Scope, receive: Rece
     try:
         hold = service.budget.hold(service.caller_of(scope).tenant)
     except TallystickError as error:
-        await service.note_denial(error)
+        await service.note(error)
         await answer(send, *problem(error))
         return
     with hold:
@@ -205,7 +205,7 @@ async def _time_loop(service: Service) -> None:
 
 async def _tell(request: Request, error: Exception) -> Response:
     assert isinstance(error, TallystickError), "what it is registered for"
-    await request.app.state.service.note_denial(error)
+    await request.app.state.service.note(error)
     status, headers, body = problem(error, reading=request.method == "GET")
     request.app.state.service.metrics.refused.labels(str(status)).inc()
     return Response(body, status, headers)
@@ -228,6 +228,7 @@ async def _tell_http(_: Request, error: Exception) -> Response:
 
 async def _tell_mistake(request: Request, error: Exception) -> Response:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    request.app.state.service.note_fault(error)
     return _problem_response(problem_of(500, "A mistake of ours", "it is in the diagnostics of the service"))
 
 

@@ -86,12 +86,13 @@ class Ingest:
         except LeftError:
             return
         except (AnsweredError, TallystickError) as error:
-            await self._service.note_denial(error)
+            await self._service.note(error)
             if isinstance(error, OverQuotaError):
                 self._service.metrics.over_quota.labels(error.bound).inc()
             status, headers, body = problem(error)
-        except Exception:  # noqa: BLE001 - somebody waits for an answer, and the diagnostics have the mistake
+        except Exception as mistake:  # noqa: BLE001 - somebody waits for an answer, and the diagnostics have the mistake
             _log.exception("%s failed", scope["path"])
+            self._service.note_fault(mistake)
             status, headers = 500, {"Content-Type": MEDIA_TYPE}
             body = orjson.dumps(problem_of(500, "A mistake of ours", "it is in the diagnostics of the service"))
         if status >= 400:

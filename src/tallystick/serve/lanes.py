@@ -36,6 +36,7 @@ GATHER_TURNS: Final = 8
 _THREAD_TURNS: Final = 200
 """For how many turns, before the loop tries again."""
 
+_FAILING_SECONDS: Final = 60.0
 _PACES_MAX: Final = 10_000
 _AT_HAND: Final = Load(AT_HAND_EVENTS, AT_HAND_BYTES)
 _AT_ONCE: Final = Load(BATCH_EVENTS_MAX, COMMIT_BYTES_MAX)
@@ -74,11 +75,20 @@ class Lanes:
         self._lanes: Final[dict[tuple[str, Way], _Lane]] = {}
         self._slow: Final[dict[str, int]] = {}
         """Ledger → how many more turns are left to threads."""
+        self._failing: Final[dict[str, float]] = {}
+        """Ledgers that could not be written for what the operators have set up, and when that was last tried."""
 
     @property
     def waiting(self) -> int:
         """How many events wait, in all lanes."""
         return sum(lane.load.events for lane in self._lanes.values())
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """Ledgers that lately could not be written for what the operators set up. It is forgotten after a minute, as
+        whoever sends nothing here for that would never see it mended."""
+        after = time.monotonic() - _FAILING_SECONDS
+        return frozenset(name for name, at in [*self._failing.items()] if at > after)
 
     async def submit(self, ledger: str, submission: Submission, *, way: Way = "append") -> Sequence[Any]:
         """Have events sealed, or taken into the queue: their receipts or tickets. Raises as `Ledger.append` does."""
@@ -173,13 +183,18 @@ class Lanes:
         """For each its receipts or its error. Nothing escapes: somebody waits."""
         try:
             with self._lease(ledger, at_once=not patient) as opened:
-                if way == "append":
-                    return opened.append_each(submissions, patient=patient)
-                return opened.publish_each(submissions, patient=patient)
-        except NotFoundError as error:  # the keys of the ledger, which a caller knows nothing of
-            _log.error("%s cannot be written: %s", ledger, error)
-            return [StoreError("the ledger cannot be written: the operators have to look")] * len(submissions)
+                each = opened.append_each if way == "append" else opened.publish_each
+                outcomes = each(submissions, patient=patient)
+                self._failing.pop(ledger, None)
+                return outcomes
         except TallystickError as error:
+            # Nothing of this is about one event: of those that cannot be taken each has its error.
+            if error.for_operators or isinstance(error, NotFoundError):
+                self._failing[ledger] = time.monotonic()
+                _log.error("%s cannot be written: %s", ledger, error)
+                failed = StoreError("the ledger cannot be written: the operators have to look")
+                failed.for_operators = True
+                return [failed] * len(submissions)
             return [error] * len(submissions)
         except Exception as error:  # noqa: BLE001 - a mistake of ours, and its traceback goes with it
             failed = StoreError(f"an unexpected {type(error).__name__}: the outcome is unknown")

@@ -28,6 +28,9 @@ _PATH: Final = re.compile(r"(?:/[\w.+~-]+)+/([\w.+~-]+)")
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
 
+_FOR_OPERATORS: Final = "the service is not set up as it should be, and its operators are told"
+_FAULTS: Final = (StoreError, TamperError)
+
 STATUSES: Final[Mapping[type[TallystickError], tuple[int, str]]] = {
     RejectedError: (400, "Mend the request, then send it again"),
     DeniedError: (403, "This key may not do that"),
@@ -106,6 +109,8 @@ def problem(error: TallystickError | AnsweredError, *, reading: bool = False) ->
     if isinstance(error, AnsweredError):  # of the body there may be more to come, which nobody reads
         body = orjson.dumps(problem_of(error.status, error.title, error.detail))
         return error.status, {"Content-Type": MEDIA_TYPE, "Connection": "close"}, body
+    if error.for_operators:  # whatever kind it is: no request is at fault, and none can mend it
+        error = StoreError(_FOR_OPERATORS)
     if isinstance(error, UnknownCallerError):
         status, title = 401, "Send a key that is in force: Authorization: Bearer ts_..."
     elif isinstance(error, OverQuotaError):
@@ -131,6 +136,11 @@ def problem(error: TallystickError | AnsweredError, *, reading: bool = False) ->
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     return status, headers, orjson.dumps(said)
+
+
+def is_fault(error: TallystickError) -> bool:
+    """Whether it is ours, and not that of whoever asks: it is answered with 5xx, and the operators have to know."""
+    return error.for_operators or isinstance(error, _FAULTS)
 
 
 async def answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:

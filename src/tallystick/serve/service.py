@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +13,15 @@ from typing import Any, Final, TypeVar
 
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
-from tallystick.errors import BusyError, DamagedError, DamagedIndexError, DeniedError, StoreError, TallystickError
+from tallystick.errors import (
+    BusyError,
+    DamagedError,
+    DamagedIndexError,
+    DeniedError,
+    StoreError,
+    TallystickError,
+    family_of,
+)
 from tallystick.govern.access import ForbiddenNetworkError, Permission
 from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
@@ -23,7 +33,7 @@ from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.metrics import Metrics
 from tallystick.serve.peers import Peers
-from tallystick.serve.problems import PermissionDeniedError, StrayKeyError, UnknownCallerError
+from tallystick.serve.problems import PermissionDeniedError, StrayKeyError, UnknownCallerError, is_fault
 from tallystick.serve.protocol import REQUEST_ID
 from tallystick.serve.quotas import Quotas, usage
 from tallystick.serve.settings import Settings
@@ -36,6 +46,8 @@ _MEGABYTE: Final = 2**20
 _WORKERS: Final = 8
 _BEARER: Final = "bearer "
 _PROOF_BYTES: Final = 16
+_RECENT_SECONDS: Final = 60.0
+_FAULTS_KEPT: Final = 1_000
 _AGENT_CHARACTERS_MAX: Final = 256
 _log: Final = logging.getLogger("tallystick.serve")
 
@@ -57,6 +69,8 @@ class Service:
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
         self.budget: Final = Budget()
+        self.faults: Final[deque[tuple[float, str]]] = deque(maxlen=_FAULTS_KEPT)
+        """The last ones, with when they were."""
         self._denials: Final = Denials()
         self.jobs: Final = Jobs(
             deployment.folder / "jobs",
@@ -196,11 +210,12 @@ class Service:
             },
         )
 
-    async def note_denial(self, error: Exception) -> None:
-        """Count a denial and put it into the trail, if it is one of somebody who is known.
-
-        That it could not be put there is told in the diagnostics.
+    async def note(self, error: Exception) -> None:
+        """Have known what is answered with an error: a fault of ours is logged and counted, and a denial of somebody
+        who is known is counted and put into the trail. That it could not be put there is told in the diagnostics.
         """
+        if isinstance(error, TallystickError) and is_fault(error):
+            self.note_fault(error)
         if isinstance(error, PermissionDeniedError):
             why = {"permission": error.permission}
         elif isinstance(error, StrayKeyError):
@@ -216,6 +231,20 @@ class Service:
             await self.lanes.submit(trail_of(error.caller.tenant), Submission([event]))
         except TallystickError as problem:
             _log.error("a denial of %s could not be recorded: %s", error.caller.principal.entity, problem)
+
+    def note_fault(self, error: Exception) -> None:
+        """Log and count what is a fault of ours."""
+        kind = family_of(error) if isinstance(error, TallystickError) and not error.for_operators else "set-up"
+        kind = kind if isinstance(error, TallystickError) else "mistake"
+        self.metrics.http.faults.labels(kind).inc()
+        self.faults.append((time.monotonic(), kind))
+        if kind != "mistake":  # of which the log has the traceback
+            _log.error("a request failed (%s): %s", kind, error)
+
+    def recent_faults(self) -> int:
+        """How many there were within a minute."""
+        after = time.monotonic() - _RECENT_SECONDS
+        return sum(at > after for at, _ in [*self.faults])
 
     def gauge(self) -> None:
         """Bring the gauges up to date."""

@@ -76,7 +76,7 @@ class Streaming:
                 leaving.cancel()
             await line.end()
         except TallystickError as error:
-            await self._service.note_denial(error)
+            await self._service.note(error)
             await (line.end() if line.begun else line.refuse(*problem(error)))
 
     async def _asked(self, scope: Scope) -> tuple[Caller, Query, int | None]:

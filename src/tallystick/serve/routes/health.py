@@ -57,6 +57,8 @@ def ready(request: Request, tenant: TenantName = "") -> Response:
     service: Service = request.app.state.service
     checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), **_witnesses(service)}
     checks["verification"] = _watch(service)
+    recent, failing = service.recent_faults(), len(service.lanes.failing)
+    checks["faults"] = {"ok": not recent and not failing, "recent": recent, "failing": failing}
     is_ready = all(checks[name]["ok"] for name in ("system", "disk")) and not _is_stopped(service, tenant)
     is_well = all(check["ok"] for check in checks.values())
     status = "not ready" if not is_ready else "ready" if is_well else "degraded"
@@ -159,7 +161,7 @@ def _is_stopped(service: Service, tenant: str) -> bool:
     said: the answer is that of all.
     """
     try:
-        stopped = service.watch.stopped_ledgers
+        stopped = service.watch.stopped_ledgers | service.lanes.failing
         if not stopped:
             return False
         tenants = [one for one in service.deployment.tenants() if not one.suspended]
