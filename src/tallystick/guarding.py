@@ -20,14 +20,24 @@ from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.custody import OwnEvent, check_reason
 from tallystick.core.keys import LedgerKeys, commitment, epoch_key
+from tallystick.core.merkle import Tree
 from tallystick.core.note import VerifierKey
 from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.core.system import EpochOpened, Genesis, Purpose
-from tallystick.errors import ConflictError, DeniedError, NotFoundError, RejectedError, StoreError, for_operators
+from tallystick.errors import (
+    ConflictError,
+    DeniedError,
+    NotFoundError,
+    RejectedError,
+    StoreError,
+    TamperError,
+    for_operators,
+)
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
 from tallystick.store.head_mark import HeadMark, MarkProblem
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
+from tallystick.store.verified_reads import verified_tree
 from tallystick.write.sealer import Sealer
 
 _log: Final = logging.getLogger("tallystick.ledger")
@@ -43,6 +53,8 @@ class Guarding(ABC):
     _mark: HeadMark | None
     genesis: Genesis
     id: bytes
+    _handed_out: bytes = b""
+    """The checkpoint that was proven last, and may go out."""
 
     @abstractmethod
     def _head(self) -> Head:
@@ -227,10 +239,28 @@ class Guarding(ABC):
                 raise RejectedError("the master key is not the one that this ledger was sealed under", cure=cure)
         return keys.head_mac
 
+    def _proven_tree(self, head: Head) -> Tree:
+        """The tree of a head whose checkpoint is signed by the key in force, and is of the records in the store.
+
+        `TamperError` when it is not.
+        """
+        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
+        if self.has_keys and key != self._load_keys().checkpoint.public_key().public_bytes_raw():
+            raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
+        return verified_tree(self._store, head, VerifierKey(self.genesis.origin, key))
+
     def _hand_out(self, head: Head) -> Head:
-        """A head whose checkpoint goes out: the mark is on the disk first, so that nobody can know of more than it."""
+        """A head whose checkpoint goes out: the mark is on the disk first, so that nobody can know of more than it.
+
+        It is proven before that. One that somebody made up would make the good ledger look as if it were rolled back.
+        """
+        if head.checkpoint != self._handed_out:
+            verified_tree(self._store, head, self.verifier_key)
         if self._mark is not None and self._keystore.exists():
             try:
+                if head.checkpoint != self._handed_out:
+                    self._mark_key()  # with keys of another ledger no mark is written, and nothing is held against them
+                    self._proven_tree(head)
                 self._mark.keep(head.checkpoint)
             except (DeniedError, NotFoundError, RejectedError) as error:  # of the keys: who has none only reads
                 _log.warning("the head mark was not written, as the keys cannot be used: %s", error)
@@ -238,6 +268,7 @@ class Guarding(ABC):
                 if self.has_keys:
                     raise
                 _log.warning("the head mark was not written, as it may only be read here: %s", error)
+        self._handed_out = head.checkpoint
         return head
 
     def _load_keys(self) -> LedgerKeys:

@@ -46,8 +46,7 @@ from tallystick.read.readers import Readers
 from tallystick.read.sqlite_cursors import SqliteCursors
 from tallystick.store.contract import Head, Store
 from tallystick.store.proven_store import ProvenStore
-from tallystick.store.reading import checkpoint_key, read_record, read_records
-from tallystick.store.verified_reads import verified_tree
+from tallystick.store.reading import read_record, read_records
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import Queue
 from tallystick.write.seal import Plan
@@ -164,10 +163,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
     def _proven_store(self) -> ProvenStore:
         """The store as it is now, of which every record that is read is proven."""
         head = self._head()
-        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
-        if self.has_keys and key != self._load_keys().checkpoint.public_key().public_bytes_raw():
-            raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
-        return ProvenStore(self._store, head, verified_tree(self._store, head, VerifierKey(self.origin, key)))
+        return ProvenStore(self._store, head, self._proven_tree(head))
 
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id. `NotFoundError` when there is none."""

@@ -44,7 +44,7 @@ def checked_frontier(store: Store, end: int, head: Head) -> tuple[bytes, ...]:
 
 
 def last_hash(store: Store, end: int, head: Head) -> bytes:
-    """The hash of the record at `end` - 1, which may be gone already: the next one names it."""
+    """The hash of the record at `end` - 1, which may be gone already: the next one names it. `store` proves both."""
     if end < head.size:
         return bytes.fromhex(read_record(store, end).members["prev_hash"])
     return read_record(store, end - 1).hash

@@ -168,8 +168,9 @@ class Retention:
         end = max(due, last[1].end if last else 0)
         terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()))
         selection = Selection(self._questions, terms, self._absent(end, unfinished))
-        # Each record that goes is looked at once in the log itself, and not only through the index.
-        size_bytes = sum(len(record.line) for record in selection.doomed(self._proven(), progress=progress))
+        # All that is below the end is looked at in the log itself, and not only through the index.
+        doomed = selection.doomed(self._proven(), expired_from=last[1].end if last else 0, progress=progress)
+        size_bytes = sum(len(record.line) for record in doomed)
         return PrunePlan(
             end=end,
             first=selection.first,
@@ -279,12 +280,13 @@ class Retention:
     def _record_of(self, plan: PrunePlan, head: Head) -> RecordsPruned:
         """The record of a prune, under a head that holds."""
         assert plan.first is not None, "there is something to prune"
+        proven = self._proven()
         return RecordsPruned(
             first=plan.first,
             end=plan.end,
             count=plan.count,
-            first_hash=read_record(self._store, plan.first).hash,
-            last_hash=last_hash(self._store, plan.end, head),
+            first_hash=read_record(proven, plan.first).hash,
+            last_hash=last_hash(proven, plan.end, head),
             frontier_at_end=checked_frontier(self._store, plan.end, head),
             checkpoint_at_prune=head.checkpoint,
             policy_position=plan.policy_position,
@@ -335,10 +337,11 @@ class Retention:
     def _selection_of(self, pruned: RecordsPruned) -> Selection:
         """What a prune selected, from its record."""
         try:
-            policy = RetentionSet.of(read_record(self._store, pruned.policy_position)).policy
+            proven = self._proven()
+            policy = RetentionSet.of(read_record(proven, pruned.policy_position)).policy
             in_force = InForce()
             for position in pruned.holds_checked:
-                in_force.take(read_record(self._store, position))
+                in_force.take(read_record(proven, position))
         except RejectedError as error:
             raise TamperError(f"a prune names what is no policy, or no hold: {error}; run a verification") from error
         terms = Terms(end=pruned.end, moment=pruned.moment, policy=policy, holds=tuple(in_force.holds.values()))

@@ -1,6 +1,6 @@
 """Which records a prune removes, and why the others stay: one mark a position, a byte each.
 
-The index proposes what stays; that each record which is to go may go, the log itself decides (`doomed`). The
+The index proposes what stays; what stays and what goes the log itself decides (`doomed`). The
 same terms select the same records at any later time, so a prune that was cut short is finished from its record.
 """
 
@@ -28,11 +28,9 @@ from tallystick.store.reading import read_lines
 _AT_ONCE: Final = 50_000
 """Positions that the index is asked for at a time."""
 
-_BLOCK_RECORDS: Final = 4_096
-"""Positions that are read together when any of them is to go."""
+_PROGRESS_RECORDS: Final = 4_096
 
 _DOOMED, _OWN, _KEPT, _ABSENT = b"\0\1\2\3"
-_RUN_OF_DOOMED: Final = re.compile(rb"\0+")
 _RUN_OF_KEPT: Final = re.compile(rb"[\1\2]+")
 _RUN_OF_ABSENT: Final = re.compile(rb"[\0\3]+")
 _KEEP: Final = bytes.maketrans(b"\0", b"\2")
@@ -109,36 +107,57 @@ class Selection:
             return self._marks[hold.placed.first : hold.placed.end].count(_DOOMED)
         return sum(self._marks[position] == _DOOMED for position in self._positions(_query_of(hold)))
 
-    def doomed(self, store: Store, *, progress: Progress | None = None) -> Iterator[Record]:
-        """The records that go, as far as their CRC32 vouches for them, each held against the terms once more.
+    def doomed(
+        self, store: Store, *, expired_from: int | None = None, progress: Progress | None = None
+    ) -> Iterator[Record]:
+        """The records that go.
 
-        `StoreError` at one that may not go: the index that proposed otherwise is wrong.
+        All records below the end are read, also those that stay, and are held against the terms once more: what the
+        prune seals it seals of all positions. `store` proves that what is missing was lawfully pruned. With
+        `expired_from`, the end of the prune before, all from there on must have expired by the general period.
+
+        `StoreError` at a record of which the index says something else.
         """
-        end = self.terms.end
-        for first in range(0, end, _BLOCK_RECORDS):
-            stop = min(first + _BLOCK_RECORDS, end)
-            run = _RUN_OF_DOOMED.search(self._marks, first, stop)
-            for stored in read_lines(store, run.start(), stop) if run else ():
-                if self._marks[stored.position] == _DOOMED:
-                    record = _glance(stored.position, stored.line)
-                    self._check_may_go(record)
+        end, expected = self.terms.end, 0
+        for stored in read_lines(store, 0, end):
+            position = stored.position
+            self._check_gap(expected, position)
+            expected = position + 1
+            if self._marks[position] != _ABSENT:  # else a prune that was cut short is about to remove it
+                record = _glance(position, stored.line)
+                self._check(record, is_past=expired_from is None or position < expired_from)
+                if self._marks[position] == _DOOMED:
                     yield record
-            if progress is not None:
-                progress(stop, end)
+            if progress is not None and expected % _PROGRESS_RECORDS == 0:
+                progress(expected, end)
+        self._check_gap(expected, end)
+        if progress is not None:
+            progress(end, end)
 
-    def _check_may_go(self, record: Record) -> None:
+    def _check_gap(self, first: int, end: int) -> None:
+        if first < end and self._marks.count(_ABSENT, first, end) != end - first:
+            raise TamperError(f"of positions {first} to {end - 1} records are missing, and nothing is pruned: verify")
+
+    def _check(self, record: Record, *, is_past: bool) -> None:
         terms = self.terms
-        days = terms.policy.days_for(record.labels)
         try:
-            expired = days is not None and timestamp.parse(record.recorded_at) <= expired_until(days, terms.moment)
+            moment = timestamp.parse(record.recorded_at)
         except RejectedError as error:
             raise TamperError(f"the record at position {record.position} was altered: {error}; verify") from error
-        held = any(hold.placed.covers(record.members) for hold in terms.holds)
-        if not expired or held or record.event_type.startswith(RESERVED_PREFIX):
+        stays = (
+            not self._is_expired(moment, terms.policy.days_for(record.labels))
+            or record.event_type.startswith(RESERVED_PREFIX)
+            or any(hold.placed.covers(record.members) for hold in terms.holds)
+        )
+        is_due = is_past or self._is_expired(moment, terms.policy.period_days)
+        if not is_due or stays == (self._marks[record.position] == _DOOMED):
             raise StoreError(
-                f"the index does not say of position {record.position} what the log says, and the record there must "
-                "stay. Nothing was pruned; delete index.db, which is then made anew, and run a verification"
+                f"the index does not say of position {record.position} what the log says: the record there "
+                f"{'must stay' if stays else 'may go'}. Nothing was pruned; run `tallystick index rebuild`, and verify"
             )
+
+    def _is_expired(self, moment: int, days: int | None) -> bool:
+        return days is not None and moment <= expired_until(days, self.terms.moment)
 
     def _hold(self, hold: Hold) -> int:
         first, end = hold.placed.first, hold.placed.end

@@ -14,7 +14,7 @@ from tallystick.core import timestamp
 from tallystick.core.keys import LedgerKeys, commitment, epoch_key
 from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer, VerifierKey
-from tallystick.core.record import record_hash
+from tallystick.core.record import Record, record_hash
 from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis
 from tallystick.errors import RejectedError, StoreError, TamperError, for_operators
 from tallystick.ids import IdMaker, spell
@@ -88,8 +88,9 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
     try:
         key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
         tree = verified_tree(store, head, key)
-        last = read_record(store, head.size - 1)
-        opened_record = read_record(store, head.epoch_at)
+        # What is sealed next is built on these two. The checkpoint is signed, and what the head points to is not.
+        reads = VerifiedReads(store, tree)
+        last, opened_record = _proven_record(reads, head.size - 1), _proven_record(reads, head.epoch_at)
         opened = EpochOpened.of(opened_record)
     except RejectedError as error:
         raise TamperError(f"the head does not hold: {error}; run a verification") from error
@@ -105,6 +106,12 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
         checkpoint_key_at=head.checkpoint_key_at,
         evidence_key_at=head.evidence_key_at,
     )
+
+
+def _proven_record(reads: VerifiedReads, position: int) -> Record:
+    for stored in reads.fetch([position]) if position < reads.size else ():
+        return Record.parse(stored.line)
+    raise TamperError(f"the record at position {position} is missing, and the head names it: run a verification")
 
 
 def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis) -> None:

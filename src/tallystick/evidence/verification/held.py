@@ -124,7 +124,11 @@ def keep_mark(store: Store, checkpoint: bytes, *, keystore: Keystore | None, mar
         return ""
     try:
         record = read_record(store, 0)
-        keys = keystore.ledger_keys(Genesis.of(record).ledger)
+        genesis = Genesis.of(record)
+        keys = keystore.ledger_keys(genesis.ledger)
+        # One that somebody made up would make the good ledger look as if it were rolled back.
+        ours = VerifierKey(genesis.origin, keys.checkpoint.public_key().public_bytes_raw())
+        open_checkpoint(checkpoint, [ours], origin=genesis.origin)
         HeadMark(marks, store=store, ledger_id=record.hash, key=lambda: keys.head_mac).keep(checkpoint)
     except TallystickError as error:
         return f"the head mark was not written for this checkpoint: {error}"
