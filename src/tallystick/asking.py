@@ -19,6 +19,7 @@ from tallystick.core.rollup import Definition
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import RejectedError
 from tallystick.keystore import Keystore
+from tallystick.limits import BUCKETS_MAX
 from tallystick.read.as_of import BEGINNING, Point, When
 from tallystick.read.compared import Compared, ComparedFile
 from tallystick.read.fold import Folds
@@ -141,6 +142,7 @@ class Asking(ABC):
         group: str | None = None,
         time: TimeKind = "recorded",
         fill: bool = False,
+        points_max: int = BUCKETS_MAX,
         **members: Any,
     ) -> Series:
         """The records that fit a query, counted or measured by buckets of time, and by groups.
@@ -148,6 +150,7 @@ class Asking(ABC):
         `width` is one of minute, 5 minutes, 15 minutes, hour, day, week, month, quarter and year, in a named `zone`.
         `measure` is `count`, `distinct:actor`, `distinct:entity`, or sum, min, max or avg of a member, such as
         `sum:payload.rows`. `group` is type, actor, entity or label. `after` and `before` are of the `time` meant.
+        Raises `RejectedError` for more than `points_max` buckets and groups.
         """
         for name, value in (("width", width), ("zone", zone), ("measure", measure)):
             if not isinstance(value, str):
@@ -165,6 +168,7 @@ class Asking(ABC):
             group=group,
             time=time,
             fill=fill,
+            points_max=points_max,
         )
         return replace(series, index_verified=self._compared())
 

@@ -66,6 +66,9 @@ PAGE_BYTES_MAX: Final = 8_388_608
 BUCKETS_MAX: Final = 600_000
 """Buckets of one series: a leap year of minutes is 527,040."""
 
+ANSWERED_POINTS_MAX: Final = 50_000
+"""Points of a series over HTTP: some ten megabytes of one answer, five years of hours or a month of minutes."""
+
 SERIES_GROUPS_MAX: Final = 10_000
 """Groups of one series: more than anyone looks at, and each may have a value in every bucket."""
 

@@ -83,6 +83,13 @@ def test_events_are_counted_and_their_series_is_a_table_too(it: Running) -> None
     assert {name: str(bucket[name] if bucket[name] is not None else "") for name in row} == row
 
 
+def test_a_series_too_long_for_one_answer_is_refused_before_it_is_made(it: Running) -> None:
+    path = "/api/v1/timeseries/query?width=minute&fill=true&after=2026-01-01"
+    answer = it.call("GET", f"{path}&before=2027-01-01")
+    assert (answer.status_code, answer.json()["place"]) == (400, "width")
+    assert len(it.call("GET", f"{path}&before=2026-01-02").json()["buckets"]) == 1_440
+
+
 def test_a_stored_series_is_listed_and_answers(it: Running) -> None:
     new = {
         "name": "reads",

@@ -203,17 +203,17 @@ class Calendar:
         period = _PERIODS[self.width]
         return self._begin(self._period(moment, period) + 1, period)
 
-    def range(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+    def range(self, first: int, end: int, *, most: int = BUCKETS_MAX) -> Iterator[tuple[int, int]]:
         """The buckets [start, end) that touch [first, end), in order.
 
-        Raises `RejectedError` at once if they may be more than BUCKETS_MAX.
+        Raises `RejectedError` at once if they may be more than `most`.
         """
         if first >= end:
             return iter(())
         least = _EVEN.get(self.width) or _PERIODS[self.width].days * DAY
-        if (end - first) // least > BUCKETS_MAX:
+        if (end - first) // least > most:
             raise RejectedError(
-                f"about {(end - first) // least} buckets; at most {BUCKETS_MAX} are answered at once",
+                f"about {(end - first) // least} buckets; at most {most} are answered at once",
                 place="width",
                 cure="ask for wider buckets or for less time",
             )

@@ -52,6 +52,7 @@ class Asked:
     group: GroupKind | None
     time: TimeKind
     size: int
+    points_max: int = BUCKETS_MAX
 
     @property
     def is_nothing(self) -> bool:

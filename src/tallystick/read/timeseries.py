@@ -98,6 +98,7 @@ class TimeSeries:
         group: str | None = None,
         time: str = "recorded",
         fill: bool = False,
+        points_max: int = BUCKETS_MAX,
     ) -> Series:
         """The measure of the records that fit, in every bucket in which there are any.
 
@@ -105,7 +106,7 @@ class TimeSeries:
         every bucket of that time is there, for every group that occurs. A record with several labels counts under
         each of them. A roll-up that is ahead of `size` answers for what it has counted, and the series says so.
 
-        Raises `RejectedError` for what cannot be asked, and for more than BUCKETS_MAX points.
+        Raises `RejectedError` for what cannot be asked, and for more than `points_max` points.
         """
         asked = Asked(
             query=query,
@@ -116,6 +117,7 @@ class TimeSeries:
             group=_group(group),
             time=_time(time),
             size=size,
+            points_max=points_max,
         )
         answer = self._answer(asked)
         points = _points(asked, answer, fill=fill)
@@ -202,7 +204,7 @@ def _points(asked: Asked, answer: Answer, *, fill: bool) -> tuple[Point, ...]:
         raise RejectedError(f"{len(groups)} groups; at most {SERIES_GROUPS_MAX}", place="group", cure=cure)
     if fill:
         return _filled(asked, answer, [""] if asked.group is None else groups)
-    _check_points(len(answer.cells))
+    _check_points(len(answer.cells), asked.points_max)
     calendar = asked.calendar
     buckets = {start: (calendar.next(start), calendar.label(start)) for start in {start for start, _ in answer.cells}}
     cells = answer.cells
@@ -217,8 +219,8 @@ def _filled(asked: Asked, answer: Answer, groups: list[str]) -> tuple[Point, ...
         end = asked.calendar.next(max(starts)) if end is None else end
     if first is None or end is None:
         return ()
-    buckets = [*asked.calendar.range(first, end)]
-    _check_points(len(buckets) * len(groups))
+    buckets = [*asked.calendar.range(first, end, most=asked.points_max)]
+    _check_points(len(buckets) * len(groups), asked.points_max)
     nothing = (asked.measure.of_nothing, 0)
     return tuple(
         Point(start, bucket_end, label, group or None, *answer.cells.get((start, group), nothing))
@@ -228,10 +230,10 @@ def _filled(asked: Asked, answer: Answer, groups: list[str]) -> tuple[Point, ...
     )
 
 
-def _check_points(count: int) -> None:
-    if count > BUCKETS_MAX:
+def _check_points(count: int, most: int) -> None:
+    if count > most:
         cure = "ask for wider buckets, for less time, or for fewer groups"
-        raise RejectedError(f"{count} buckets and groups; at most {BUCKETS_MAX}", place="width", cure=cure)
+        raise RejectedError(f"{count} buckets and groups; at most {most}", place="width", cure=cure)
 
 
 def _group(group: str | None) -> GroupKind | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Asked
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tallystick.core import timestamp
+from tallystick.limits import ANSWERED_POINTS_MAX
 from tallystick.read.query import Query, parse_terms
 from tallystick.read.shapes import extent_json, series_json
 from tallystick.serve.calls import ManagingPipelines, MeasuringAll
@@ -64,12 +66,20 @@ def series_query(
     query, window = _windowed(query_of(request, _OWN), time)
     with call.ledger() as ledger:
         found = ledger.series(
-            query, width=width, zone=zone, measure=measure, group=group, fill=fill, time=time, **window
+            query,
+            width=width,
+            zone=zone,
+            measure=measure,
+            group=group,
+            fill=fill,
+            time=time,
+            points_max=ANSWERED_POINTS_MAX,
+            **window,
         )
     told = series_json(found)
     if wanted(request, (JSON, CSV)) == CSV:
         return csv_answer(_COLUMNS, ([bucket[name] for name in _COLUMNS] for bucket in told["buckets"]), NOT_KEPT)
-    return JSONResponse(told, headers=NOT_KEPT)
+    return Response(orjson.dumps(told), media_type=JSON, headers=NOT_KEPT)
 
 
 @router.get("/timeseries/downsample")
