@@ -480,11 +480,14 @@ def test_points_and_groups_are_bounded(
         with pytest.raises(RejectedError, match="12 groups; at most 11"):
             answer(ledger, replace(question, measure=measure))
     monkeypatch.setattr(timeseries, "SERIES_GROUPS_MAX", 12)
-    monkeypatch.setattr(timeseries, "BUCKETS_MAX", 47)
     answer(ledger, question)
+    asked: dict[str, Any] = {"group": "entity", "width": question.width, "fill": True}
+    assert len(ledger.series(event_type="paid", **asked, points_max=48).buckets) == 48
     with pytest.raises(RejectedError, match="48 buckets and groups; at most 47"):
-        answer(ledger, replace(question, fill=True))
-    for module in (answers, bucketed, timeseries):
+        ledger.series(event_type="paid", **asked, points_max=47)
+    with pytest.raises(RejectedError, match="12 buckets and groups; at most 11"):
+        ledger.series(event_type="paid", group="entity", width=question.width, points_max=11)
+    for module in (answers, bucketed):
         monkeypatch.setattr(module, "BUCKETS_MAX", 11)
     for measure in plain:
         with pytest.raises(RejectedError, match="buckets and groups"):
