@@ -670,12 +670,15 @@ def test_a_record_outside_both_moments_is_not_looked_into(later: AsOf) -> None:
     assert len([*states.history("a", earlier=AsOf(version=2), later=later)]) == 1
 
 
-def test_a_difference_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "BETWEEN_RECORDS_MAX", 2)
-    states = states_of(log_of(set_to(1), set_to(2), set_to(3)))
+@pytest.mark.parametrize("bound", ["RECORDS", "BYTES"])
+def test_a_difference_that_is_too_long_is_refused(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = log_of(set_to(1), set_to(2), set_to(3))
+    most = 2 if bound == "RECORDS" else sum(len(record.line) for record in records[-2:])
+    monkeypatch.setattr(state_module, f"BETWEEN_{bound}_MAX", most)
+    states = states_of(records)
 
     assert len(states.diff("a", earlier=AsOf(version=1)).records) == 2
-    with pytest.raises(RejectedError, match="more than 2 records lie between"):
+    with pytest.raises(RejectedError, match="lie between"):
         states.diff("a", earlier=AsOf(version=0))
 
 

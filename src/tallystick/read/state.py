@@ -30,7 +30,8 @@ SNAPSHOT_EVENTS: Final = 500
 """Events folded in one go after which a snapshot is kept: folding them again takes about as long as loading it."""
 
 BETWEEN_RECORDS_MAX: Final = 100_000
-"""Records that one difference lists; they are all held in memory."""
+BETWEEN_BYTES_MAX: Final = 33_554_432
+"""Records that one difference lists, and their bytes; they are all held in memory."""
 
 Kind: TypeAlias = Literal["added", "removed", "changed"]
 
@@ -237,14 +238,17 @@ class States:
         first, last = self._cut(earlier, size), self._cut(later, size)
         before, after = self._start(entity_id, begins_at_version, first, last), None
         between: list[Record] = []
+        room = BETWEEN_BYTES_MAX
         for record in self._records(entity_id, first, last, first=before.end):
             known, taken = first.takes(record), last.takes(record)
             if known and not taken:
                 problem = f"the range runs backwards: {later.described} leaves out the record at {record.position}"
                 raise RejectedError(problem, place="earlier", cure="exchange the two moments")
             if taken and not known:
-                if len(between) >= BETWEEN_RECORDS_MAX:
-                    problem = f"more than {BETWEEN_RECORDS_MAX} records lie between"
+                room -= len(record.line)
+                if len(between) >= BETWEEN_RECORDS_MAX or room < 0:
+                    most = f"{BETWEEN_RECORDS_MAX} records, or {BETWEEN_BYTES_MAX >> 20} MiB of them,"
+                    problem = f"more than {most} lie between"
                     raise RejectedError(problem, place="later", cure="ask for a shorter range, or for the timeline")
                 if after is None:
                     after = _Run(self._folds, before.snapshot(entity_id))
