@@ -34,6 +34,7 @@ from tallystick.core.system import Purpose
 from tallystick.durable import sync, sync_folder
 from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError
 from tallystick.ids import random_bytes
+from tallystick.private_file import create, make_folder
 
 SIGNING_KEYS: Final = ("root", "checkpoint", "evidence")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -58,7 +59,7 @@ class Keystore:
         if self.folder is None or self.exists():
             return
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder.parent)
             scratch = Path(tempfile.mkdtemp(prefix=".keys-", dir=self.folder.parent))
             try:
                 for name, secret in _fresh().items():
@@ -78,7 +79,7 @@ class Keystore:
             self._secrets.setdefault(name, _pem(Ed25519PrivateKey.generate()))
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             _write(self.folder / f"{name}.key", _pem(Ed25519PrivateKey.generate()))
             sync_folder(self.folder)
         except FileExistsError:
@@ -201,7 +202,6 @@ def _pem(key: Ed25519PrivateKey) -> bytes:
 
 
 def _write(path: Path, secret: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with create(path) as file:
         file.write(secret)
         sync(file)

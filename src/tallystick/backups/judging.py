@@ -29,6 +29,7 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.findings import MEANING, Finding, Kind, Report
 from tallystick.evidence.verify import verify_store
 from tallystick.keystore import Keystore
+from tallystick.private_file import create, make_folder
 from tallystick.store.mark_file import mark_path, read_mark
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue_check import check_queue
@@ -295,9 +296,8 @@ def _copy(into: Path | None, name: str) -> Iterator[IO[bytes] | None]:
         return
     path = into / name
     with told(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        file = os.fdopen(descriptor, "wb", buffering=0)  # what cannot be written is told by the write, not by the end
+        make_folder(path.parent)
+        file = create(path, buffering=0)  # what cannot be written is told by the write, not by the end
     with file:
         yield file
         with told(path):
