@@ -258,3 +258,29 @@ def use(address: str, key: str) -> None:
         client.export("down/loaded.zip", as_zip=True)
         assert client.verify().holds
         client.query(event_type="a.b")
+
+
+def test_keys_that_their_group_may_read_are_taken_when_a_setting_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init")
+    files = [*Path("audit/keys").glob("*.key")]
+    for file in files:
+        file.chmod(0o640)
+
+    refused = run("append", "--type", "a.b", "--entity", "e", code=2).stderr
+    assert "may be read by others (mode 0640)" in refused
+    assert "TALLYSTICK_KEYS_GROUP_READABLE=true" in refused
+    monkeypatch.setenv("TALLYSTICK_KEYS_GROUP_READABLE", "true")
+    for mode in (0o640, 0o440):
+        for file in files:
+            file.chmod(mode)
+        run("append", "--type", "a.b", "--entity", "e")
+    run("verify")
+    run("backup", "audit", "-o", "copy")
+    for mode in (0o644, 0o660, 0o604, 0o444):
+        for file in files:
+            file.chmod(mode)
+        assert f"mode {mode:04o}" in run("append", "--type", "a.b", "--entity", "e", code=2).stderr
+    monkeypatch.setenv("TALLYSTICK_KEYS_GROUP_READABLE", "maybe")
+    assert "'maybe' is neither true nor false" in run("log", code=2).stderr

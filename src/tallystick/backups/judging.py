@@ -21,7 +21,7 @@ from tallystick.backups.manifest import BackupManifest, KeptFile, KeptLedger
 from tallystick.backups.parcel import told
 from tallystick.backups.standing import Standing, can_seal
 from tallystick.clock import Clock
-from tallystick.config import Location, marks_folder
+from tallystick.config import Location, marks_folder, open_keystore
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.sshsig import BACKUP_NAMESPACE, open_signature
 from tallystick.durable import sync
@@ -179,7 +179,7 @@ class Terms:
         """The keys of one ledger, where they are at hand."""
         if self.keys is None:
             return None
-        keystore = Keystore(self.keys / kept.folder)
+        keystore = open_keystore(self.keys / kept.folder)
         return keystore if keystore.exists() else None
 
 

@@ -33,6 +33,7 @@ class Settings:
 
     data: str = "./tallystick-data"
     keys: str | None = None
+    keys_group_readable: bool = False
     marks: str | None = None
     deployment: str | None = None
     host: str = "127.0.0.1"
@@ -101,6 +102,7 @@ class Option:
 OPTIONS: Final = (
     Option("data", "data", "text", "Where everything is kept.", "DIR"),
     Option("keys", "keys", "text", "The folder of the signing keys; by default `keys` in the data folder.", "DIR"),
+    Option("keys_group_readable", "keys_group_readable", "flag", "Accept key files that their group may read."),
     Option("marks", "marks", "text", "The folder of the head marks; by default `heads` in the keys.", "DIR"),
     Option("deployment", "deployment", "text", "The first part of the origins of new ledgers.", "NAME"),
     Option("listen.host", "host", "text", "Where to listen; 0.0.0.0 for everywhere.", "ADDRESS"),
