@@ -210,6 +210,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "store.sqlite_prune",
         "store.sqlite_sealing",
         "read.index_files",
+        "read.sqlite_saving",
         "read.sqlite_index",
         "read.sqlite_schema",
         "read.sqlite_check",
