@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from tallystick.config import marks_folder
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
-from tallystick.errors import BusyError, DamagedError, DamagedIndexError, DeniedError, StoreError, TallystickError
+from tallystick.errors import DamagedError, DamagedIndexError, DeniedError, StoreError, TallystickError
 from tallystick.govern.access import Permission
 from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
@@ -21,6 +22,7 @@ from tallystick.serve.authentication import Authentication
 from tallystick.serve.budget import Budget
 from tallystick.serve.caller import Caller
 from tallystick.serve.denials import Denials
+from tallystick.serve.disk import MEGABYTE, Disk, DiskMetrics, ReserveError
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.peers import Peers
@@ -32,7 +34,6 @@ from tallystick.serve.watch import Watch
 from tallystick.serve.witnessing import Witnessing, read_policy
 from tallystick.write.request import Submission
 
-_MEGABYTE: Final = 2**20
 _WORKERS: Final = 8
 _BEARER: Final = "bearer "
 _log: Final = logging.getLogger("tallystick.serve")
@@ -68,9 +69,7 @@ class Metrics:
             registry=self.registry,
             buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
         )
-        self.waiting: Final = Gauge(
-            "tallystick_events_waiting", "Events that are about to be sealed.", registry=self.registry
-        )
+        self.waiting: Final = Gauge("tallystick_events_waiting", "Events about to be sealed.", registry=self.registry)
         self.readers: Final = Gauge("tallystick_stream_readers", "Readers of streams.", registry=self.registry)
         self.ledgers: Final = Gauge("tallystick_ledgers_open", "Ledgers that are open.", registry=self.registry)
         self.queue: Final = Gauge("tallystick_queue_depth", "Events in queues, not sealed yet.", registry=self.registry)
@@ -93,6 +92,7 @@ class Metrics:
         self.verified: Final = Gauge(
             "tallystick_verify_age_seconds", "Since the oldest of the last verifications.", registry=self.registry
         )
+        self.disk: Final = DiskMetrics(self.registry)
 
 
 class Service:
@@ -110,6 +110,8 @@ class Service:
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
         self.budget: Final = Budget()
+        self.disk: Final = self._disk()
+        deployment.pool.keeps_idle = lambda: self.disk.problem() is not None
         self._denials: Final = Denials()
         self.jobs: Final = Jobs(
             deployment.folder / "jobs",
@@ -126,6 +128,16 @@ class Service:
             return None
         policy, every = read_policy(trust), self.settings.witness_seconds
         return Witnessing(self.deployment, self.watch, policy=policy, every_seconds=every, names=self.watch.names)
+
+    def _disk(self) -> Disk:
+        folder, settings = self.deployment.folder, self.settings
+        marks = marks_folder(settings.marks, Path(settings.keys or folder / "keys"))
+        return Disk(
+            folder,
+            marks or folder,
+            reserve_bytes=settings.reserve_megabytes * MEGABYTE,
+            large_bytes=settings.disk_free_megabytes * MEGABYTE,
+        )
 
     def begin(self) -> None:
         """Begin what goes on beside requests."""
@@ -178,17 +190,13 @@ class Service:
         """Whether the key or token with which somebody came still counts."""
         return self.deployment.is_in_force(caller.principal)
 
-    @property
-    def free_megabytes(self) -> int:
-        """What is left of the disk on which everything is kept. Raises `OSError`."""
-        return shutil.disk_usage(self.deployment.folder).free // _MEGABYTE
-
-    def check_room(self) -> None:
-        """Raises `BusyError` when the disk has less left than it should: what may be large is not begun then."""
-        if self.free_megabytes < self.settings.disk_free_megabytes:
-            raise BusyError(
-                "the disk is nearly full, and nothing large is begun: tell the operators, and try again later"
-            )
+    def check_reserve(self) -> None:
+        """Raises `ReserveError` when the disk has no room for events."""
+        try:
+            self.disk.check_reserve()
+        except ReserveError:
+            self.metrics.disk.refused.inc()
+            raise
 
     def writes(self, tenant: str) -> bool:
         """Whether this is the process that writes the ledger of a tenant."""
@@ -268,6 +276,8 @@ class Service:
         self.metrics.queue.set(sum(pulse.queue.depth for pulse in pulses if pulse.queue is not None))
         self.metrics.behind.set(max((pulse.index_behind for pulse in pulses), default=0))
         self.metrics.jobs.set(self.jobs.live)
+        with suppress(OSError):  # readiness says so
+            self.metrics.disk.free.set(self.disk.free_bytes)
         self.metrics.findings.set(self.watch.findings)
         self.metrics.verified.set(self.watch.oldest_seconds)
 
