@@ -48,8 +48,9 @@ PUBLIC: Final = "(the public names)"
 ANYONE: Final = ("errors", "limits")
 """What every module may import."""
 
-OUR_OWN: Final = ("clock", "ids", "keystore")
-"""Time, randomness and secrets: handed in at the front door, known to what is built behind it."""
+OUR_OWN: Final = ("clock", "ids", "keystore", "private_file")
+"""Time, randomness, secrets and what is kept from others: handed in at the front door, known to what is built behind
+it."""
 
 STORED: Final = (
     *("store.contract", "store.head_mark", "store.mark_file", "store.proven_store", "store.reading"),
@@ -86,20 +87,27 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "clock": (),
     "core": ("core",),
     "ids": (),
-    "durable": (),
-    "plain_file": (),
-    "keystore": ("core", "durable", "ids"),
+    "private_file": (),
+    "durable": ("private_file",),
+    "plain_file": ("private_file",),
+    "keystore": ("core", "durable", "ids", "private_file"),
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
-    "store.head_mark": ("core", "durable", "plain_file", "store.contract", "store.mark_file", "store.reading"),
+    "store.head_mark": (
+        *("core", "durable", "plain_file", "private_file"),
+        *("store.contract", "store.mark_file", "store.reading"),
+    ),
     "store.mark_file": ("core", "plain_file"),
     "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
-    "store.sqlite": ("core", "plain_file", "sqlite_file", "sqlite_intact", "store.contract", "store.sqlite_prune"),
-    "sqlite_file": ("plain_file",),
+    "store.sqlite": (
+        *("core", "plain_file", "private_file", "sqlite_file", "sqlite_intact"),
+        *("store.contract", "store.sqlite_prune"),
+    ),
+    "sqlite_file": ("plain_file", "private_file"),
     "sqlite_intact": ("sqlite_file",),
-    "write": ("clock", "core", "durable", "ids", "plain_file", *STORED, "write"),
+    "write": ("clock", "core", "durable", "ids", "plain_file", "private_file", *STORED, "write"),
     "read": ("clock", "core", "durable", "ids", "plain_file", "read", "sqlite_file", "sqlite_intact", *STORED),
     "config": (*OUR_OWN, "core", "read", "store", "write.run_set"),
     "appending": ("core", "govern.registry", "write"),
@@ -133,7 +141,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         *("config", "core", "evidence", "read", *STORED),
         *("write.queue", "write.queue_check", "write.queue_mark", "write.run_set"),
     ),
-    "evidence.others.witness": ("core", "clock", "keystore", "sqlite_file"),
+    "evidence.others.witness": ("core", "clock", "config", "keystore", "sqlite_file"),
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
     "govern.selection": ("core", "read", *STORED),
@@ -160,6 +168,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "govern.registered",
         "ids",
         "plain_file",
+        "private_file",
         "serve",
         "store.head_mark",
         "write.request",
@@ -175,10 +184,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "client": (
         *("asking", "client", "clock", "core", "durable", "evidence.bundle.export", "evidence.findings"),
-        *("govern.registered", "govern.schemas", "ids", *ANSWERS, "write.queue", "write.request"),
+        *("govern.registered", "govern.schemas", "ids", *ANSWERS, "private_file", "write.queue", "write.request"),
     ),
     "cli": ("cli", "integrations", *BORDER),
-    "cli.texts": ("cli", "durable", *BORDER),  # it writes what a command is asked to make
+    "cli.texts": ("cli", "durable", "private_file", *BORDER),  # it writes what a command is asked to make
     # A queue that no process has open is looked at, and repaired, without a ledger.
     "cli.queue": ("cli", "clock", "write.queue", "write.queue_findings", "write.queue_repair", *BORDER),
     "cli.outside": ("cli", "serve.witness", *BORDER),  # it starts the witness
@@ -201,6 +210,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "store.sqlite_prune",
         "store.sqlite_sealing",
         "read.index_files",
+        "read.sqlite_saving",
         "read.sqlite_index",
         "read.sqlite_schema",
         "read.sqlite_check",
@@ -275,10 +285,32 @@ PLAIN_BANS: Final[dict[str, tuple[str, ...]]] = {
     "os.open": (),
     ".open": ("write.queue_copy",),  # of files that it just made
     ".read_bytes": (),
-    ".write_bytes": ("backups.make", "write.queue_copy"),
+    ".write_bytes": (),
     "shutil.rmtree": ("write.queue_copy", "write.queue_repair"),
 }
 """The same as `BANS`, within `PLAIN_ONLY`: a copy is written into a folder that was just made, and is not linked."""
+
+CREATING_BANS: Final[dict[str, tuple[str, ...]]] = {
+    "open": (),
+    "io.open": (),
+    "os.creat": (),
+    "os.makedirs": (),
+    "os.mkdir": (),
+    "os.mknod": (),
+    "os.open": ("backups.found", "cli.screen", "durable", "private_file"),  # all but the last only read
+    "shutil.copy": (),
+    "shutil.copy2": (),
+    "shutil.copyfile": (),
+    "shutil.copytree": (),
+    ".mkdir": ("evidence.tiles", "private_file"),  # tiles are published, and have the modes of the umask
+    ".touch": (),
+    ".write_bytes": (),
+    ".write_text": (),
+}
+"""The same as `BANS`: what creates files and directories of which `private_file` does not choose the mode. `.open` in a
+mode that creates a file is looked for besides."""
+OPENED_TO_CREATE: Final = ("durable",)
+"""Where `.open` may create a file: the one that is published."""
 
 TEST_BANS: Final[dict[str, tuple[str, ...]]] = {
     "pytest.skip": (),
@@ -461,6 +493,18 @@ def plain(module: Module) -> Iterator[Finding]:
         yield from bans(module, PLAIN_BANS)
 
 
+def private(module: Module) -> Iterator[Finding]:
+    """Files and directories are created by `private_file`, for their owner alone."""
+    yield from bans(module, CREATING_BANS)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "open":
+            given = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "mode")]
+            modes = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            creates = any(set(mode) <= set("rwxabt+") and set(mode) & set("wxa") for mode in modes)
+            if creates and not module.within(*OPENED_TO_CREATE):
+                yield Finding("private", module.path, node.lineno, "'.open' creates a file; use private_file")
+
+
 def names_imported(tree: ast.Module) -> dict[str, str]:
     """Local name → the dotted name that it stands for."""
     meaning: dict[str, str] = {}
@@ -538,7 +582,7 @@ def dead(modules: Iterable[Module]) -> Iterator[Finding]:
 
 Rule: TypeAlias = Callable[[Module], Iterator[Finding]]
 
-SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, plain, excepts)
+SOURCE_RULES: Final[tuple[Rule, ...]] = (layering, outside, sizes, heads, bans, plain, private, excepts)
 VERIFIER_RULES: Final[tuple[Rule, ...]] = (sizes, heads, excepts, independence)
 
 
@@ -619,6 +663,11 @@ OFFENCES: Final[tuple[tuple[Rule, str, str, str], ...]] = (
     (bans, "ledger", "import os\nos.environ['HOME']", "'os.environ'; its place is config"),
     (plain, "write.journal", "with path.open('rb') as file: ...", "'.open'"),
     (plain, "serve.jobs", "from shutil import rmtree\nrmtree(x)", "'shutil.rmtree'; its place is"),
+    (private, "cli.texts", "path.open('wb')", "'.open' creates a file"),
+    (private, "cli.texts", "path.open(mode='x', encoding='utf-8')", "'.open' creates a file"),
+    (private, "cli.texts", "open(path, 'w')", "'open'"),
+    (private, "cli.texts", "path.write_text('x')", "'.write_text'"),
+    (private, "write.queue", "folder.mkdir(parents=True)", "'.mkdir'; its place is"),
     (bans, "read.query", "data = read()\nfor line in data[1:].splitlines(): ...", "'.splitlines'"),
     (skips, "test_x", "import pytest\npytest.skip('no server')", "'pytest.skip'"),
     (skips, "test_x", "import pytest\n@pytest.mark.skipif(True)\ndef f(): ...", "'pytest.mark.skipif'"),

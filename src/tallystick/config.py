@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from tallystick.errors import RejectedError
+from tallystick.keystore import Keystore
 from tallystick.read.index import FindId, IndexFile
 from tallystick.store.contract import Store
 from tallystick.write.run_set import RunFile
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 KEYS_VARIABLE: Final = "TALLYSTICK_KEYS"
 """The folder of the signing keys; by default `keys` in the ledger's own folder."""
+
+KEYS_GROUP_READABLE_VARIABLE: Final = "TALLYSTICK_KEYS_GROUP_READABLE"
+"""Whether key files are accepted that their group may read: `true` or `false`, which is the default."""
 
 MARKS_VARIABLE: Final = "TALLYSTICK_MARKS"
 """The folder of the head marks; by default `heads` in the folder of the keys."""
@@ -185,12 +189,27 @@ class Location:
         return self.folder is None or os.access(self.folder, os.W_OK)
 
 
+_FLAGS: Final = {"": False, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _KNOWN_SCHEMES: Final = frozenset(("sqlite", "memory", "postgres", "postgresql", "s3", "dynamodb", "http", "https"))
 
 
 def deployment_name() -> str:
     """The deployment's name, for the origin of a new ledger."""
     return os.environ.get(DEPLOYMENT_VARIABLE) or "local"
+
+
+def open_keystore(folder: Path | None, *, group_readable: bool | None = None) -> Keystore:
+    """The keys in a folder. Their group may read them if so given, else if the environment says so.
+
+    Raises `RejectedError` for an environment that says neither yes nor no.
+    """
+    if group_readable is None:
+        text = os.environ.get(KEYS_GROUP_READABLE_VARIABLE, "")
+        if text.lower() not in _FLAGS:
+            problem = f"{text[:60]!r} is neither true nor false"
+            raise RejectedError(problem, place=KEYS_GROUP_READABLE_VARIABLE, cure="use true or false")
+        group_readable = _FLAGS[text.lower()]
+    return Keystore(folder, group_readable=group_readable)
 
 
 def marks_folder(given: str | os.PathLike[str] | None, keys: Path | None) -> Path | None:

@@ -74,7 +74,7 @@ class Deployment:
     """Tenants, their keys and their ledgers. Safe for many threads. A context manager: leaving it closes all ledgers.
 
     `name` is the first part of the origins of new ledgers; `keys` the folder of the signing keys; `marks` that of the
-    head marks, by default `heads` in the keys of each ledger.
+    head marks, by default `heads` in the keys of each ledger. `keys_group_readable` is that of `tallystick.open`.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Deployment:
         *,
         name: str | None = None,
         keys: str | os.PathLike[str] | None = None,
+        keys_group_readable: bool | None = None,
         marks: str | os.PathLike[str] | None = None,
         clock: Clock = wall_clock,
         open_max: int = LEDGERS_OPEN_MAX,
@@ -91,8 +92,7 @@ class Deployment:
         """Open the deployment of a folder; make it if it is not there. Raises as `tallystick.open` does."""
         self.folder: Final = Path(folder)
         self._keys: Final = Path(keys) if keys is not None else self.folder / "keys"
-        self._marks: Final = marks
-        self._name: Final = name
+        self._given: Final = dict[str, Any](deployment=name, marks=marks, keys_group_readable=keys_group_readable)
         self.clock: Final = clock
         self.open_max: Final = open_max
         self._changing: Final = threading.Lock()
@@ -356,7 +356,7 @@ class Deployment:
     def _open(self, name: str) -> Ledger:
         folder = self._folder_of(name)
         keys = self._keys / check_folder(folder, below=self.folder).relative_to(self.folder)
-        return open_ledger(folder, name=name, deployment=self._name, keys=keys, marks=self._marks, clock=self.clock)
+        return open_ledger(folder, name=name, keys=keys, clock=self.clock, **self._given)
 
     def _folder_of(self, name: str) -> Path:
         kind, _, tenant = name.partition("/")

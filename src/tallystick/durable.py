@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import IO
 
+from tallystick.private_file import create
+
 
 def sync(file: IO[bytes]) -> None:
     """Wait until what was written is on the disk."""
@@ -29,16 +31,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, data: bytes, *, synced: bool = True, mode: int = 0o666) -> None:
+def replace(path: Path, data: bytes, *, synced: bool = True, published: bool = False) -> None:
     """Put a whole file in its place: whoever reads finds the old one or the new one. `OSError` leaves the old one.
 
-    So does a crash, if it is `synced`; a file that is cheap to make anew need not be. `mode` is that of a new file,
-    less the process's umask.
+    So does a crash, if it is `synced`; a file that is cheap to make anew need not be. The new file is for its owner
+    alone; one that is `published` is for everybody whom the umask lets read it.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         scratch.unlink(missing_ok=True)  # a crash may have left one, with another mode
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with scratch.open("xb") if published else create(scratch) as file:
             file.write(data)
             if synced:
                 sync(file)

@@ -2,7 +2,7 @@
 
 `master.key` holds 32 bytes in hex; `root.key`, `checkpoint.key` and `evidence.key` hold Ed25519 private keys in
 PKCS #8 PEM, as `openssl pkey` reads them. They are made on first use, all four at once. A file that others may
-read is refused: a secret that was open is no secret, and going on would hide it.
+read is refused: a secret that was open is no secret, and going on would hide it. Its group may, if so configured.
 
 A rotation writes `<purpose>.next-<first digits of the public key>.key` first, then the ledger's record, then
 renames; whichever file fits the ledger after a crash is the one in force. A next key is never deleted: only the
@@ -34,18 +34,25 @@ from tallystick.core.system import Purpose
 from tallystick.durable import sync, sync_folder
 from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError, for_operators
 from tallystick.ids import random_bytes
+from tallystick.private_file import create, make_folder
 
 SIGNING_KEYS: Final = ("root", "checkpoint", "evidence")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_BUT_GROUP: Final = _OTHERS & ~stat.S_IRGRP
+"""The group may read, and not write: so container platforms mount secrets (0440 or 0640, owned by root)."""
 _FILE_BYTES_MAX: Final = 4_096
 _KEY: Final = re.compile(r"(?:master|root|checkpoint|evidence)(?:\.next-[0-9a-f]{16})?").fullmatch
 
 
 class Keystore:
-    """The keys of one deployment in `folder`, or, without a folder, in memory only."""
+    """The keys of one deployment in `folder`, or, without a folder, in memory only.
 
-    def __init__(self, folder: Path | None) -> None:
+    `group_readable` accepts files that their group may read. Those that are written here are their owner's alone.
+    """
+
+    def __init__(self, folder: Path | None, *, group_readable: bool = False) -> None:
         self.folder: Final = folder
+        self._refused: Final = _OTHERS_BUT_GROUP if group_readable else _OTHERS
         self._secrets: dict[str, bytes] = {} if folder else _fresh()
         self._lock: Final = threading.Lock()
 
@@ -58,7 +65,7 @@ class Keystore:
         if self.folder is None or self.exists():
             return
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder.parent)
             scratch = Path(tempfile.mkdtemp(prefix=".keys-", dir=self.folder.parent))
             try:
                 for name, secret in _fresh().items():
@@ -78,7 +85,7 @@ class Keystore:
             self._secrets.setdefault(name, _pem(Ed25519PrivateKey.generate()))
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             _write(self.folder / f"{name}.key", _pem(Ed25519PrivateKey.generate()))
             sync_folder(self.folder)
         except FileExistsError:
@@ -180,11 +187,8 @@ class Keystore:
                 raise StoreError(f"could not read the key {path}: it is a pipe")
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
-                if os.name == "posix" and mode & _OTHERS:
-                    raise DeniedError(
-                        f"{path} may be read by others (mode {stat.S_IMODE(mode):04o}): make new keys if anyone "
-                        f"could have, else run: chmod 600 {path}"
-                    )
+                if os.name == "posix" and mode & self._refused:
+                    raise DeniedError(_open_to_others(path, mode))
                 return file.read(_FILE_BYTES_MAX)
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no key {path}: give the folder that holds this ledger's keys") from error
@@ -197,12 +201,19 @@ def _fresh() -> dict[str, bytes]:
     return {"master": random_bytes(KEY_BYTES).hex().encode() + b"\n", **secrets}
 
 
+def _open_to_others(path: Path, mode: int) -> str:
+    seen = f"{path} may be read by others (mode {stat.S_IMODE(mode):04o})"
+    cure = f"make new keys if anyone could have, else run: chmod 600 {path}"
+    if mode & _OTHERS_BUT_GROUP:
+        return f"{seen}: {cure}"
+    return f"{seen}: {cure}. If its group is meant to read it, set TALLYSTICK_KEYS_GROUP_READABLE=true"
+
+
 def _pem(key: Ed25519PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _write(path: Path, secret: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with create(path) as file:
         file.write(secret)
         sync(file)

@@ -38,6 +38,8 @@ class Ledgers:
         self._halted: Final[dict[str, MarkProblem]] = {}
         self.on_damage: Callable[[str, TallystickError], None] = _log_damage
         """Called with a ledger's name and what was found to be wrong with it, in the thread that uses it."""
+        self.keeps_idle: Callable[[], bool] = lambda: False
+        """Whether idle ledgers stay open: on a full disk none can be opened, and those that are open can be read."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -197,6 +199,8 @@ class Ledgers:
 
     def tidy(self) -> None:
         """Close what nobody has used for a while."""
+        if self.keeps_idle():
+            return
         with self._turn:
             before = time.monotonic() - self._idle_seconds
             idle = [name for name, one in self._known.items() if one.is_free and one.used_at < before]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import Location, deployment_name, marks_folder
+from tallystick.config import Location, deployment_name, marks_folder, open_keystore
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.record import check_ledger_name
 from tallystick.core.system import Genesis
@@ -34,6 +34,7 @@ def open_ledger(
     name: str | None = None,
     deployment: str | None = None,
     keys: str | os.PathLike[str] | None = None,
+    keys_group_readable: bool | None = None,
     marks: str | os.PathLike[str] | None = None,
     principal: str | None = None,
     clock: Clock = wall_clock,
@@ -43,6 +44,8 @@ def open_ledger(
 
     `name` and `deployment` name a new ledger; by default the folder's name and `local`. `keys` is the folder
     of the keys, by default `keys` in the ledger's own; keep it elsewhere where others can reach the ledger.
+    `keys_group_readable` accepts key files that their group may read, as secrets in containers are mounted; by default
+    the environment decides (`TALLYSTICK_KEYS_GROUP_READABLE`), and says no.
     `marks` is the folder of the head marks, by which a rollback is noticed; by default `heads` in that of the keys.
     `principal` stands behind events that name no actor. `progress` is told of long work, such as the
     rebuilding of an index.
@@ -51,7 +54,8 @@ def open_ledger(
     given and the ledger there has another.
     """
     location = Location.parse(url)
-    keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
+    kept = Path(keys) if keys is not None else location.keys_folder
+    keystore = open_keystore(kept, group_readable=keys_group_readable)
     had_traces = location.has_traces()  # before the head: another process may be making both just now
     store = location.open_store(readonly=readonly)
     try:

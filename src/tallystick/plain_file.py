@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from tallystick.errors import DamagedError
+from tallystick.private_file import open_private
 
-LOCK_MODE: Final = 0o600
 _CURE: Final = "find out who can write there, then move it away"
 _DATABASE_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _NOT_PLAIN: Final = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR))
@@ -53,7 +53,7 @@ def open_to_write(path: Path, *, create: bool = False, buffering: int = -1) -> I
 
 def open_lock(path: Path) -> IO[bytes]:
     """Open a file that is only locked, making it if need be. Nothing in it is changed. Raises as `open_plain` does."""
-    return os.fdopen(_open(path, os.O_RDWR | os.O_CREAT, mode=LOCK_MODE), "r+b")
+    return os.fdopen(_open(path, os.O_RDWR | os.O_CREAT), "r+b")
 
 
 def check_plain(path: Path) -> None:
@@ -97,10 +97,10 @@ def remove_folder(folder: Path, *, below: Path) -> None:
     shutil.rmtree(check_folder(folder, below=below), ignore_errors=True)
 
 
-def _open(path: Path, flags: int, *, bytes_max: int | None = None, mode: int = 0o666) -> int:
+def _open(path: Path, flags: int, *, bytes_max: int | None = None) -> int:
     try:
         # Without waiting: opening a pipe would otherwise take until somebody opens its other end.
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = open_private(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in _NOT_PLAIN:
             raise _error(path, _kind_at(path)) from error

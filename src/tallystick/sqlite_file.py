@@ -19,6 +19,7 @@ import apsw
 
 from tallystick.errors import BusyError, DamagedError, StoreError
 from tallystick.plain_file import check_database
+from tallystick.private_file import create_empty
 
 BUSY_TIMEOUT_MS: Final = 30_000
 _RETRY_MS: Final = 10
@@ -41,6 +42,7 @@ def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: b
     where the file, or one that SQLite opens beside it, is a link or no file.
     """
     check_database(path)
+    create_empty(path)
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_bytes)
@@ -112,6 +114,7 @@ def copy_open(reader: apsw.Connection, target: Path, *, progress: Callable[[int]
     Durable on return, but for the file's name. Writers are not held up; what they commit meanwhile is not in it.
     `progress` is told the bytes as they are copied.
     """
+    create_empty(target)
     writer = apsw.Connection(str(target))
     try:
         # What a crash leaves of the copy nobody uses: no journal and no waiting for the disk until all is there.

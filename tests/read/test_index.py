@@ -87,6 +87,7 @@ def check_ledger(folder: Path) -> None:
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "FLUSH_RECORDS", 7)
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0.01)
 
 
 def event(entity_id: str, event_id: str | None = None) -> dict[str, Any]:
@@ -471,7 +472,8 @@ def test_a_save_that_failed_is_tried_again(failures: int, caplog: pytest.LogCapt
     assert file.cursor() == 100
     check(follower, store)
     follower.close()
-    assert sum("could not be written" in record.getMessage() for record in caplog.records) == failures
+    # Those that come while answers are given from memory are logged once: there is one a second.
+    assert 1 <= sum("could not be written" in record.getMessage() for record in caplog.records) <= failures
 
 
 def test_an_index_that_cannot_be_written_keeps_a_bounded_part_of_the_log_in_memory(

@@ -333,13 +333,13 @@ STEPS: Final = ("clear", "stage", "entities", "terms", "events", "labels", "post
 KILLED_AT_STEP: Final = """
 import os, sys
 import tallystick
-from tallystick.read import sqlite_index
+from tallystick.read import sqlite_saving
 ledger = tallystick.open(sys.argv[1])
 ledger.append_many([{"event_type": "t.new", "entity_id": f"e-{n % 5}", "id": f"new-{n}"} for n in range(50)])
-statements = dict(sqlite_index.save_statements())
+statements = dict(sqlite_saving.save_statements())
 values = "".join(f", ?{n}" for n in range(1, 4) if f"?{n}" in statements[sys.argv[2]])
 statements[sys.argv[2]] = f"SELECT die(){values}"
-sqlite_index.save_statements = lambda: statements
+sqlite_saving.save_statements = lambda: statements
 writer = ledger._open_reader().follower.file._writer
 writer.create_scalar_function("die", lambda *_: os.kill(os.getpid(), 9), 0)
 ledger.query()

@@ -481,6 +481,8 @@ def test_a_folder_without_write_access_can_be_read_while_another_writes(open_fol
     store = SqliteStore(open_folder)
     store.create(batch_of(0, 2), head_of(2))
     store.commit(2, batch_of(2, 1), head_of(3))
+    for path in open_folder.iterdir():
+        path.chmod(0o644)  # they are the owner's alone until somebody lets others read them
     open_folder.chmod(0o555)
 
     done = in_another_process(READ_ALL, str(open_folder))

@@ -21,7 +21,7 @@ from tallystick.backups.manifest import BackupManifest, KeptFile, KeptLedger
 from tallystick.backups.parcel import told
 from tallystick.backups.standing import Standing, can_seal
 from tallystick.clock import Clock
-from tallystick.config import Location, marks_folder
+from tallystick.config import Location, marks_folder, open_keystore
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.sshsig import BACKUP_NAMESPACE, open_signature
 from tallystick.durable import sync
@@ -29,6 +29,7 @@ from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperEr
 from tallystick.evidence.findings import MEANING, Finding, Kind, Report
 from tallystick.evidence.verify import verify_store
 from tallystick.keystore import Keystore
+from tallystick.private_file import create, make_folder
 from tallystick.store.mark_file import mark_path, read_mark
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue_check import check_queue
@@ -178,7 +179,7 @@ class Terms:
         """The keys of one ledger, where they are at hand."""
         if self.keys is None:
             return None
-        keystore = Keystore(self.keys / kept.folder)
+        keystore = open_keystore(self.keys / kept.folder)
         return keystore if keystore.exists() else None
 
 
@@ -295,9 +296,8 @@ def _copy(into: Path | None, name: str) -> Iterator[IO[bytes] | None]:
         return
     path = into / name
     with told(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        file = os.fdopen(descriptor, "wb", buffering=0)  # what cannot be written is told by the write, not by the end
+        make_folder(path.parent)
+        file = create(path, buffering=0)  # what cannot be written is told by the write, not by the end
     with file:
         yield file
         with told(path):

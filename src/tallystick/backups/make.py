@@ -30,6 +30,7 @@ from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
 from tallystick.evidence.verification.held import keep_mark
 from tallystick.limits import VERIFIED_BYTES_MAX
 from tallystick.plain_file import read_plain
+from tallystick.private_file import write_new
 from tallystick.read.index import Progress
 from tallystick.store.reading import read_record
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
@@ -164,7 +165,7 @@ def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count
     kept = read_kept(location.folder)
     if kept is not None:
         with told(parcel.target):
-            (folder / KEPT_FILE).write_bytes(kept)
+            write_new(folder / KEPT_FILE, kept)
     secrets = _copy_with_keys(source, folder, count) if with_keys else {}
     if not with_keys:
         _copy_log(location, folder, count)

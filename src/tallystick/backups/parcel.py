@@ -23,6 +23,7 @@ from tallystick.backups.manifest import KeptFile
 from tallystick.backups.tar import END, padding, render_header
 from tallystick.durable import sync, sync_folder
 from tallystick.errors import ConflictError, StoreError
+from tallystick.private_file import create, make_folder, write_new
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -40,9 +41,9 @@ class Parcel:
     def __enter__(self) -> Parcel:
         self._scratch: Path = make_scratch(self.target, is_folder=not self._as_tar)
         with told(self.target):
-            self.room.mkdir(mode=0o700)
+            make_folder(self.room)
             if self._as_tar:
-                self._tar = (self._scratch / "backup.tar").open("xb")
+                self._tar = create(self._scratch / "backup.tar")
         return self
 
     def __exit__(
@@ -61,14 +62,14 @@ class Parcel:
         """A folder in the room, made if it is not there."""
         path = self.room / name
         with told(self.target):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path)
         return path
 
     def write(self, name: str, data: bytes) -> None:
         """Put a small file there, and take it."""
         path = self.folder(str(Path(name).parent)) / Path(name).name
         with told(self.target):
-            path.write_bytes(data)
+            write_new(path, data)
         self._take(path)
 
     def take(self, folder: str) -> None:
@@ -95,7 +96,6 @@ class Parcel:
 
     def _take(self, path: Path) -> None:
         with told(self.target), path.open("rb") as file:
-            path.chmod(0o600)
             size = os.fstat(file.fileno()).st_size
             name = path.relative_to(self.room).as_posix()
             if self._tar is not None:
@@ -117,7 +117,7 @@ def make_scratch(target: Path, *, is_folder: bool = True) -> Path:
     """A hidden folder beside a target, which must be free. Raises `ConflictError` and `StoreError`."""
     check_free(target, is_folder=is_folder)
     with told(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
 
 

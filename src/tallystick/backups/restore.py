@@ -38,6 +38,7 @@ from tallystick.config import LEDGER_FILE, RESTORED_FILE
 from tallystick.core import timestamp
 from tallystick.errors import RejectedError
 from tallystick.evidence.findings import Kind
+from tallystick.private_file import make_folder
 from tallystick.read.index import Progress
 
 
@@ -110,7 +111,7 @@ def restore(
     try:
         room = scratch / "restored"
         with told(place):
-            room.mkdir(mode=0o700)
+            make_folder(room)
         terms = _terms(keys, since, processes=processes, clock=clock, signed=signed)
         terms = replace(terms, marks=marks, compares_marks=True, accept_loss=loss is not None)
         restored = _judge(Path(backup), terms, into=room, loss=loss, progress=progress)
@@ -195,7 +196,7 @@ def _say_restored(room: Path, restored: Restored, clock: Clock) -> None:
     assert restored.manifest is not None, "it was judged by it"
     said = {"backup_created": restored.manifest.created, "restored": timestamp.render(clock())}
     for kept in restored.manifest.ledgers:
-        durable.replace(room / kept.folder / RESTORED_FILE, json.dumps(said).encode() + b"\n", mode=0o600)
+        durable.replace(room / kept.folder / RESTORED_FILE, json.dumps(said).encode() + b"\n")
 
 
 def _unsigned(manifest: BackupManifest, *, signed: bool) -> Iterator[BackupFinding]:

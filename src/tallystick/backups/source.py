@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallystick.backups.layout import KEYS_FOLDER, SYSTEM, TENANTS, Extent, is_folder
-from tallystick.config import Location, marks_folder
+from tallystick.config import Location, marks_folder, open_keystore
 from tallystick.errors import NotFoundError, RejectedError, StoreError
 from tallystick.keystore import Keystore
 from tallystick.plain_file import check_folder
@@ -93,6 +93,6 @@ def _ledger(folder: str, root: Path, keys: Path | None, marks: str | os.PathLike
     try:
         if store.head() is None:
             return None
-        return LedgerSource(folder, location, Keystore(keys), marks_folder(marks, keys), store.bytes_used())
+        return LedgerSource(folder, location, open_keystore(keys), marks_folder(marks, keys), store.bytes_used())
     finally:
         store.close()

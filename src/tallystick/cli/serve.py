@@ -70,7 +70,14 @@ def serve(settings: Settings, /, *, file: str | None, as_json: bool, **options: 
     most = ledgers_within(raise_handles())
 
     def begin() -> Deployment:
-        return Deployment(chosen.data, name=chosen.deployment, keys=chosen.keys, marks=chosen.marks, open_max=most)
+        return Deployment(
+            chosen.data,
+            name=chosen.deployment,
+            keys=chosen.keys,
+            keys_group_readable=chosen.keys_group_readable,
+            marks=chosen.marks,
+            open_max=most,
+        )
 
     def ready(address: str, first_key: str | None) -> None:
         if settings.json:

@@ -10,6 +10,7 @@ from tallystick.cli import screen
 from tallystick.durable import replace
 from tallystick.errors import RejectedError
 from tallystick.limits import NOTE_BYTES_MAX
+from tallystick.private_file import write_through
 
 if TYPE_CHECKING:
     from tallystick.core.note import VerifierKey
@@ -42,7 +43,7 @@ def write_out(file: str | None, data: bytes) -> None:
     try:
         path = Path(file)
         if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe, or a name of one, as /dev/stdout is
-            path.write_bytes(data)
+            write_through(path, data)
         else:
             replace(path, data)
     except OSError as error:

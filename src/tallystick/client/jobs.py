@@ -30,6 +30,7 @@ from tallystick.errors import BusyError, ConflictError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Exported
 from tallystick.evidence.findings import Finding, Kind, LawfulPrune, Report
 from tallystick.limits import BUNDLE_EVENTS_BYTES_MAX, BUNDLE_ZIP_BYTES_MAX, MANIFEST_BYTES_MAX
+from tallystick.private_file import create, make_folder
 
 JOBS: Final = "/api/v1/jobs"
 _ZIP: Final = "application/zip"
@@ -186,7 +187,7 @@ def check_free(target: Path, *, as_zip: bool) -> None:
 def _scratch(target: Path) -> Iterator[Path]:
     """A hidden folder beside the target, removed in the end. A failing disk is a `StoreError`."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             yield folder
@@ -202,7 +203,8 @@ def _download(calls: Calls, path: str, into: Path) -> None:
     while True:
         try:
             size = 0
-            with calls.opened(request, seconds=_READ_SECONDS) as opened, into.open("wb") as file:
+            into.unlink(missing_ok=True)  # what came before the connection was cut
+            with calls.opened(request, seconds=_READ_SECONDS) as opened, create(into) as file:
                 for chunk in opened.chunks():
                     size += len(chunk)
                     if size > BUNDLE_ZIP_BYTES_MAX:
@@ -220,7 +222,7 @@ def _download(calls: Calls, path: str, into: Path) -> None:
 
 def _unpack(packed: Path, folder: Path, facts: _Exported) -> None:
     """The three files of the bundle and no others, and that they are those of this export."""
-    folder.mkdir()
+    make_folder(folder, exist_ok=False)
     bounds = dict.fromkeys(BUNDLE_FILES, MANIFEST_BYTES_MAX) | {EVENTS_FILE: BUNDLE_EVENTS_BYTES_MAX}
     digests = {}
     try:
@@ -228,7 +230,7 @@ def _unpack(packed: Path, folder: Path, facts: _Exported) -> None:
             if sorted(info.filename for info in archive.infolist()) != sorted(BUNDLE_FILES):
                 raise StoreError("what arrived is not the three files of a bundle")
             for name in BUNDLE_FILES:
-                with archive.open(name) as source, (folder / name).open("wb") as file:
+                with archive.open(name) as source, create(folder / name) as file:
                     digests[name] = _copy(source, file, bounds[name])
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise StoreError(f"what arrived is no bundle: {error}") from error

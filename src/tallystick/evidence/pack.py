@@ -24,6 +24,7 @@ from tallystick.evidence.others.vouching import Vouchers
 from tallystick.evidence.report import load, make, pdf, write
 from tallystick.evidence.report.view import checkpoint_of
 from tallystick.ledger import Ledger
+from tallystick.private_file import make_folder, write_new
 
 BUNDLE: Final = "bundle"
 DOCUMENT: Final = "evidence-pack"
@@ -196,7 +197,7 @@ def make_pack(
     plan = _planned(assessor, controls, filtered=filtered, scope=scope, progress=progress)
     if announce is not None:
         announce(plan)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     # A crash from here on leaves a folder that is not empty, which the next run refuses; each file in it is whole.
     exported = _exported(ledger, place / BUNDLE, plan, actor=actor, vouchers=vouchers, progress=progress)
     made = make(
@@ -219,7 +220,7 @@ def make_pack(
         files=(*([BUNDLE] if exported else []), *names, "assessment.json"),
     )
     text = json.dumps(pack.to_json(), ensure_ascii=False, indent=2)
-    (place / "assessment.json").write_text(f"{text}\n", "utf-8")
+    write_new(place / "assessment.json", f"{text}\n".encode())
     return pack
 
 

@@ -141,4 +141,4 @@ def _parse(signed: bytes, *, place: str) -> Checkpoint:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, data, synced=path.name == CHECKPOINT)
+    replace(path, data, synced=path.name == CHECKPOINT, published=True)

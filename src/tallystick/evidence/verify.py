@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import Location, marks_folder
+from tallystick.config import Location, marks_folder, open_keystore
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH
@@ -69,7 +69,7 @@ def verify(
     location = Location.parse(url)
     store = location.open_store(readonly=True)
     try:
-        keystore = Keystore(Path(keys) if keys is not None else location.keys_folder)
+        keystore = open_keystore(Path(keys) if keys is not None else location.keys_folder)
         if keys is not None and not keystore.exists():
             raise NotFoundError(f"there are no keys in {os.fspath(keys)}")
         present, folder = keystore if keystore.exists() else None, marks_folder(marks, keystore.folder)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tallystick.errors import DamagedError, DamagedIndexError, StoreError, TallystickError, TamperError
-from tallystick.read.index import IndexFile, Progress
+from tallystick.read.index import IndexFile, Progress, too_much
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_lines
 
@@ -29,6 +29,13 @@ _LEARNED_AT_ONCE: Final = 64
 
 KEPT_BYTES: Final = 8_388_608
 """Bytes of records that stay in memory while they wait to be written; later ones are read again from the log."""
+
+UNSAVED_RECORDS_MAX: Final = 20_000
+UNSAVED_BYTES_MAX: Final = 8_388_608
+"""Records, and their bytes, that are answered from memory while the index cannot be written."""
+
+RETRY_SECONDS: Final = 1.0
+"""How often writing is tried again meanwhile: others, who want to write the index, wait for that."""
 
 BEHIND_MAX: Final = 500_000
 """Unwritten records at which learning waits, unless the index cannot be written at all."""
@@ -71,10 +78,15 @@ class Follower:
         start = file.cursor()
         self._tail = _Chunk(start, start)
         self._changed: Final = threading.Condition()
-        """Guards the three below."""
+        """Guards the five below."""
         self._unwritten: deque[_Chunk] = deque()
         self._saver: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._rests = False
+        """Whether the thread that writes waits to try it again."""
+        self._closing = False
+        self._keeping: Final = threading.Lock()
+        """Held while records are taken into memory: two threads would do the same twice."""
         self.told: Final = threading.Condition()
         """Notified when this process has committed."""
         self.after_save: Callable[[int], None] | None = None
@@ -135,25 +147,57 @@ class Follower:
                     self._unwritten[-1].end = tail.end  # so that what cannot be written takes no memory
                 else:
                     self._unwritten.append(_Chunk(tail.first, tail.end, None))
-            if self._unwritten and self._saver is None:
-                self._saver = threading.Thread(target=self._save, name="tallystick-index", daemon=True)
-                self._saver.start()
+            self._begin_saving()
             while self._unwritten and tail.end - self._unwritten[0].first >= BEHIND_MAX and self._failure is None:
                 self._changed.wait()
 
+    def _begin_saving(self) -> None:
+        if self._unwritten and self._saver is None:
+            self._saver = threading.Thread(target=self._save, name="tallystick-index", daemon=True)
+            self._saver.start()
+
     def wait(self, size: int) -> None:
-        """Until the index file answers for everything below `size`, which was flushed. Raises `StoreError`
-        when it cannot be written."""
+        """Until the index answers for everything below `size`, which was flushed: from its file, or, while that cannot
+        be written, from memory. Raises `StoreError` when that is too much."""
         with self._changed:
             while self._unwritten and self._unwritten[0].first < size:
-                if self._failure is not None and self._saver is None:
-                    raise _as_told(self._failure) from self._failure
+                failure = self._failure
+                if failure is not None and (self._saver is None or self._rests):
+                    break
                 self._changed.wait()
+            else:
+                return
+        if isinstance(failure, (DamagedError, TamperError)):
+            raise _as_told(failure) from failure
+        self._keep(size, failure)
+
+    def _keep(self, size: int, failure: BaseException) -> None:
+        """Have the index answer from memory for what it has not. Then somebody has to try to write it again, as what
+        is kept holds up other processes that want to."""
+        with self._keeping:
+            if self.file.kept_to >= size:
+                return
+            first = self.file.cursor()
+            lines: list[bytes] = []
+            left = UNSAVED_BYTES_MAX
+            for stored in read_lines(self._store, first, size) if size - first <= UNSAVED_RECORDS_MAX else ():
+                lines.append(stored.line)
+                left -= len(stored.line)
+                if left < 0:
+                    break
+            if left < 0 or size - first > UNSAVED_RECORDS_MAX:
+                raise too_much(size - first) from failure
+            self.file.keep(first, size, lines)
+        with self._changed:
+            self._begin_saving()
 
     def close(self) -> None:
         """Write what is not written yet, and let go of the file."""
         try:
             self.flush()
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
             saver = self._saver
             if saver is not None:
                 saver.join()
@@ -191,11 +235,9 @@ class Follower:
                     end, lines = self._read_some(first, end)
                 self.file.save(first, end, lines)
             except BaseException as error:  # noqa: BLE001  it is reported to whoever waits for the rows
-                _log.warning("the index could not be written, and is tried again later: %s", error)
-                with self._changed:
-                    self._failure, self._saver = error, None
-                    self._changed.notify_all()
-                return
+                if not self._rest_after(error):
+                    return
+                continue
             with self._changed:
                 self._failure = None
                 chunk.first = end
@@ -203,6 +245,22 @@ class Follower:
                     self._unwritten.popleft()
                 self._changed.notify_all()
             self._tell_of_save(end)
+
+    def _rest_after(self, error: BaseException) -> bool:
+        """Whether the thread that writes is to try again by itself, which it is as long as something is kept in
+        memory; it has waited then. Else the next who asks has it tried."""
+        with self._changed:
+            if not self.file.kept_to or str(error) != str(self._failure):  # else once a second
+                _log.warning("the index could not be written, and is tried again later: %s", error)
+            self._failure = error
+            self._rests = self.file.kept_to > 0 and not self._closing
+            if not self._rests:
+                self._saver = None
+            self._changed.notify_all()
+            if self._rests:
+                self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
+            rested, self._rests = self._rests, False
+            return rested
 
     def _read_some(self, first: int, end: int) -> tuple[int, list[bytes]]:
         """The records at a position and behind it, as many as are written at once; up to where they go."""

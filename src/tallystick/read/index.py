@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from tallystick.core.rollup import Cells
-from tallystick.errors import TamperError
+from tallystick.errors import StoreError, TamperError
 from tallystick.limits import SIZE_MAX
 from tallystick.read.declared import Declared
 from tallystick.read.query import Query
@@ -162,6 +162,14 @@ class IndexFile(Protocol):
         """Save the rows of the records in [first, end), of which `lines` are there, and the cursor, together. What was
         saved before, by whomever, changes nothing."""
 
+    def keep(self, first: int, end: int, lines: Sequence[bytes]) -> None:
+        """Answer for the records in [first, end) as if they were saved, from memory, as they cannot be. Replaces what
+        was kept before. `save` and `cursor` go on from what is saved. Raises `StoreError` when it is too much."""
+
+    @property
+    def kept_to(self) -> int:
+        """Up to which position it answers with what is kept; 0 when nothing is."""
+
     def forgotten(self) -> int:
         """The position of the newest prune whose records were forgotten; 0 when there was none."""
 
@@ -175,6 +183,14 @@ class IndexFile(Protocol):
 
     def close(self) -> None:
         """Let go of files."""
+
+
+def too_much(records: int) -> StoreError:
+    """The error for whoever asks when more is not written than is kept in memory."""
+    return StoreError(
+        f"the index cannot be written, and lacks the newest {records:,} records: more than are answered from memory. "
+        "Free room on the disk, then ask again"
+    )
 
 
 class _Id(msgspec.Struct):

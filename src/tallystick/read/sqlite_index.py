@@ -25,6 +25,7 @@ from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_rollups import SqliteRollups
+from tallystick.read.sqlite_saving import LostRowsError, RowWriter, Unsaved
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
@@ -52,10 +53,6 @@ _CACHE_KB: Final = 8_192
 
 _number: Final = count()
 _log: Final = logging.getLogger("tallystick.index")
-
-
-class _LostRowsError(Exception):
-    """The index has fewer rows than were saved."""
 
 
 class SqliteIndexFile:
@@ -94,6 +91,8 @@ class SqliteIndexFile:
         self._losing: Final = threading.Lock()
         self._lost: str | None = None
         """Why the file was deleted by this one, if it was."""
+        self._rows: Final = RowWriter(store, self._ledger_id)
+        self._unsaved: Final = Unsaved(self._rows, is_shared=folder is not None and scratch is None)
         self.questions: Final = SqliteQuestions(self.query, self.tokens, find)
         self.rollups: Final = SqliteRollups(self)
         problem = self._open()
@@ -108,28 +107,24 @@ class SqliteIndexFile:
         return SqliteSnapshots(self, declared, prune_at=prune_at)
 
     def cursor(self) -> int:
+        if self._unsaved.end:
+            return self._unsaved.saved
         rows = self.query("SELECT position FROM cursor")
         return int(rows[0][0]) if rows else 0
 
     def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
-        # One statement a table, its rows as one JSON text: SQLite then runs without the interpreter's lock,
-        # where a statement a row would wait for it thousands of times beside a busy sealing thread.
-        sql = save_statements()
-        with self.changing() as writer:
-            execute = writer.execute
-            found: list[Any] = execute("SELECT position FROM cursor").fetchall()
-            saved = found[0][0] if found else 0
-            if saved >= end:
-                return  # another process saved these records already
-            if saved < first:
-                raise _LostRowsError(f"it has rows up to {saved} only, and had them up to {first}")
-            execute(sql["clear"])
-            _stage(writer, lines, saved, end)
-            for step in ("entities", "terms", "events", "labels", "postings"):
-                execute(sql[step])
-            execute(sql["tallies"], (saved,))
-            execute(sql["cursor"], (end, hash_at(self._store, end - 1), self._ledger_id))
-            execute(sql["clear"])
+        with self._writing, self._noticing_damage("write the index"):
+            writer = self._open_writer()
+            with self._unsaved.aside(writer), transaction(writer):
+                self._rows.write(writer, first, end, lines)
+
+    @property
+    def kept_to(self) -> int:
+        return self._unsaved.end
+
+    def keep(self, first: int, end: int, lines: Sequence[bytes]) -> None:
+        with self._writing, self._noticing_damage("keep rows of the index in memory"):
+            self._unsaved.keep(self._open_writer(), first, end, lines)
 
     def forgotten(self) -> int:
         rows = self.query("SELECT prune_at FROM forgotten")
@@ -140,7 +135,7 @@ class SqliteIndexFile:
             writer = self._open_writer()
             writer.pragma("secure_delete", True)
             try:
-                with transaction(writer):
+                with self._unsaved.aside(writer), transaction(writer):
                     count = forget(writer, absent, prune_at=prune_at)
                 # A crash here leaves room in the file that later rows take up.
                 writer.execute("PRAGMA incremental_vacuum").fetchall()
@@ -161,8 +156,10 @@ class SqliteIndexFile:
     @contextmanager
     def changing(self) -> Iterator[apsw.Connection]:
         """The writing connection, in a transaction."""
-        with self._writing, self._noticing_damage("write the index"), transaction(writer := self._open_writer()):
-            yield writer
+        with self._writing, self._noticing_damage("write the index"):
+            writer = self._open_writer()
+            with self._unsaved.within(writer) if self._unsaved.end else transaction(writer):
+                yield writer
 
     def _open_writer(self) -> apsw.Connection:
         self._check_open()
@@ -221,6 +218,12 @@ class SqliteIndexFile:
         """A connection for one short read, taken from the idle ones or opened; or else the writing one, in its turn."""
         self._check_open()
         reader: apsw.Connection | None
+        if self._unsaved.end:  # only the connection that changed rows in memory sees them
+            with self._writing:
+                writer = self._open_writer()
+                self._unsaved.check()
+                yield writer
+            return
         try:
             reader = self._idle.pop()
         except IndexError:
@@ -246,7 +249,7 @@ class SqliteIndexFile:
         cannot be trusted either. Errors of the log, which have been translated, go through."""
         try:
             yield
-        except _LostRowsError as error:
+        except LostRowsError as error:
             raise self._give_up(str(error)) from error
         except (apsw.Error, OSError, UnicodeDecodeError) as error:
             reason = None if self._closed else self._damage(error)
@@ -381,15 +384,3 @@ class SqliteIndexFile:
 
 _BUSY_MS: Final = 30_000
 _MEMORY_FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-
-
-def _stage(writer: apsw.Connection, lines: Sequence[bytes], saved: int, end: int) -> None:
-    """Take the records apart into the rows of a table in memory."""
-    try:
-        text = b"[%b]" % b",".join(lines)
-        writer.execute(save_statements()["stage"], (text, saved), can_cache=False)  # a cached one would keep the text
-        [[staged, first, last]] = writer.execute("SELECT count(*), min(position), max(position) FROM incoming")
-    except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
-        raise TamperError(f"records at positions {saved} to {end - 1} are damaged ({error}): verify") from error
-    if staged and not saved <= first <= last < end:
-        raise TamperError(f"records at positions {saved} to {end - 1} say that they stand elsewhere: verify")

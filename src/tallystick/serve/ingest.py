@@ -79,6 +79,7 @@ class Ingest:
             asked = _asked(scope)
             caller = self._service.caller_of(scope)
             self._service.permit(caller, "Write")
+            self._service.check_reserve()
             with self._service.budget.hold(caller.tenant) as hold:
                 status, body = await self._routes[scope["path"]](caller, asked, receive, hold)
             headers = _JSON

@@ -29,6 +29,7 @@ from tallystick.errors import BusyError, ConflictError, NotFoundError, StoreErro
 from tallystick.ids import random_bytes
 from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
 from tallystick.plain_file import NotPlainError, check_folder, open_plain, read_plain, remove_folder
+from tallystick.private_file import make_folder
 from tallystick.serve import authentic
 from tallystick.serve.authentic import Authenticate
 from tallystick.serve.problems import problem
@@ -180,7 +181,7 @@ class Jobs:
             folder, now = self._folder / tenant / random_bytes(_ID_BYTES).hex(), timestamp.render(self._clock())
             job = Job(folder, tenant=tenant, kind=kind, asked=asked, created_at=now, by=by)
             try:
-                check_folder(folder, below=self._root).mkdir(parents=True)
+                make_folder(check_folder(folder, below=self._root), exist_ok=False)
                 self._keep(job)
             except OSError as error:
                 raise StoreError(f"a job could not be written: {error.strerror or error}") from error

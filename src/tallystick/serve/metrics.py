@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tallystick.serve.disk import DiskMetrics
+
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _UNKNOWN: Final = "unknown"
 
@@ -101,6 +103,7 @@ class Metrics:
         self.verified: Final = Gauge(
             "tallystick_verify_age_seconds", "Since the oldest of the last verifications.", registry=self.registry
         )
+        self.disk: Final = DiskMetrics(self.registry)
 
 
 class Measured:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from tallystick.config import marks_folder
 from tallystick.core.event import Event
 from tallystick.deployment import Deployment
 from tallystick.errors import (
-    BusyError,
     DamagedError,
     DamagedIndexError,
     DeniedError,
@@ -29,6 +29,7 @@ from tallystick.serve.authentication import Authentication
 from tallystick.serve.budget import Budget
 from tallystick.serve.caller import Caller, Origin
 from tallystick.serve.denials import Denials
+from tallystick.serve.disk import MEGABYTE, Disk, ReserveError
 from tallystick.serve.jobs import Jobs
 from tallystick.serve.lanes import Lanes
 from tallystick.serve.metrics import Metrics
@@ -42,7 +43,6 @@ from tallystick.serve.watch import Watch
 from tallystick.serve.witnessing import Witnessing, read_policy
 from tallystick.write.request import Submission
 
-_MEGABYTE: Final = 2**20
 _WORKERS: Final = 8
 _BEARER: Final = "bearer "
 _PROOF_BYTES: Final = 16
@@ -71,6 +71,8 @@ class Service:
         self.budget: Final = Budget()
         self.faults: Final[deque[tuple[float, str]]] = deque(maxlen=_FAULTS_KEPT)
         """The last ones, with when they were."""
+        self.disk: Final = self._disk()
+        deployment.pool.keeps_idle = lambda: self.disk.problem() is not None
         self._denials: Final = Denials()
         self.jobs: Final = Jobs(
             deployment.folder / "jobs",
@@ -87,6 +89,16 @@ class Service:
             return None
         policy, every = read_policy(trust), self.settings.witness_seconds
         return Witnessing(self.deployment, self.watch, policy=policy, every_seconds=every, names=self.watch.names)
+
+    def _disk(self) -> Disk:
+        folder, settings = self.deployment.folder, self.settings
+        marks = marks_folder(settings.marks, Path(settings.keys or folder / "keys"))
+        return Disk(
+            folder,
+            marks or folder,
+            reserve_bytes=settings.reserve_megabytes * MEGABYTE,
+            large_bytes=settings.disk_free_megabytes * MEGABYTE,
+        )
 
     def begin(self) -> None:
         """Begin what goes on beside requests."""
@@ -135,17 +147,13 @@ class Service:
         """Whether the key or token with which somebody came still counts."""
         return self.deployment.is_in_force(caller.principal)
 
-    @property
-    def free_megabytes(self) -> int:
-        """What is left of the disk on which everything is kept. Raises `OSError`."""
-        return shutil.disk_usage(self.deployment.folder).free // _MEGABYTE
-
-    def check_room(self) -> None:
-        """Raises `BusyError` when the disk has less left than it should: what may be large is not begun then."""
-        if self.free_megabytes < self.settings.disk_free_megabytes:
-            raise BusyError(
-                "the disk is nearly full, and nothing large is begun: tell the operators, and try again later"
-            )
+    def check_reserve(self) -> None:
+        """Raises `ReserveError` when the disk has no room for events."""
+        try:
+            self.disk.check_reserve()
+        except ReserveError:
+            self.metrics.disk.refused.inc()
+            raise
 
     def writes(self, tenant: str) -> bool:
         """Whether this is the process that writes the ledger of a tenant."""
@@ -259,6 +267,8 @@ class Service:
         self.metrics.queue.set(sum(pulse.queue.depth for pulse in pulses if pulse.queue is not None))
         self.metrics.behind.set(max((pulse.index_behind for pulse in pulses), default=0))
         self.metrics.jobs.set(self.jobs.live)
+        with suppress(OSError):  # readiness says so
+            self.metrics.disk.free.set(self.disk.free_bytes)
         self.metrics.findings.set(self.watch.findings)
         self.metrics.verified.set(self.watch.oldest_seconds)
 

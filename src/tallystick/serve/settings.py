@@ -23,6 +23,7 @@ Format: TypeAlias = Literal["auto", "json", "text"]
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 _OIDC: Final = "oidc_"
+_RESERVE_TIMES: Final = 2
 VARIABLES: Final = "TALLYSTICK_"
 """With what the names of all variables begin."""
 
@@ -33,6 +34,7 @@ class Settings:
 
     data: str = "./tallystick-data"
     keys: str | None = None
+    keys_group_readable: bool = False
     marks: str | None = None
     deployment: str | None = None
     host: str = "127.0.0.1"
@@ -46,11 +48,18 @@ class Settings:
     witness_trust: str | None = None
     witness_seconds: float = 3_600.0
     disk_free_megabytes: int = 256
+    disk_reserve_megabytes: int | None = None
     log_format: Format = "auto"
     log_level: Level = "info"
     log_requests: bool = False
     oidc: OidcSettings | None = None
     """The issuer whose tokens are believed beside our own keys."""
+
+    @property
+    def reserve_megabytes(self) -> int:
+        """What has to be left of the disk for events to be taken."""
+        given = self.disk_reserve_megabytes
+        return _RESERVE_TIMES * self.disk_free_megabytes if given is None else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ class Option:
 OPTIONS: Final = (
     Option("data", "data", "text", "Where everything is kept.", "DIR"),
     Option("keys", "keys", "text", "The folder of the signing keys; by default `keys` in the data folder.", "DIR"),
+    Option("keys_group_readable", "keys_group_readable", "flag", "Accept key files that their group may read."),
     Option("marks", "marks", "text", "The folder of the head marks; by default `heads` in the keys.", "DIR"),
     Option("deployment", "deployment", "text", "The first part of the origins of new ledgers.", "NAME"),
     Option("listen.host", "host", "text", "Where to listen; 0.0.0.0 for everywhere.", "ADDRESS"),
@@ -143,7 +153,12 @@ OPTIONS: Final = (
         least=1,
     ),
     Option(
-        *("disk.free_megabytes", "disk_free_megabytes", "integer", "Be not ready when the disk has less left."), "MB"
+        *("disk.free_megabytes", "disk_free_megabytes", "integer", "Begin no export when the disk has less left."),
+        "MB",
+    ),
+    Option(
+        *("disk.reserve_megabytes", "disk_reserve_megabytes", "integer"),
+        *("Take no events when the disk has less left; by default twice the above, and always more.", "MB"),
     ),
     Option(
         "log.format",
@@ -195,6 +210,14 @@ class Given:
         if (settings.tls_cert is None) != (settings.tls_key is None):
             missing = "tls.key" if settings.tls_key is None else "tls.cert"
             raise RejectedError("a certificate and its key go together", place=missing, cure="give both")
+        free, reserve = settings.disk_free_megabytes, settings.reserve_megabytes
+        if reserve <= free and (free or reserve):
+            origin = self.values["disk_reserve_megabytes"][1]
+            problem = (
+                f"disk.reserve_megabytes is {reserve}, and disk.free_megabytes {free}: the reserve has to be larger"
+            )
+            cure = "events stop at the reserve, so that room is left for exports and administration"
+            raise RejectedError(problem, place=origin, cure=cure)
         return settings
 
     def table(self) -> Iterator[tuple[str, Any, str]]:

@@ -22,6 +22,7 @@ from tallystick.core.merkle import range_root
 from tallystick.durable import replace, sync_folder
 from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
 from tallystick.plain_file import open_lock
+from tallystick.private_file import make_folder
 from tallystick.store.contract import Store
 from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark, render_mark
 from tallystick.store.reading import stored_nodes
@@ -35,7 +36,6 @@ _PAUSE_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 10.0
 """After so long without a commit the thread ends; the next commit starts another one."""
 
-_MODE: Final = 0o600
 FIRST_COMMITS: Final = 2
 """Records of a ledger that was just created: its genesis, and the opening of its first epoch."""
 
@@ -284,7 +284,7 @@ class HeadMark:
         data = render_mark(checkpoint, key=self._secret(), ledger_id=self._id)
         # The bytes reach the disk before the name does, and a crash leaves the old mark or the new one. Without the
         # folder's fsync a crash of the machine could bring the old one back after the checkpoint was handed out.
-        replace(self.path, data, mode=_MODE)
+        replace(self.path, data)
         sync_folder(self.path.parent)
         self._kept, self._seen, self.failing = checkpoint, self._stamp(), None
 
@@ -346,7 +346,7 @@ class HeadMark:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While no other process compares and replaces the mark: else a smaller one could replace a larger one."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         with open_lock(self.path.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a crash releases it
             yield

@@ -26,6 +26,7 @@ import apsw
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
 from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
+from tallystick.private_file import make_folder
 from tallystick.sqlite_file import (
     check_schema,
     connect,
@@ -89,7 +90,7 @@ class SqliteStore:
 
     def create(self, batch: Batch, head: Head) -> None:
         with self._writing, translated("create the ledger"):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             writer = self._open_writer()
             with transaction(writer):
                 if query(writer, "SELECT 1 FROM sqlite_schema WHERE name = 'head'"):

@@ -18,6 +18,7 @@ from typing import Final
 from tallystick.durable import sync
 from tallystick.errors import BusyError, StoreError
 from tallystick.plain_file import check_folder, open_plain
+from tallystick.private_file import create, make_folder, write_new
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED
 from tallystick.write.queue_mac import STATEMENT_BYTES, FaultError, Kind
@@ -81,7 +82,7 @@ def _repairs(source: Path) -> list[str]:
 
 def _copy_once(source: Path, target: Path, mark: Path | None) -> bool:
     """Copy all files; whether the copy is of one state."""
-    target.mkdir(mode=0o700)
+    make_folder(target, exist_ok=False)
     before = _cursor(source)
     marked = None if mark is None else _copy_mark(mark, target / MARK)
     if mark is not None and not (target / MARK).exists():
@@ -149,7 +150,7 @@ def _copy_mark(source: Path, target: Path) -> int | None:
             break
     if data is None:
         return None
-    target.write_bytes(data)
+    write_new(target, data)
     return None if marked is None else marked.sequence
 
 
@@ -190,7 +191,7 @@ def _copy(
         file = open_plain(source, bytes_max=bytes_max)
     except FileNotFoundError:
         return
-    with file, target.open("xb") as copy:
+    with file, create(target) as copy:
         left = os.fstat(file.fileno()).st_size if end is None else end
         head = file.read(min(HEAD_BYTES, left))
         copy.write(head)

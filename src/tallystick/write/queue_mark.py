@@ -16,6 +16,7 @@ from typing import Final
 
 from tallystick.durable import replace, sync_data, sync_folder
 from tallystick.plain_file import open_plain, open_to_write
+from tallystick.private_file import make_folder
 from tallystick.write import queue_mac
 from tallystick.write.queue_mac import MAC_BYTES, STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 
@@ -133,7 +134,7 @@ def render_mark(statement: Statement, *, key: bytes) -> bytes:
 
 def make_mark(path: Path, data: bytes) -> None:
     """Put a whole mark in its place, durably, also its name. Raises `OSError`."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     replace(path, data)
     sync_folder(path.parent)
 

@@ -19,6 +19,7 @@ from tallystick.errors import StoreError, TamperError
 from tallystick.ids import random_bytes
 from tallystick.limits import QUEUE_EVENTS_MAX
 from tallystick.plain_file import NotPlainError, check_folder, open_plain
+from tallystick.private_file import make_folder
 from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, DAMAGED, REPAIRED, examine
 from tallystick.write.queue_findings import Examined, QueueFinding, damage_text
@@ -76,7 +77,7 @@ def _write_aside(folder: Path, key: bytes, examined: Examined, *, now: int, mark
     """Write the whole repaired queue into a folder, which gets its name last."""
     scratch = folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    make_folder(scratch, exist_ok=False)
     queue = random_bytes(QUEUE_ID_BYTES)
     end = max(examined.end, examined.acknowledged)
     # A queue never has more waiting: what stands before that is sealed, whatever became of the cursor.
@@ -160,7 +161,7 @@ def finish_repair(folder: Path, key: bytes, *, mark: Path) -> None:
             continue
         order = _read_order(repaired, key, mark=mark)
         aside = check_folder(folder / f"{DAMAGED}-{order.number}", below=folder)
-        aside.mkdir(exist_ok=True)
+        make_folder(aside)
         new = segments.segment_path(repaired, order.sequence)
         if new.name in names:
             for _, old in segments.segments(folder):

@@ -25,6 +25,7 @@ from tallystick.durable import replace, sync, sync_folder
 from tallystick.errors import BusyError, StoreError
 from tallystick.limits import COMMIT_BYTES_MAX, QUEUE_BYTES_MAX
 from tallystick.plain_file import NotPlainError, check_folder, open_lock, open_plain, open_to_write
+from tallystick.private_file import make_folder
 from tallystick.write import queue_mac
 from tallystick.write.queue_mac import STATEMENT_BYTES, Fault, FaultError, Kind, Statement
 
@@ -150,10 +151,10 @@ def lock(folder: Path, mark: Path | None = None) -> ExitStack:
     """
     with ExitStack() as held:
         try:
-            check_folder(folder, below=folder.parent).mkdir(parents=True, exist_ok=True)
+            make_folder(check_folder(folder, below=folder.parent))
             files = [held.enter_context(open_lock(folder / "lock"))]
             if mark is not None and mark.parent != folder:
-                mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(mark.parent)
                 files.append(held.enter_context(open_lock(mark.with_name(f"{mark.name}.lock"))))
         except OSError as error:
             raise StoreError(f"could not open the queue in {folder}: {error}") from error

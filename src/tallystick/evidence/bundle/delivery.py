@@ -26,6 +26,7 @@ from tallystick.core.sshsig import VIEWS_NAMESPACE, sign_file
 from tallystick.durable import sync, sync_folder
 from tallystick.errors import ConflictError, RejectedError, StoreError
 from tallystick.evidence.bundle.views import VIEWS, View
+from tallystick.private_file import FILE_MODE, create, make_folder
 
 VIEWS_FORMAT: Final = "tallystick-views/1"
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the same records make the same zip
@@ -47,11 +48,11 @@ class Delivery:
     def __enter__(self) -> Delivery:
         self._check_free()
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.target.parent)
             prefix = f".{self.target.name}-"
             self._scratch: Path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.target.parent))
-            (self._scratch / "bundle").mkdir()
-            (self._scratch / "views").mkdir()
+            make_folder(self._scratch / "bundle")
+            make_folder(self._scratch / "views")
             self._views = [VIEWS[name](self._scratch / "views" / f"events.{name}") for name in self._wanted]
         except OSError as error:
             raise StoreError(f"could not write beside {self.target}: {error}") from error
@@ -69,7 +70,7 @@ class Delivery:
     @contextmanager
     def open_events(self) -> Iterator[IO[bytes]]:
         """The file of records, to be written once."""
-        with _told(self.target), (self._scratch / "bundle" / EVENTS_FILE).open("wb", buffering=1 << 20) as file:
+        with _told(self.target), create(self._scratch / "bundle" / EVENTS_FILE, buffering=1 << 20) as file:
             yield file
             sync(file)
 
@@ -122,18 +123,18 @@ class Delivery:
         self._write(self._scratch / "views" / SEAL_FILE, sign_file(data, key, namespace=VIEWS_NAMESPACE))
 
     def _zip(self) -> None:
-        with (self._scratch / "bundle.zip").open("wb") as file:
+        with create(self._scratch / "bundle.zip") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name in BUNDLE_FILES:
                     info = zipfile.ZipInfo(name, _ZIP_TIME)
-                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, FILE_MODE << 16
                     source = self._scratch / "bundle" / name
                     with source.open("rb") as data, archive.open(info, "w", force_zip64=True) as entry:
                         shutil.copyfileobj(data, entry, 1 << 20)
             sync(file)
 
     def _write(self, path: Path, data: bytes) -> None:
-        with _told(self.target), path.open("wb") as file:
+        with _told(self.target), create(path) as file:
             file.write(data)
             sync(file)
 

@@ -7,6 +7,7 @@ spreadsheet would take for a formula begins with an apostrophe.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from tallystick.core.canonical import encode
 from tallystick.core.record import Record, record_hash
+from tallystick.private_file import create
 
 HTML_RECORDS_MAX: Final = 20_000
 """Records on one page: more than a browser shows with ease. The page says when there are more."""
@@ -45,7 +47,7 @@ class CsvView:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
-        self._file: Final = path.open("w", encoding="utf-8", newline="")
+        self._file: Final = io.TextIOWrapper(create(path), encoding="utf-8", newline="")
         self._rows: Final = csv.writer(self._file, lineterminator="\r\n")
         self._rows.writerow(CSV_COLUMNS)
 
@@ -64,7 +66,7 @@ class HtmlView:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
-        self._file: Final = path.open("w", encoding="utf-8")
+        self._file: Final = io.TextIOWrapper(create(path), encoding="utf-8")
         self._count = 0
         self._file.write(_PAGE_HEAD)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.clock import Clock, wall_clock
+from tallystick.config import open_keystore
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.cosignature import WitnessSigner
@@ -21,7 +22,6 @@ from tallystick.core.note import Note
 from tallystick.core.policy import Policy
 from tallystick.core.strict import parse_base64, parse_decimal
 from tallystick.errors import NotFoundError, RejectedError, TamperError
-from tallystick.keystore import Keystore
 from tallystick.limits import NOTE_BYTES_MAX, PROOF_HASHES_MAX, SIZE_MAX
 from tallystick.sqlite_file import connect, query, run_script, transaction, translated
 
@@ -84,7 +84,7 @@ class Witness:
         with translated("open the witness' memory"):
             self._connection: Final = connect(folder / _FILE_NAME, synchronous="full")
             name = str(query(self._connection, "SELECT name FROM witness")[0][0])
-        self.signer: Final = WitnessSigner(name, Keystore(folder).signing_key(KEY_NAME))
+        self.signer: Final = WitnessSigner(name, open_keystore(folder).signing_key(KEY_NAME))
 
     def add_checkpoint(self, request: bytes) -> Reply:
         """The call of that name: 200 with a cosignature, or why not. Raises `StoreError` when it could not remember."""
@@ -158,7 +158,7 @@ class Witness:
 
 def make_witness(folder: Path, *, name: str) -> WitnessSigner:
     """Make a witness' key and memory; where they are already, they stay. Raises `RejectedError` for another name."""
-    keystore = Keystore(folder)
+    keystore = open_keystore(folder)
     keystore.make_key(KEY_NAME)
     signer = WitnessSigner(name, keystore.signing_key(KEY_NAME))
     with translated("make the witness' memory"):

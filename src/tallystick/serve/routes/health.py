@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from tallystick.errors import TallystickError
 from tallystick.serve.calls import Scraping
+from tallystick.serve.disk import MEGABYTE
 from tallystick.serve.metrics import of_tenant
 from tallystick.serve.peers import PRIVATE
 from tallystick.serve.service import Service
@@ -30,6 +31,7 @@ _BEHIND_MAX: Final = 1_000_000
 """Records that an index may be behind: reads wait for it, about ten seconds then."""
 
 _LARGEST: Final = (
+    "tallystick_disk_free_bytes",
     "tallystick_index_behind",
     "tallystick_verify_findings",
     "tallystick_verify_age_seconds",
@@ -50,9 +52,9 @@ async def live() -> dict[str, str]:
 def ready(request: Request, tenant: TenantName = "") -> Response:
     """Whether events are taken, and how disk, queues, indexes and the last verifications stand.
 
-    503 and `not ready` when events cannot be taken: the disk is full, the system ledger cannot be read, or every
-    tenant's ledger was rolled back, forked or damaged; with `tenant`, when that one's was. `degraded` is returned with
-    200: something needs attention, and events are taken.
+    503 and `not ready` when events cannot be taken: the disk has only its reserve left, the system ledger cannot be
+    read, or every tenant's ledger was rolled back, forked or damaged; with `tenant`, when that one's was. `degraded` is
+    returned with 200: something needs attention, and events are taken.
     """
     service: Service = request.app.state.service
     checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), **_witnesses(service)}
@@ -120,10 +122,12 @@ def _system(service: Service) -> dict[str, Any]:
 
 def _disk(service: Service) -> dict[str, Any]:
     try:
-        free = service.free_megabytes
+        free = service.disk.free_bytes // MEGABYTE
     except OSError as error:
         return {"ok": False, "why": error.strerror or str(error)}
-    return {"ok": free >= service.settings.disk_free_megabytes, "free_megabytes": free}
+    problem = service.disk.problem()
+    said = {"free_megabytes": free, "reserve_megabytes": service.settings.reserve_megabytes}
+    return {"ok": problem is None, **said, **({} if problem is None else {"why": f"{problem}: no events are taken"})}
 
 
 def _ledgers(service: Service) -> dict[str, dict[str, Any]]:

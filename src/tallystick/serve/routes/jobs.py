@@ -130,7 +130,7 @@ def export(call: ExportingSome, new: NewExport) -> Response:
     scope = caller.principal.scope
     # What cannot be signed is refused here, and not by the job.
     selectors = selectors_of(queries or ([] if scope.is_whole else [Query()]), within=scope.terms)
-    service.check_room()
+    service.disk.check_large()
 
     def work(job: Job) -> dict[str, Any]:
         def export_one(ledger: Ledger) -> Exported:
