@@ -10,9 +10,11 @@ from typing import Any, Final
 
 from tallystick.deployment import Deployment
 from tallystick.govern.access import ROLES
+from tallystick.limits import BATCH_EVENTS_MAX, BODY_BYTES_MAX, INPUT_BYTES_MAX
 from tallystick.serve import problems
 from tallystick.serve.app import conventional
-from tallystick.serve.service import Metrics, Service
+from tallystick.serve.metrics import Metrics
+from tallystick.serve.service import Service
 from tallystick.serve.settings import OPTIONS
 
 HERE: Final = Path(__file__).parent
@@ -29,7 +31,11 @@ _OTHER_STATUSES: Final = (
     (401, "Send a key that is in force", "no key or token, or none that counts: always with the same words"),
     (405, "The route has no such method", ""),
     (408, "The request did not come whole in time", "the body took longer than 30 s"),
-    (413, "The body is too large", "one event has at most 262,144 bytes, a batch 32 MiB and 10,000 events"),
+    (
+        413,
+        "The body is too large",
+        f"one event has at most {INPUT_BYTES_MAX:,} bytes, a batch {BODY_BYTES_MAX >> 20} MiB and {BATCH_EVENTS_MAX:,} events",
+    ),
     (415, "The content type or encoding is not known", "JSON or NDJSON, plain, gzip or zstd"),
     (429, "The plan has no room for it", "`bound` says which one, `reset_at` and `Retry-After` when to come again"),
 )

@@ -211,7 +211,7 @@ class Deployment:
         operator: bool = False,
         before: Before = nothing_before,
     ) -> tuple[Key, str]:
-        """Make a key; it, and its text, which is nowhere kept. Raises `RejectedError` and `NotFoundError`."""
+        """Make a key; it, and its text, which is nowhere kept. `before` sees it first. `RejectedError`, `NotFoundError`."""
         with self._changing:
             self.directory().tenant(tenant)
             if operator and check_role(role) not in OPERATORS_ROLES:

@@ -120,7 +120,7 @@ class Queueing(ABC):
 
     @property
     def queue_mark(self) -> Path | None:
-        """The file of the queue's mark, beside the head mark; None where there is no directory of marks."""
+        """The file of the queue's mark, beside the head mark; None where no marks are kept."""
         return queue_mark_path(self._marks, self.id)
 
     def queue_key(self) -> bytes:
