@@ -204,6 +204,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "read.sqlite_index",
         "read.sqlite_schema",
         "read.sqlite_check",
+        "read.sqlite_check_postings",
         "read.sqlite_check_rollups",
         "read.sqlite_check_snapshots",
         "read.sqlite_cursors",

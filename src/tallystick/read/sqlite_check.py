@@ -26,6 +26,7 @@ from tallystick.errors import StoreError, TallystickError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
 from tallystick.plain_file import NotPlainError, check_database
+from tallystick.read.sqlite_check_postings import check_postings
 from tallystick.read.sqlite_check_rollups import RollupCheck
 from tallystick.read.sqlite_check_snapshots import check_snapshots
 from tallystick.read.sqlite_schema import save_statements, schema
@@ -220,9 +221,8 @@ class IndexCheck:
             self._add("a row past what the index says that it has read", position)
         for (name,) in connection.execute(self._sql["unused"]).fetchall():
             self._add(f"a name that no record has: {str(name)[:60]!r}")
-        [[unfound]] = connection.execute(self._sql["pages"]).fetchall()
-        if unfound:
-            self._add(f"{unfound} pages of the posting lists are not where words are looked up")
+        for problem in check_postings(connection):
+            self._add(problem)
         quarter = -1
         if rollups.prune_at and not rollups.knows_tally:
             last: list[Any] = connection.execute(
