@@ -121,6 +121,11 @@ WHERE tally.count IS NULL OR tally.count < counted.count OR (tally.count <> coun
 UNION ALL
 SELECT quarter FROM saved.tally
 WHERE quarter > ?1 AND (hour, type, quarter) NOT IN (SELECT hour, type, quarter FROM counted)
+UNION
+-- No record is older than the first, which is never pruned.
+SELECT quarter FROM saved.tally
+WHERE hour <> quarter / 4 OR count < 1 OR type NOT IN (SELECT id FROM saved.term WHERE kind = 'type')
+    OR quarter < (SELECT recorded / 900000000 FROM saved.event WHERE position = 0)
 LIMIT 10;
 
 -- name: chances

@@ -223,7 +223,7 @@ class IndexCheck:
             self._add(f"a name that no record has: {str(name)[:60]!r}")
         for problem in check_postings(connection):
             self._add(problem)
-        quarter = -1
+        quarter = -1 << 63
         if rollups.prune_at and not rollups.knows_tally:
             last: list[Any] = connection.execute(
                 "SELECT recorded / 900000000 FROM saved.event WHERE position >= ?1 ORDER BY position LIMIT 1",
