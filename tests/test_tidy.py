@@ -207,6 +207,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "read.sqlite_check_postings",
         "read.sqlite_check_rollups",
         "read.sqlite_check_snapshots",
+        "read.sqlite_reached",
         "read.sqlite_cursors",
         "evidence.controls.search",
     ),

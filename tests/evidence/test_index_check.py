@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 import tallystick
 from tallystick.config import Location
 from tallystick.core import timestamp
+from tallystick.core.record import record_hash
+from tallystick.errors import DamagedIndexError
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.opening import rebuild_index
 from tallystick.read import sqlite_check
@@ -85,6 +87,12 @@ EDITED: Final[dict[str, tuple[str, int | None]]] = {
     "counts of no type": ("INSERT INTO tally SELECT hour, 999, quarter, count FROM tally LIMIT 1", None),
     "the cursor put back": ("UPDATE cursor SET position = 700", 699),
     "the cursor put forward": ("UPDATE cursor SET position = 70000", None),
+    "the cursor removed": ("DELETE FROM cursor", None),
+    "a second cursor": (
+        "PRAGMA ignore_check_constraints = ON; INSERT INTO cursor SELECT -1, position, last_hash, ledger_id FROM cursor",
+        None,
+    ),
+    "the cursor under another number": ("PRAGMA ignore_check_constraints = ON; UPDATE cursor SET id = -5", None),
     "the cursor's hash altered": ("UPDATE cursor SET last_hash = x'00'", RECORDS + 1),
     "the cursor's ledger altered": ("UPDATE cursor SET ledger_id = x'00'", None),
     "a trigger": ("CREATE TRIGGER t AFTER INSERT ON event BEGIN DELETE FROM event; END", None),
@@ -203,6 +211,35 @@ def test_an_index_of_another_layout_or_none_is_no_finding(folder: Path) -> None:
 
     (folder / "index.db").unlink()
     assert (tallystick.verify(folder).holds, tallystick.verify(folder).index) == (True, None)
+
+
+@pytest.mark.parametrize("how", ["removed", "put back"])
+def test_an_index_that_says_less_than_it_has_is_made_again_by_who_opens_it(folder: Path, how: str) -> None:
+    with tallystick.open(folder) as ledger:
+        count, line = ledger.count(), ledger.get(700).line
+    before = record_hash(line).hex()
+    put_back = f"UPDATE cursor SET position = 701, last_hash = x'{before}'"
+    edit(folder, "DELETE FROM cursor" if how == "removed" else put_back)
+
+    assert found_in(folder)
+    with tallystick.open(folder) as ledger:
+        assert ledger.count() == count
+        ledger.append(event_type="user.t1", entity_id="e1")
+        assert ledger.count() == count + 1
+    assert tallystick.verify(folder).holds
+
+
+def test_rows_that_appear_past_the_end_of_an_index_in_use_do_not_keep_it_from_being_made_again(folder: Path) -> None:
+    with tallystick.open(folder) as ledger:
+        size = ledger.size
+        assert ledger.count()
+        edit(folder, f"INSERT INTO event VALUES ({size}, 1, 1, 1, 1, 1)")
+        with pytest.raises(DamagedIndexError):
+            ledger.append(event_type="user.t1", entity_id="e1")
+            ledger.count()
+    with tallystick.open(folder) as ledger:
+        assert ledger.count(event_type="user.t1") == RECORDS // 3 + 1
+    assert tallystick.verify(folder).holds
 
 
 def test_the_comparison_can_be_left_out(folder: Path) -> None:

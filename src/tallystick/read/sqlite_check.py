@@ -22,13 +22,14 @@ import apsw
 import orjson
 
 from tallystick.core.pruned import RecordsPruned
-from tallystick.errors import StoreError, TallystickError
+from tallystick.errors import DamagedError, StoreError, TallystickError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
 from tallystick.plain_file import NotPlainError, check_database
 from tallystick.read.sqlite_check_postings import check_postings
 from tallystick.read.sqlite_check_rollups import RollupCheck
 from tallystick.read.sqlite_check_snapshots import check_snapshots
+from tallystick.read.sqlite_reached import reached
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
@@ -131,10 +132,14 @@ class IndexCheck:
         for (problem,) in connection.execute("PRAGMA saved.integrity_check(10)").fetchall():
             if problem != "ok":
                 self._add(f"the file is damaged: {problem}")
-        rows: list[Any] = connection.execute("SELECT position, last_hash, ledger_id FROM saved.cursor").fetchall()
-        for position, last_hash, ledger_id in rows:
-            self._check_cursor(position, last_hash, ledger_id)
-        return bool(rows) and not self.faults
+        try:
+            told = reached(connection, database="saved")
+        except DamagedError as error:
+            self._add(str(error))
+            return False
+        if told is not None:
+            self._check_cursor(*told)
+        return told is not None and not self.faults
 
     def _check_cursor(self, position: int, last_hash: bytes, ledger_id: bytes) -> None:
         head = self._store.head()
