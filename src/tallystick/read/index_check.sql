@@ -140,5 +140,9 @@ SELECT term, count(*), coalesce(sum(low.value * high.value % 2147483647), 0)
 FROM temp.words
 LEFT JOIN temp.chance AS low ON low.id = doc & 65535
 LEFT JOIN temp.chance AS high ON high.id = 65536 + (doc >> 16)
-WHERE doc >= ?1
 GROUP BY term;
+
+-- name: there
+-- Of the words of an index that has not forgotten a prune: those at positions that have a record.
+WHERE coalesce((SELECT doc >= absent.end FROM temp.absent WHERE first <= doc ORDER BY first DESC LIMIT 1), 1)
+

@@ -73,8 +73,8 @@ class IndexCheck:
         self._layout: Final = layout
         self._secret: Final = random_bytes(32)
         self._sql: Final = _statements()
-        self._prints = [0, 0]
-        """What the numbers of the words of the log come to: of records that may have been pruned, and of the others."""
+        self._print = 0
+        """What the numbers of the words of the log come to."""
         self._below = min(store.pruned_below(), SIZE_MAX)
         """Up to where records may have been pruned, and the index may not have forgotten them yet."""
         self._gone: list[tuple[int, int]] = []
@@ -161,6 +161,7 @@ class IndexCheck:
         run_script(connection, schema())
         run_script(connection, save_statements()["staging"])
         run_script(connection, "CREATE TEMP TABLE chance (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
+        run_script(connection, "CREATE TEMP TABLE absent (first INTEGER PRIMARY KEY, end INTEGER NOT NULL)")
         run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_log USING fts5vocab(main, posting, instance)")
         run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_index USING fts5vocab(saved, posting, instance)")
         for name in ("every_word", "looked_up"):
@@ -185,7 +186,7 @@ class IndexCheck:
                 self._add_positions(there, f"the index has other {what} than the record")
                 if len(there) < len(found) and len(self._of_the_gone) < FAULTS_MAX:
                     self._of_the_gone += sorted({at for (at,) in found} - {*there})
-            self._prints[first >= self._below] += self._print_of(connection, "words_of_log")
+            self._print += self._print_of(connection, "words_of_log")
             self._clear(connection)
             yield end
         rollups.take_newer()
@@ -241,11 +242,7 @@ class IndexCheck:
     def _compare_words(self, connection: apsw.Connection) -> Iterator[int]:
         if not self._compares_words:
             return
-        if not self._has_forgotten:  # then words of what was kept stand among those of what is gone
-            yield from self._search_words(connection, end=self._below)
-        first = 0 if self._has_forgotten else self._below
-        wanted = sum(self._prints) if self._has_forgotten else self._prints[1]
-        if wanted == self._print_of(connection, "words_of_index", first=first):
+        if self._print == self._print_of(connection, "words_of_index", with_gone=self._has_forgotten):
             [[unfound]] = connection.execute(self._sql["lookups"]).fetchall()
             if unfound:
                 self._add(f"{unfound} words cannot be looked up")
@@ -253,21 +250,21 @@ class IndexCheck:
                 yield from check_snapshots(connection, self._store, end=self.end, add=self._add)
             return
         before = len(self.faults)
-        yield from self._search_words(connection, end=self.end)
+        yield from self._search_words(connection)
         if len(self.faults) == before:
             self._add("posting lists have words that no record has")
 
-    def _search_words(self, connection: apsw.Connection, *, end: int) -> Iterator[int]:
-        """Look each word up, range by range, up to a position; gives the position reached."""
+    def _search_words(self, connection: apsw.Connection) -> Iterator[int]:
+        """Look each word up, range by range; gives the position reached."""
         before = len(self.faults)
-        for first, last, lines in self._ranges():
-            if first >= end or len(self.faults) - before >= FAULTS_MAX:
+        for first, end, lines in self._ranges():
+            if len(self.faults) - before >= FAULTS_MAX:
                 return
             assert lines is not None, "they were all read once"
             self._fill(connection, first, lines)
-            self._find_words(connection, first, last)
+            self._find_words(connection, first, end)
             self._clear(connection)
-            yield last
+            yield end
 
     def _find_words(self, connection: apsw.Connection, first: int, end: int) -> None:
         """In which records of a range words are not where they should be."""
@@ -334,11 +331,14 @@ class IndexCheck:
     def _clear(self, connection: apsw.Connection) -> None:
         run_script(connection, self._sql["clear"])
 
-    def _print_of(self, connection: apsw.Connection, table: str, *, first: int = 0) -> int:
-        """One number for all words of a table and where they stand, from a position on."""
+    def _print_of(self, connection: apsw.Connection, table: str, *, with_gone: bool = True) -> int:
+        """One number for all words of a table and where they stand, perhaps without positions that have no record."""
         total, secret = 0, self._secret
         statement = self._sql["prints"].replace("temp.words", f"temp.{table}")
-        rows: Iterable[Any] = connection.execute(statement, (first,))
+        if not with_gone:
+            connection.executemany("INSERT INTO temp.absent VALUES (?, ?)", self._gone)
+            statement = statement.replace("GROUP BY", self._sql["there"] + "GROUP BY")
+        rows: Iterable[Any] = connection.execute(statement)
         for word, count, number in rows:
             factor = int.from_bytes(blake2b(word.encode(), key=secret, digest_size=8).digest(), "big")
             total += factor * (number + (count << 64))
