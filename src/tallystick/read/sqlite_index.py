@@ -24,7 +24,7 @@ from tallystick.read.index import FindId
 from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
-from tallystick.read.sqlite_reached import check_end, reached
+from tallystick.read.sqlite_reached import AlteredError, check_end, reached
 from tallystick.read.sqlite_rollups import SqliteRollups
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
@@ -55,10 +55,6 @@ _CACHE_KB: Final = 8_192
 
 _number: Final = count()
 _log: Final = logging.getLogger("tallystick.index")
-
-
-class _LostRowsError(Exception):
-    """The index has fewer rows than were saved."""
 
 
 class SqliteIndexFile:
@@ -125,7 +121,7 @@ class SqliteIndexFile:
             if saved >= end:
                 return  # another process saved these records already
             if saved < first:
-                raise _LostRowsError(f"it has rows up to {saved} only, and had them up to {first}")
+                raise AlteredError(f"it has rows up to {saved} only, and had them up to {first}")
             execute(sql["clear"])
             _stage(writer, lines, saved, end)
             for step in ("entities", "terms", "events", "labels", "postings"):
@@ -249,7 +245,7 @@ class SqliteIndexFile:
         cannot be trusted either. Errors of the log, which have been translated, go through."""
         try:
             yield
-        except _LostRowsError as error:
+        except AlteredError as error:
             raise self._give_up(str(error)) from error
         except (apsw.Error, OSError, UnicodeDecodeError) as error:
             reason = None if self._closed else self._damage(error)

@@ -1,4 +1,4 @@
-"""The few rows of an index file by which everything else in it is used: how far it has read, what it forgot, what it counts.
+"""The few rows of an index file by which all others are used: how far it has read, what it forgot, what it counts.
 
 That they are of the types which the schema wants is not taken for granted: a schema can be altered, and put back.
 """
@@ -20,6 +20,10 @@ _ALTERED_ROLLUP: Final = (
     "SELECT 1 FROM {0}.rollup WHERE (typeof(name), typeof(definition), typeof(defined_at), typeof(position),"
     " typeof(sealed_below)) <> ('text', 'text', 'integer', 'integer', 'integer') LIMIT 1"
 )
+
+
+class AlteredError(Exception):
+    """An index has other rows, or other words, than were saved."""
 
 
 class Reached(NamedTuple):
