@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 import tallystick
 from tallystick.config import Location
 from tallystick.core import timestamp
+from tallystick.core.custody import RetentionPolicy
+from tallystick.core.record import record_hash
+from tallystick.errors import DamagedIndexError
 from tallystick.evidence.findings import Finding, Kind
 from tallystick.opening import rebuild_index
 from tallystick.read import sqlite_check
@@ -80,8 +83,18 @@ EDITED: Final[dict[str, tuple[str, int | None]]] = {
     "counts raised": ("UPDATE tally SET count = count + 1", None),
     "counts removed": ("DELETE FROM tally", None),
     "counts of another hour": ("INSERT INTO tally SELECT hour + 1, type, quarter + 4, count FROM tally", None),
+    "counts of no quarter that ever was": ("INSERT INTO tally SELECT hour + 1, type, -5, 0 FROM tally", None),
+    "counts of a quarter in another hour": ("UPDATE tally SET hour = hour + 1", None),
+    "counts of no type": ("INSERT INTO tally SELECT hour, 999, quarter, count FROM tally LIMIT 1", None),
     "the cursor put back": ("UPDATE cursor SET position = 700", 699),
     "the cursor put forward": ("UPDATE cursor SET position = 70000", None),
+    "the cursor removed": ("DELETE FROM cursor", None),
+    "a second cursor": (
+        "PRAGMA ignore_check_constraints = ON;"
+        " INSERT INTO cursor SELECT -1, position, last_hash, ledger_id FROM cursor",
+        None,
+    ),
+    "the cursor under another number": ("PRAGMA ignore_check_constraints = ON; UPDATE cursor SET id = -5", None),
     "the cursor's hash altered": ("UPDATE cursor SET last_hash = x'00'", RECORDS + 1),
     "the cursor's ledger altered": ("UPDATE cursor SET ledger_id = x'00'", None),
     "a trigger": ("CREATE TRIGGER t AFTER INSERT ON event BEGIN DELETE FROM event; END", None),
@@ -202,6 +215,35 @@ def test_an_index_of_another_layout_or_none_is_no_finding(folder: Path) -> None:
     assert (tallystick.verify(folder).holds, tallystick.verify(folder).index) == (True, None)
 
 
+@pytest.mark.parametrize("how", ["removed", "put back"])
+def test_an_index_that_says_less_than_it_has_is_made_again_by_who_opens_it(folder: Path, how: str) -> None:
+    with tallystick.open(folder) as ledger:
+        count, line = ledger.count(), ledger.get(700).line
+    before = record_hash(line).hex()
+    put_back = f"UPDATE cursor SET position = 701, last_hash = x'{before}'"
+    edit(folder, "DELETE FROM cursor" if how == "removed" else put_back)
+
+    assert found_in(folder)
+    with tallystick.open(folder) as ledger:
+        assert ledger.count() == count
+        ledger.append(event_type="user.t1", entity_id="e1")
+        assert ledger.count() == count + 1
+    assert tallystick.verify(folder).holds
+
+
+def test_rows_that_appear_past_the_end_of_an_index_in_use_do_not_keep_it_from_being_made_again(folder: Path) -> None:
+    with tallystick.open(folder) as ledger:
+        size = ledger.size
+        assert ledger.count()
+        edit(folder, f"INSERT INTO event VALUES ({size}, 1, 1, 1, 1, 1)")
+        ledger.append(event_type="user.t1", entity_id="e1")
+        with pytest.raises(DamagedIndexError):
+            ledger.count()
+    with tallystick.open(folder) as ledger:
+        assert ledger.count(event_type="user.t1") == RECORDS // 3 + 1
+    assert tallystick.verify(folder).holds
+
+
 def test_the_comparison_can_be_left_out(folder: Path) -> None:
     edit(folder, "DELETE FROM event")
 
@@ -261,6 +303,52 @@ def test_what_was_pruned_is_no_finding_before_and_after_the_index_forgets_it(tmp
 
     edit(tmp_path, f"DELETE FROM event WHERE position = {scene.size - 2}")
     assert found()
+
+
+def test_a_word_added_to_what_was_kept_is_found_where_the_index_has_not_forgotten_the_prune(tmp_path: Path) -> None:
+    scene = Scene(SqliteStore(tmp_path), index_folder=tmp_path)
+    scene.keep("30d", phi="1y")
+    for label in ("", "phi", ""):
+        scene.append("user-1", count=5, labels=[label] if label else [])
+    scene.pass_days(40)
+    scene.append("user-2", count=5)
+    scene.retention.prune()
+    scene.catch_up()
+    [kept, *_] = [stored.position for stored in scene.store.read(0, scene.size) if b"phi" in stored.line][1:]
+    assert kept < scene.store.pruned_below()
+    assert scene.verify(location=Location(tmp_path)).holds
+
+    edit(tmp_path, f"INSERT INTO posting (rowid, words) VALUES ({kept}, 'ghost')")
+    [finding] = scene.verify(location=Location(tmp_path)).findings
+    assert finding.kind == Kind.INDEX
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "UPDATE posting_docsize SET origin = 10000",
+        "UPDATE posting_docsize SET origin = 0",
+        "DELETE FROM event WHERE position = 5; DELETE FROM posting_docsize WHERE id = 5",
+    ],
+)
+def test_words_of_what_was_pruned_do_not_stay_where_the_index_cannot_find_them(tmp_path: Path, statements: str) -> None:
+    folder, now = tmp_path / "audit", [NOW]
+    with tallystick.open(folder, clock=lambda: now[0]) as ledger:
+        ledger.append_many({"event_type": "a.b", "entity_id": "e", "payload": {"x": f"secret{n}"}} for n in range(50))
+        ledger.retention.set(RetentionPolicy.of("5d", {}))
+        ledger.catch_up()
+    edit(folder, statements)
+
+    now[0] += 10 * 86_400_000_000
+    with tallystick.open(folder, clock=lambda: now[0]) as ledger:
+        ledger.append(event_type="a.b", entity_id="e")
+        with pytest.raises(DamagedIndexError, match="pruned"):
+            ledger.retention.prune()
+    assert not (folder / "index.db").exists()
+    with tallystick.open(folder, clock=lambda: now[0]) as ledger:
+        assert ledger.count(event_type="a.b") == 1
+        assert ledger.verify().holds
+    assert b"secret" not in (folder / "index.db").read_bytes()
 
 
 def test_answers_say_up_to_where_the_index_was_compared_and_when(folder: Path) -> None:

@@ -81,17 +81,6 @@ UNION ALL
 SELECT * FROM (SELECT position FROM saved.event EXCEPT SELECT id FROM saved.posting_docsize)
 LIMIT 10;
 
--- name: pages
--- Leaf pages of the posting lists that begin a word, and are not among those by which FTS5 looks words up. A leaf has the
--- size of its content in its third and fourth byte, and behind that where words begin. (While a merge is under way there
--- are entries of leaves that are gone; they lead to no wrong answer.)
-SELECT count(*) FROM (
-    SELECT id >> 37, id & 2147483647 FROM saved.posting_data
-    WHERE id >= 137438953472 AND (id >> 31) & 63 = 0 AND hex(substr(block, 3, 2)) < printf('%04X', length(block))
-    EXCEPT
-    SELECT segid, pgno >> 1 FROM saved.posting_idx
-);
-
 -- name: lookups
 -- Words that are in the posting lists, and are not found when they are looked up, as a query does.
 SELECT count(*) FROM temp.every_word AS word
@@ -132,6 +121,11 @@ WHERE tally.count IS NULL OR tally.count < counted.count OR (tally.count <> coun
 UNION ALL
 SELECT quarter FROM saved.tally
 WHERE quarter > ?1 AND (hour, type, quarter) NOT IN (SELECT hour, type, quarter FROM counted)
+UNION
+-- No record is older than the first, which is never pruned.
+SELECT quarter FROM saved.tally
+WHERE hour <> quarter / 4 OR count < 1 OR type NOT IN (SELECT id FROM saved.term WHERE kind = 'type')
+    OR quarter < (SELECT recorded / 900000000 FROM saved.event WHERE position = 0)
 LIMIT 10;
 
 -- name: chances
@@ -140,10 +134,15 @@ INSERT INTO temp.chance SELECT key, value FROM json_each(?1);
 
 -- name: prints
 -- One number for each word, over the positions at which it stands. Two different sets have the same one by chance
--- only, with a probability below 2 / 2147483647, as the numbers are drawn anew for every check.
-SELECT term, count(*), sum(low.value * high.value % 2147483647)
+-- only, with a probability below 2 / 2147483647, as the numbers are drawn anew for every check. A position that the
+-- numbers do not reach counts as well: none may be there.
+SELECT term, count(*), coalesce(sum(low.value * high.value % 2147483647), 0)
 FROM temp.words
-CROSS JOIN temp.chance AS low ON low.id = doc & 65535
-CROSS JOIN temp.chance AS high ON high.id = 65536 + (doc >> 16)
-WHERE doc >= ?1
+LEFT JOIN temp.chance AS low ON low.id = doc & 65535
+LEFT JOIN temp.chance AS high ON high.id = 65536 + (doc >> 16)
 GROUP BY term;
+
+-- name: there
+-- Of the words of an index that has not forgotten a prune: those at positions that have a record.
+WHERE coalesce((SELECT doc >= absent.end FROM temp.absent WHERE first <= doc ORDER BY first DESC LIMIT 1), 1)
+

@@ -1,17 +1,21 @@
 -- What becomes of rows whose records were pruned: run in this order, in one transaction.
 
--- name: gone
+-- name: tables
+CREATE TEMP TABLE IF NOT EXISTS absent (first INTEGER PRIMARY KEY, end INTEGER NOT NULL) STRICT;
 CREATE TEMP TABLE IF NOT EXISTS gone (position INTEGER PRIMARY KEY) STRICT;
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.posted USING fts5vocab(main, posting, instance);
 
 -- name: clear
+DELETE FROM temp.absent;
 DELETE FROM temp.gone;
 
--- name: find
+-- name: ranges
 -- ?1: ranges of positions at which there are no records, as a JSON array of pairs.
+INSERT INTO temp.absent SELECT value ->> 0, value ->> 1 FROM json_each(?1);
+
+-- name: find
 INSERT INTO temp.gone
-SELECT event.position
-FROM json_each(?1)
-CROSS JOIN main.event ON event.position >= value ->> 0 AND event.position < value ->> 1;
+SELECT position FROM temp.absent CROSS JOIN main.event ON position >= first AND position < absent.end;
 
 -- name: labels
 DELETE FROM main.label WHERE position IN (SELECT position FROM temp.gone);
@@ -40,6 +44,13 @@ DELETE FROM main.declared;
 -- name: merge
 -- Deleted postings are only marked; merged into one, the lists are written without them.
 INSERT INTO main.posting (posting) VALUES ('optimize');
+
+-- name: left
+-- Words that could not be deleted: FTS5 looks for them where rows beside the lists say that they are.
+SELECT EXISTS (
+    SELECT 1 FROM temp.posted
+    WHERE (SELECT doc < absent.end FROM temp.absent WHERE first <= doc ORDER BY first DESC LIMIT 1)
+);
 
 -- name: mark
 INSERT OR REPLACE INTO main.forgotten VALUES (1, ?1);

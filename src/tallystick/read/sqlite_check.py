@@ -22,12 +22,14 @@ import apsw
 import orjson
 
 from tallystick.core.pruned import RecordsPruned
-from tallystick.errors import StoreError, TallystickError
+from tallystick.errors import DamagedError, StoreError, TallystickError
 from tallystick.ids import random_bytes
 from tallystick.limits import SIZE_MAX
 from tallystick.plain_file import NotPlainError, check_database
+from tallystick.read.sqlite_check_postings import check_postings
 from tallystick.read.sqlite_check_rollups import RollupCheck
 from tallystick.read.sqlite_check_snapshots import check_snapshots
+from tallystick.read.sqlite_reached import reached
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
@@ -71,8 +73,8 @@ class IndexCheck:
         self._layout: Final = layout
         self._secret: Final = random_bytes(32)
         self._sql: Final = _statements()
-        self._prints = [0, 0]
-        """What the numbers of the words of the log come to: of records that may have been pruned, and of the others."""
+        self._print = 0
+        """What the numbers of the words of the log come to."""
         self._below = min(store.pruned_below(), SIZE_MAX)
         """Up to where records may have been pruned, and the index may not have forgotten them yet."""
         self._gone: list[tuple[int, int]] = []
@@ -130,10 +132,14 @@ class IndexCheck:
         for (problem,) in connection.execute("PRAGMA saved.integrity_check(10)").fetchall():
             if problem != "ok":
                 self._add(f"the file is damaged: {problem}")
-        rows: list[Any] = connection.execute("SELECT position, last_hash, ledger_id FROM saved.cursor").fetchall()
-        for position, last_hash, ledger_id in rows:
-            self._check_cursor(position, last_hash, ledger_id)
-        return bool(rows) and not self.faults
+        try:
+            told = reached(connection, database="saved")
+        except DamagedError as error:
+            self._add(str(error))
+            return False
+        if told is not None:
+            self._check_cursor(*told)
+        return told is not None and not self.faults
 
     def _check_cursor(self, position: int, last_hash: bytes, ledger_id: bytes) -> None:
         head = self._store.head()
@@ -155,6 +161,7 @@ class IndexCheck:
         run_script(connection, schema())
         run_script(connection, save_statements()["staging"])
         run_script(connection, "CREATE TEMP TABLE chance (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
+        run_script(connection, "CREATE TEMP TABLE absent (first INTEGER PRIMARY KEY, end INTEGER NOT NULL)")
         run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_log USING fts5vocab(main, posting, instance)")
         run_script(connection, "CREATE VIRTUAL TABLE temp.words_of_index USING fts5vocab(saved, posting, instance)")
         for name in ("every_word", "looked_up"):
@@ -179,7 +186,7 @@ class IndexCheck:
                 self._add_positions(there, f"the index has other {what} than the record")
                 if len(there) < len(found) and len(self._of_the_gone) < FAULTS_MAX:
                     self._of_the_gone += sorted({at for (at,) in found} - {*there})
-            self._prints[first >= self._below] += self._print_of(connection, "words_of_log")
+            self._print += self._print_of(connection, "words_of_log")
             self._clear(connection)
             yield end
         rollups.take_newer()
@@ -220,10 +227,9 @@ class IndexCheck:
             self._add("a row past what the index says that it has read", position)
         for (name,) in connection.execute(self._sql["unused"]).fetchall():
             self._add(f"a name that no record has: {str(name)[:60]!r}")
-        [[unfound]] = connection.execute(self._sql["pages"]).fetchall()
-        if unfound:
-            self._add(f"{unfound} pages of the posting lists are not where words are looked up")
-        quarter = -1
+        for problem in check_postings(connection):
+            self._add(problem)
+        quarter = -1 << 63
         if rollups.prune_at and not rollups.knows_tally:
             last: list[Any] = connection.execute(
                 "SELECT recorded / 900000000 FROM saved.event WHERE position >= ?1 ORDER BY position LIMIT 1",
@@ -236,11 +242,7 @@ class IndexCheck:
     def _compare_words(self, connection: apsw.Connection) -> Iterator[int]:
         if not self._compares_words:
             return
-        if not self._has_forgotten:  # then words of what was kept stand among those of what is gone
-            yield from self._search_words(connection, end=self._below)
-        first = 0 if self._has_forgotten else self._below
-        wanted = sum(self._prints) if self._has_forgotten else self._prints[1]
-        if wanted == self._print_of(connection, "words_of_index", first=first):
+        if self._print == self._print_of(connection, "words_of_index", with_gone=self._has_forgotten):
             [[unfound]] = connection.execute(self._sql["lookups"]).fetchall()
             if unfound:
                 self._add(f"{unfound} words cannot be looked up")
@@ -248,21 +250,21 @@ class IndexCheck:
                 yield from check_snapshots(connection, self._store, end=self.end, add=self._add)
             return
         before = len(self.faults)
-        yield from self._search_words(connection, end=self.end)
+        yield from self._search_words(connection)
         if len(self.faults) == before:
             self._add("posting lists have words that no record has")
 
-    def _search_words(self, connection: apsw.Connection, *, end: int) -> Iterator[int]:
-        """Look each word up, range by range, up to a position; gives the position reached."""
+    def _search_words(self, connection: apsw.Connection) -> Iterator[int]:
+        """Look each word up, range by range; gives the position reached."""
         before = len(self.faults)
-        for first, last, lines in self._ranges():
-            if first >= end or len(self.faults) - before >= FAULTS_MAX:
+        for first, end, lines in self._ranges():
+            if len(self.faults) - before >= FAULTS_MAX:
                 return
             assert lines is not None, "they were all read once"
             self._fill(connection, first, lines)
-            self._find_words(connection, first, last)
+            self._find_words(connection, first, end)
             self._clear(connection)
-            yield last
+            yield end
 
     def _find_words(self, connection: apsw.Connection, first: int, end: int) -> None:
         """In which records of a range words are not where they should be."""
@@ -329,11 +331,14 @@ class IndexCheck:
     def _clear(self, connection: apsw.Connection) -> None:
         run_script(connection, self._sql["clear"])
 
-    def _print_of(self, connection: apsw.Connection, table: str, *, first: int = 0) -> int:
-        """One number for all words of a table and where they stand, from a position on."""
+    def _print_of(self, connection: apsw.Connection, table: str, *, with_gone: bool = True) -> int:
+        """One number for all words of a table and where they stand, perhaps without positions that have no record."""
         total, secret = 0, self._secret
         statement = self._sql["prints"].replace("temp.words", f"temp.{table}")
-        rows: Iterable[Any] = connection.execute(statement, (first,))
+        if not with_gone:
+            connection.executemany("INSERT INTO temp.absent VALUES (?, ?)", self._gone)
+            statement = statement.replace("GROUP BY", self._sql["there"] + "GROUP BY")
+        rows: Iterable[Any] = connection.execute(statement)
         for word, count, number in rows:
             factor = int.from_bytes(blake2b(word.encode(), key=secret, digest_size=8).digest(), "big")
             total += factor * (number + (count << 64))

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from tallystick.sqlite_file import named_statements
+from tallystick.read.sqlite_reached import AlteredError
+from tallystick.sqlite_file import named_statements, run_script
 
 _RANGES_AT_ONCE: Final = 10_000
 
@@ -24,22 +25,26 @@ STEPS: Final = ("labels", "postings", "events", "entities", "actors", "unused la
 def forget(writer: Any, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
     """Within a transaction: remove the rows at positions that have no records; how many those were.
 
-    `prune_at` is the position of the newest prune of which that is the outcome.
+    `prune_at` is the position of the newest prune of which that is the outcome. Raises `AlteredError` where words of
+    them are left.
     """
     sql = _statements()
-    writer.execute(sql["gone"])
-    writer.execute(sql["clear"])
+    run_script(writer, sql["tables"])
+    run_script(writer, sql["clear"])
     ranges = iter(absent)
     while part := [*islice(ranges, _RANGES_AT_ONCE)]:
-        writer.execute(sql["find"], (orjson.dumps(part).decode(),))
+        writer.execute(sql["ranges"], (orjson.dumps(part).decode(),))
+    writer.execute(sql["find"])
     [[count]] = writer.execute("SELECT count(*) FROM temp.gone").fetchall()
     if count:
         for step in STEPS:
             writer.execute(sql[step])
+    if writer.execute(sql["left"]).fetchall() != [(0,)]:
+        raise AlteredError("it has words of records that were pruned, and cannot forget them")
     # Also when no row was left: a state of what is gone must not live on in a snapshot.
     writer.execute(sql["snapshots"])
     writer.execute(sql["mark"], (prune_at,))
-    writer.execute(sql["clear"])
+    run_script(writer, sql["clear"])
     return int(count)
 
 

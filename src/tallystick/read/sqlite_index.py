@@ -24,8 +24,9 @@ from tallystick.read.index import FindId
 from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
+from tallystick.read.sqlite_reached import AlteredError, check_end, reached
 from tallystick.read.sqlite_rollups import SqliteRollups
-from tallystick.read.sqlite_saving import LostRowsError, RowWriter, Unsaved
+from tallystick.read.sqlite_saving import RowWriter, Unsaved
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
@@ -47,6 +48,8 @@ from tallystick.store.reading import hash_at
 LAYOUT: Final = 4
 _UNUSABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
+_NOT_OURS: Final = (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError)
+"""What it says of a statement of ours where there are rows that none of ours left."""
 
 _CACHE_KB: Final = 8_192
 """What the writing connection keeps of the file in memory: the pages that every batch touches."""
@@ -249,7 +252,7 @@ class SqliteIndexFile:
         cannot be trusted either. Errors of the log, which have been translated, go through."""
         try:
             yield
-        except LostRowsError as error:
+        except AlteredError as error:
             raise self._give_up(str(error)) from error
         except (apsw.Error, OSError, UnicodeDecodeError) as error:
             reason = None if self._closed else self._damage(error)
@@ -262,7 +265,7 @@ class SqliteIndexFile:
 
     def _damage(self, error: apsw.Error | OSError | UnicodeDecodeError) -> str | None:
         """Why an error comes of damage; None when it does not, such as of a full disk, or of another who writes."""
-        if is_damage(error) or isinstance(error, apsw.SQLError):
+        if is_damage(error) or isinstance(error, _NOT_OURS):
             return str(error)
         if self._intact is None or self._moved is not None or isinstance(error, apsw.BusyError | apsw.LockedError):
             return None
@@ -338,16 +341,15 @@ class SqliteIndexFile:
         """Why the index cannot be followed on from where it is; None when it can."""
         with self._reader() as reader:
             [[layout]] = reader.execute("PRAGMA user_version").fetchall()
-            found = schema_of(reader)
-            if layout != LAYOUT or found != schema_made_by(schema()):
+            if layout != LAYOUT or schema_of(reader) != schema_made_by(schema()):
                 return f"it has layout {layout} and is not what layout {LAYOUT} makes"
-            rows: list[Any] = reader.execute("SELECT position, last_hash, ledger_id FROM cursor").fetchall()
-        if not rows:
-            return None
-        position, last_hash, ledger_id = rows[0]
-        if ledger_id != self._ledger_id:
+            found = reached(reader)
+            if found is None:
+                return None
+            check_end(reader, found)
+        if found.ledger_id != self._ledger_id:
             return "it is another ledger's"
-        self._check_same_log(position, last_hash)
+        self._check_same_log(found.position, found.last_hash)
         return None
 
     def _check_same_log(self, position: int, last_hash: bytes) -> None:

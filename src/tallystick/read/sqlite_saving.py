@@ -17,6 +17,7 @@ import apsw
 
 from tallystick.errors import StoreError, TallystickError, TamperError
 from tallystick.read.index import too_much
+from tallystick.read.sqlite_reached import AlteredError
 from tallystick.read.sqlite_schema import save_statements
 from tallystick.store.contract import Store
 from tallystick.store.reading import hash_at
@@ -32,10 +33,6 @@ _LOOK_STEPS: Final = 10_000
 """How often the memory is looked at, in steps of SQLite's virtual machine."""
 
 _log: Final = logging.getLogger("tallystick.index")
-
-
-class LostRowsError(Exception):
-    """The index has fewer rows than were saved."""
 
 
 class RowWriter:
@@ -54,7 +51,7 @@ class RowWriter:
         if saved >= end:
             return  # another process saved these records already
         if saved < first:
-            raise LostRowsError(f"it has rows up to {saved} only, and had them up to {first}")
+            raise AlteredError(f"it has rows up to {saved} only, and had them up to {first}")
         execute(sql["clear"])
         _stage(writer, lines, saved, end)
         for step in ("entities", "terms", "events", "labels", "postings"):
