@@ -57,6 +57,9 @@ _ROWS_AT_ONCE: Final = 500
 that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
 
 _INSERT_ROW: Final = "(?,?,?)"
+_FETCH: Final = (
+    "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"
+)
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
 _MOVE_HEAD: Final = (
     "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=? WHERE size=?"
@@ -65,6 +68,11 @@ _SELECT_STRAY: Final = (
     "SELECT 'record', position FROM record WHERE position < 0"
     " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ? LIMIT 10"
 )
+_VALUE_BYTES_MAX: Final = 262_144
+"""The longest are records and checkpoints, of 64 KiB, and the positions that are asked for at once, as a JSON text."""
+_WRITTEN_BYTES_MAX: Final = 4_194_304
+"""For who writes: a prune is handed 100,000 positions at once."""
+_FETCHED_AT_ONCE: Final = 10_000
 _INDEX_BITS: Final = 48
 _PAGE_BYTES: Final = 8_192
 
@@ -141,13 +149,10 @@ class SqliteStore:
             first = rows[-1][0] + 1
 
     def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        wanted, rows = sorted({*positions}), []
         with self._reader("read records") as reader:
-            rows = query(
-                reader,
-                "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?))"
-                " ORDER BY position",
-                (json.dumps([*positions]),),
-            )
+            for start in range(0, len(wanted), _FETCHED_AT_ONCE):
+                rows += query(reader, _FETCH, (json.dumps(wanted[start : start + _FETCHED_AT_ONCE]),))
         return _checked(rows) if rows else []
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
@@ -249,7 +254,13 @@ class SqliteStore:
                 raise StoreError(f"{self.path} was opened for reading only")
             if self.path.exists():
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
-            self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
+            self._writer = connect(
+                self.path,
+                synchronous="full",
+                page_bytes=_PAGE_BYTES,
+                shrinks=True,
+                value_bytes_max=_WRITTEN_BYTES_MAX,
+            )
             check_schema(self._writer, _schema(), path=self.path)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._intact.look(self._writer)
@@ -301,14 +312,14 @@ class SqliteStore:
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
-        reader = connect_readonly(self.path, immutable=alone or self._still)
+        reader = connect_readonly(self.path, immutable=alone or self._still, value_bytes_max=_VALUE_BYTES_MAX)
         try:
             _check_layout(reader, self.path)
         except apsw.ReadOnlyError:
             # A crash left a half-done step for the next writer to undo, and a reader may not: so we do, once.
             reader.close()
             self._undo_what_a_crash_left()
-            reader = connect_readonly(self.path, immutable=False)
+            reader = connect_readonly(self.path, immutable=False, value_bytes_max=_VALUE_BYTES_MAX)
             _check_layout(reader, self.path)
         return reader
 
