@@ -42,7 +42,7 @@ from tallystick.sqlite_file import (
 )
 from tallystick.sqlite_intact import Intact
 from tallystick.store.contract import Batch, Head, StoredRecord
-from tallystick.store.sqlite_prune import prune_records
+from tallystick.store.sqlite_prune import prune_records, pruned_below
 
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
@@ -66,7 +66,11 @@ _MOVE_HEAD: Final = (
 )
 _SELECT_STRAY: Final = (
     "SELECT 'record', position FROM record WHERE position < 0"
-    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ? LIMIT 10"
+    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ?"
+    " UNION ALL SELECT 'leaf hash', position FROM leaf WHERE position < 0 OR position IN (SELECT position FROM record)"
+    " OR position >= coalesce((SELECT max(below) FROM pruned), 0)"
+    " UNION ALL SELECT 'row of pruned', id FROM pruned"
+    " WHERE id <> 1 OR typeof(below) <> 'integer' OR below < 1 LIMIT 10"
 )
 _VALUE_BYTES_MAX: Final = 262_144
 """The longest are records and checkpoints, of 64 KiB, and the positions that are asked for at once, as a JSON text."""
@@ -173,8 +177,7 @@ class SqliteStore:
 
     def pruned_below(self) -> int:
         with self._reader("read up to where prunes went") as reader:
-            rows = query(reader, "SELECT below FROM pruned")
-        return int(rows[0][0]) if rows else 0
+            return pruned_below(reader)
 
     def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
         with self._reader("read leaf hashes") as reader:
@@ -196,7 +199,7 @@ class SqliteStore:
             found = schema_of(reader)
             # A record may be found by walking the file and not by looking for its position, or the reverse.
             problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
-            if {"record", "tile"} <= found.keys():
+            if {"record", "tile", "leaf", "pruned"} <= found.keys():
                 stray = query(reader, _SELECT_STRAY, (TILE_LEVELS_MAX << _INDEX_BITS,))
                 problems += [f"a {table} numbered {number}, which no commit makes" for table, number in stray]
         problems += [f"{name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())]
