@@ -22,6 +22,10 @@ from tallystick.plain_file import check_database
 from tallystick.private_file import create_empty
 
 BUSY_TIMEOUT_MS: Final = 30_000
+VALUE_BYTES_MAX: Final = 134_217_728
+"""The longest value or row that is read or written, where nothing shorter is known. SQLite reads each whole into
+memory, and a file of a few megabytes can claim a gigabyte for every row."""
+
 _RETRY_MS: Final = 10
 _COPY_PAGES: Final = 1_024
 _DAMAGE_RESULTS: Final = frozenset(
@@ -35,15 +39,23 @@ _DAMAGE_RESULTS: Final = frozenset(
 """SQLite's extended codes of what another attempt does not cure."""
 
 
-def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: bool = False) -> apsw.Connection:
+def connect(
+    path: Path,
+    *,
+    synchronous: str,
+    page_bytes: int = 4_096,
+    shrinks: bool = False,
+    value_bytes_max: int = VALUE_BYTES_MAX,
+) -> apsw.Connection:
     """Open a database for writing, in write-ahead mode, making it, with pages of that size, if need be.
 
-    One that `shrinks` can give back the room of what was deleted (PRAGMA incremental_vacuum). Raises `NotPlainError`
-    where the file, or one that SQLite opens beside it, is a link or no file.
+    One that `shrinks` can give back the room of what was deleted (PRAGMA incremental_vacuum). Longer values, also
+    those that statements are given, are refused. Raises `NotPlainError` where the file, or one that SQLite opens
+    beside it, is a link or no file.
     """
     check_database(path)
     create_empty(path)
-    connection = apsw.Connection(str(path))
+    connection = bounded(apsw.Connection(str(path)), value_bytes_max)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_bytes)
     if shrinks:  # like the size of pages, of effect only before the file has its first one
@@ -54,6 +66,12 @@ def connect(path: Path, *, synchronous: str, page_bytes: int = 4_096, shrinks: b
     connection.pragma("secure_delete", "fast")
     # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.
     connection.pragma("recursive_triggers", True)
+    return connection
+
+
+def bounded(connection: apsw.Connection, value_bytes_max: int = VALUE_BYTES_MAX) -> apsw.Connection:
+    """The connection, which from now on refuses longer values and rows."""
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, value_bytes_max)
     return connection
 
 
@@ -69,14 +87,14 @@ def _use_write_ahead_log(connection: apsw.Connection) -> None:
             time.sleep(_RETRY_MS / 1_000)
 
 
-def connect_readonly(path: Path, *, immutable: bool) -> apsw.Connection:
+def connect_readonly(path: Path, *, immutable: bool, value_bytes_max: int = VALUE_BYTES_MAX) -> apsw.Connection:
     """Open a database that exists for reading. `immutable` promises SQLite that nobody writes to it.
 
     Raises `NotPlainError` as `connect` does.
     """
     check_database(path)
     uri = path.resolve().as_uri() + ("?immutable=1" if immutable else "")
-    connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    connection = bounded(apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI), value_bytes_max)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
 
@@ -252,7 +270,9 @@ def translated(doing: str) -> Iterator[None]:
         raise BusyError(f"another process holds the database's lock; could not {doing}: {error}") from error
     except (apsw.Error, OSError, UnicodeDecodeError) as error:
         if is_damage(error):
-            raise DamagedError(f"the file is damaged; could not {doing}: {error}") from error
+            too_long = isinstance(error, apsw.TooBigError)
+            seen = "it has a value that is longer than any that is written" if too_long else error
+            raise DamagedError(f"the file is damaged; could not {doing}: {seen}") from error
         raise StoreError(f"could not {doing}: {error}") from error
 
 
@@ -262,4 +282,4 @@ def is_damage(error: BaseException) -> bool:
         return True
     if isinstance(error, (apsw.IOError, apsw.ReadOnlyError)):
         return getattr(error, "extendedresult", None) in _DAMAGE_RESULTS
-    return isinstance(error, apsw.CorruptError | apsw.NotADBError)
+    return isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.TooBigError)

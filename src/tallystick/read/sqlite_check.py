@@ -32,7 +32,15 @@ from tallystick.read.sqlite_check_snapshots import check_snapshots
 from tallystick.read.sqlite_reached import reached
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
-from tallystick.sqlite_file import BUSY_TIMEOUT_MS, named_statements, run_script, schema_made_by, schema_of, translated
+from tallystick.sqlite_file import (
+    BUSY_TIMEOUT_MS,
+    bounded,
+    named_statements,
+    run_script,
+    schema_made_by,
+    schema_of,
+    translated,
+)
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record
 
@@ -50,6 +58,7 @@ _HIGHEST: Final = 16
 
 _DAMAGE: Final = (
     *(apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.IOError),
+    apsw.TooBigError,
     UnicodeDecodeError,  # of TEXT that is not UTF-8
 )
 _NO_RECORD: Final = (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError, UnicodeDecodeError)
@@ -89,7 +98,7 @@ class IndexCheck:
 
     def run(self) -> Iterator[int]:
         """Compare range by range; gives the position reached after each. What was found is in `faults` then."""
-        connection = apsw.Connection(":memory:", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI)
+        connection = bounded(apsw.Connection(":memory:", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI))
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         try:
             with translated("read the index"):

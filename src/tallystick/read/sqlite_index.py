@@ -31,6 +31,7 @@ from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.sqlite_snapshots import SqliteSnapshots
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import (
+    bounded,
     connect,
     connect_readonly,
     identity,
@@ -311,7 +312,7 @@ class SqliteIndexFile:
 
     def _connect_writer(self) -> apsw.Connection:
         if self._in_memory:
-            writer = apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS)
+            writer = bounded(apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS))
             writer.set_busy_timeout(_BUSY_MS)
         else:
             writer = connect(self.path, synchronous="normal", shrinks=True)
@@ -329,7 +330,7 @@ class SqliteIndexFile:
                     return reader
                 reader.close()
             return None
-        reader = apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS)
+        reader = bounded(apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS))
         reader.set_busy_timeout(_BUSY_MS)
         return reader
 

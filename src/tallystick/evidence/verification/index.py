@@ -29,7 +29,11 @@ class IndexStep:
 
 def index_steps(location: Location, store: Store) -> Iterator[IndexStep]:
     """Compare the index of a ledger with its log, range by range. The last step has the findings."""
-    check = location.check_index(store)
+    try:
+        check = location.check_index(store)
+    except DamagedError as error:  # of the log, which does not even say what was pruned
+        yield IndexStep(0, (Finding(Kind.INDEX, None, f"index.db cannot be compared: {error}"),))
+        return
     if check is None:
         yield IndexStep(0, ())
         return
