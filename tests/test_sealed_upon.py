@@ -183,13 +183,8 @@ def test_what_a_writer_reads_back_is_proven_at_any_size(tmp_path: Path) -> None:
         size = ledger.size
         assert size % 256 == 0, "the last record is in a tile of its own"
         old = line_at(tmp_path / "ledger/ledger.db", size - 1)
-        with log(tmp_path) as connection:  # for a moment: the next commit loses its race
-            connection.execute("UPDATE head SET size = ?", (size + 1,))
-        with pytest.raises(TallystickError):
-            ledger.append(events(1)[0])
+        ledger._open_sealer().forget()  # as after a commit that failed, or lost its race
         put(tmp_path, size - 1, re.sub(rb'"recorded_at":"\d{4}', b'"recorded_at":"2099', old))
-        with log(tmp_path) as connection:
-            connection.execute("UPDATE head SET size = ?", (size,))
 
         with pytest.raises(TamperError, match=f"position {size - 1} is not the one in the signed tree"):
             ledger.append(events(1)[0])
