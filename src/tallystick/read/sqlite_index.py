@@ -22,6 +22,7 @@ from tallystick.errors import BusyError, DamagedError, DamagedIndexError, StoreE
 from tallystick.read.declared import Declared
 from tallystick.read.index import FindId
 from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
+from tallystick.read.sqlite_figures import Test, are_figures
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_reached import AlteredError, check_end, reached
@@ -201,11 +202,14 @@ class SqliteIndexFile:
         except DamagedError as error:
             raise self._give_up(str(error)) from error
 
-    def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
-        """The rows of one statement that reads."""
+    def query(self, statement: str, values: Sequence[str | int] = (), kinds: Sequence[Test] = ()) -> list[Any]:
+        """The rows of one statement that reads. Their values have to pass the tests of their columns."""
         with self._noticing_damage("read the index"), self._reader() as reader:
             self._look(reader)
-            return reader.execute(statement, values).fetchall()
+            rows: list[Any] = reader.execute(statement, values).fetchall()
+            if kinds and not are_figures(rows, kinds):
+                raise AlteredError("it has figures that are none")
+            return rows
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text as the posting lists have them."""
