@@ -25,6 +25,9 @@ COLUMNS: Final = {
     "rollup": ("position", "sealed_below", "defined_at"),
 }
 
+POSSIBLE: Final = {("quarter", "NULL"), ("last_hash", "x'ff'"), ("ledger_id", "x'ff'")}
+"""What is of the right type, or refused by SQLite in any case."""
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,14 +59,20 @@ def loosen(folder: Path, table: str, column: str, value: str) -> bool:
     return changed > 0
 
 
-@pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize(("table", "column"), [(table, one) for table, many in COLUMNS.items() for one in many])
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        (table, column, value)
+        for table, columns in COLUMNS.items()
+        for column in columns
+        for value in VALUES
+        if (column, value) not in POSSIBLE
+    ],
+)
 def test_a_value_of_another_type_is_told_and_the_index_is_made_again(
     made: Path, tmp_path: Path, table: str, column: str, value: str
 ) -> None:
     folder = Path(shutil.copytree(made, tmp_path / "audit"))
-    if (column, value) in (("quarter", "NULL"), ("last_hash", "x'ff'"), ("ledger_id", "x'ff'")):
-        pytest.skip("a part of a primary key is never null, and bytes are bytes")
     assert loosen(folder, table, column, value)
 
     assert {finding.kind for finding in tallystick.verify(folder).findings} == {Kind.INDEX}

@@ -22,7 +22,7 @@ from tallystick.errors import BusyError, DamagedError, DamagedIndexError, StoreE
 from tallystick.read.declared import Declared
 from tallystick.read.index import FindId
 from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
-from tallystick.read.sqlite_figures import Test, are_figures
+from tallystick.read.sqlite_figures import Test, are_figures, number
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_reached import AlteredError, check_end, reached
@@ -109,7 +109,7 @@ class SqliteIndexFile:
         return SqliteSnapshots(self, declared, prune_at=prune_at)
 
     def cursor(self) -> int:
-        rows = self.query("SELECT position FROM cursor")
+        rows = self.query("SELECT position FROM cursor", kinds=(number,))
         return int(rows[0][0]) if rows else 0
 
     def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
@@ -133,7 +133,7 @@ class SqliteIndexFile:
             execute(sql["clear"])
 
     def forgotten(self) -> int:
-        rows = self.query("SELECT prune_at FROM forgotten")
+        rows = self.query("SELECT prune_at FROM forgotten", kinds=(number,))
         return int(rows[0][0]) if rows else 0
 
     def forget(self, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
