@@ -22,6 +22,7 @@ from tallystick.errors import BusyError, DamagedError, DamagedIndexError, StoreE
 from tallystick.read.declared import Declared
 from tallystick.read.index import FindId
 from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
+from tallystick.read.sqlite_figures import Test, are_figures, number
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_reached import AlteredError, check_end, reached
@@ -113,7 +114,7 @@ class SqliteIndexFile:
     def cursor(self) -> int:
         if self._unsaved.end:
             return self._unsaved.saved
-        rows = self.query("SELECT position FROM cursor")
+        rows = self.query("SELECT position FROM cursor", kinds=(number,))
         return int(rows[0][0]) if rows else 0
 
     def save(self, first: int, end: int, lines: Sequence[bytes]) -> None:
@@ -131,7 +132,7 @@ class SqliteIndexFile:
             self._unsaved.keep(self._open_writer(), first, end, lines)
 
     def forgotten(self) -> int:
-        rows = self.query("SELECT prune_at FROM forgotten")
+        rows = self.query("SELECT prune_at FROM forgotten", kinds=(number,))
         return int(rows[0][0]) if rows else 0
 
     def forget(self, absent: Iterable[tuple[int, int]], *, prune_at: int) -> int:
@@ -202,11 +203,14 @@ class SqliteIndexFile:
         except DamagedError as error:
             raise self._give_up(str(error)) from error
 
-    def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
-        """The rows of one statement that reads."""
+    def query(self, statement: str, values: Sequence[str | int] = (), kinds: Sequence[Test] = ()) -> list[Any]:
+        """The rows of one statement that reads. Their values have to pass the tests of their columns."""
         with self._noticing_damage("read the index"), self._reader() as reader:
             self._look(reader)
-            return reader.execute(statement, values).fetchall()
+            rows: list[Any] = reader.execute(statement, values).fetchall()
+            if kinds and not are_figures(rows, kinds):
+                raise AlteredError("it has figures that are none")
+            return rows
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text as the posting lists have them."""

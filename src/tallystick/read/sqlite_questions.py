@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median_low
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import orjson
 
 from tallystick.core.buckets import QUARTER_HOUR as QUARTER
 from tallystick.core.rollup import TYPES
 from tallystick.limits import SIZE_MAX
+from tallystick.read import sqlite_figures as figures
 from tallystick.read.index import Cell, FindId, GroupKind, TimeKind
 from tallystick.read.postings import alternatives, condition_expressions, conjunction, text_expressions
 from tallystick.read.query import Query
 from tallystick.read.sqlite_selection import Selection
+from tallystick.read.sqlite_stretches import runs, stretches
 
-QueryRows = Callable[[str, Sequence[str | int]], list[Any]]
 Tokens = Callable[[str], list[str]]
 
 _MARK: Final = "\x01"
@@ -44,7 +44,7 @@ class SqliteQuestions:
     The index knows no event ids: `find` does. Without it a question for one has all records as candidates.
     """
 
-    def __init__(self, query: QueryRows, tokens: Tokens, find: FindId | None) -> None:
+    def __init__(self, query: figures.QueryRows, tokens: Tokens, find: FindId | None) -> None:
         self._query: Final = query
         self._tokens: Final = tokens
         self._find: Final = find
@@ -106,6 +106,7 @@ class SqliteQuestions:
             f"SELECT unit, {_name_of(group)}, count FROM (SELECT {bucket} AS unit, {column} AS id, count(*) AS count"
             f" FROM {source} GROUP BY 1, 2) AS counted",
             [unit, unit, unit, unit, *values],
+            (figures.number, figures.name, figures.number),
         )
         return [Cell(*row) for row in rows]
 
@@ -121,7 +122,7 @@ class SqliteQuestions:
         group: GroupKind | None,
     ) -> list[tuple[int, str | None, int]]:
         rows = []
-        for run in _runs(buckets):
+        for run in runs(buckets):
             selection = self._select(query, first=first, end=end)
             if not selection.impossible:
                 selection.test(f"e.{time} >= ? AND e.{time} < ?", run[0][0], run[-1][1])
@@ -137,13 +138,14 @@ class SqliteQuestions:
             statement = "SELECT min(recorded), max(recorded) FROM event WHERE position IN (?, ?)"
             if not all(ends):
                 return None
-            [[low, high]] = self._query(statement, ends[0] + ends[1])
+            [[low, high]] = self._query(statement, ends[0] + ends[1], (figures.moment, figures.moment))
         else:
             selection = self._select(query, first=first, end=end)
             if selection.impossible:
                 return None
             source, values = selection.source()
-            [[low, high]] = self._query(f"SELECT min(e.{time}), max(e.{time}) FROM {source}", values)
+            kinds = (figures.moment, figures.moment)
+            [[low, high]] = self._query(f"SELECT min(e.{time}), max(e.{time}) FROM {source}", values, kinds)
         return None if low is None else (low, high)
 
     def tally(
@@ -171,11 +173,13 @@ class SqliteQuestions:
             f" WHERE position >= ?4 AND recorded >= ?1 * {QUARTER} AND recorded < ?2 * {QUARTER} {wanted}"
             ") JOIN term ON term.id = type",
             [first, end, quarters, size],
+            (figures.number, figures.name, figures.number),
         )
         sealed = self._query(
             f"SELECT ?1 + (bucket / {QUARTER} - ?1) / ?3 * ?3, cell_group, sum(count) FROM cell"
             f" WHERE rollup = ?4 AND bucket >= ?1 * {QUARTER} AND bucket < ?2 * {QUARTER} GROUP BY 1, 2",
             [first, end, quarters, TYPES.name],
+            (figures.number, figures.name, figures.number),
         )
         is_wanted = _type_test(event_types)
         return rows + [row for row in sealed if is_wanted(row[1])]
@@ -186,9 +190,12 @@ class SqliteQuestions:
             f"SELECT (SELECT min(quarter) FROM tally WHERE hour = (SELECT min(hour) FROM tally {wanted})),"
             f" (SELECT max(quarter) FROM tally WHERE hour = (SELECT max(hour) FROM tally {wanted}))",
             [],
+            (figures.quarter, figures.quarter),
         )
         sealed = self._query(
-            f"SELECT min(bucket) / {QUARTER}, max(bucket) / {QUARTER} FROM cell WHERE rollup = ?", [TYPES.name]
+            f"SELECT min(bucket) / {QUARTER}, max(bucket) / {QUARTER} FROM cell WHERE rollup = ?",
+            [TYPES.name],
+            (figures.quarter, figures.quarter),
         )
         found = [pair for pair in quarters + sealed if pair[0] is not None]
         return (min(low for low, _ in found), max(high for _, high in found) + 1) if found else None
@@ -216,7 +223,7 @@ class SqliteQuestions:
             f" SELECT start, {_name_of(group)}, count FROM (SELECT"
             f" iif(e.{time} < stretch.boundary, stretch.before, stretch.boundary) AS start, {column} AS id,"
             f" count(DISTINCT e.{what}) AS count FROM {source} GROUP BY 1, 2) AS counted WHERE count > 0",
-            [orjson.dumps(_stretches(buckets, length)).decode(), *values],
+            [orjson.dumps(stretches(buckets, length)).decode(), *values],
         )
 
     def end_at(self, recorded: int) -> int:
@@ -228,7 +235,9 @@ class SqliteQuestions:
         while low < high:
             middle = (low + high) // 2
             [[position, moment]] = self._query(
-                "SELECT position, recorded FROM event WHERE position >= ? ORDER BY position LIMIT 1", [middle]
+                "SELECT position, recorded FROM event WHERE position >= ? ORDER BY position LIMIT 1",
+                [middle],
+                (figures.number, figures.number),
             )
             if moment < recorded:
                 low = position + 1
@@ -349,31 +358,6 @@ class SqliteQuestions:
                 )
                 found.update(number for (number,) in rows)
         return sorted(found)
-
-
-def _runs(buckets: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """The buckets in runs of about one length. One that was cut short, where a zone moved its grid, is alone."""
-    runs: list[list[tuple[int, int]]] = []
-    typical = median_low(end - start for start, end in buckets) if buckets else 0
-    was_short = True
-    for start, end in buckets:
-        is_short = 2 * (end - start) < typical
-        if is_short or was_short:
-            runs.append([])
-        runs[-1].append((start, end))
-        was_short = is_short
-    return runs
-
-
-def _stretches(buckets: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int, int]]:
-    """Stretches of one length from the first bucket on: number, the bucket that it begins in, and where that ends."""
-    first, end = buckets[0][0], buckets[-1][1]
-    out, index = [], 0
-    for number in range((end - first + length - 1) // length):
-        while buckets[index][1] <= first + number * length:
-            index += 1
-        out.append((number, *buckets[index]))
-    return out
 
 
 def _end_of(prefix: str) -> str | None:
