@@ -182,7 +182,7 @@ NOT_CANONICAL: dict[str, Callable[[bytes], bytes]] = {
     "a member of the wrong type": lambda line: line.replace(b'"labels":[]', b'"labels":{}', 1),
     "a truncated signature": lambda line: line[:-4] + b'"}',
     "an upper-case signature": lambda line: line[:-66] + line[-66:-2].upper() + b'"}',
-    "a million brackets": lambda _: b"[" * 1_000_000,
+    "200,000 brackets": lambda _: b"[" * 200_000,
     "65,536 bytes": lambda line: line.replace(b"Apfel", b"A" * (65_536 - len(line) + 5), 1),
     "half a record": lambda line: line[: len(line) // 2],
 }
