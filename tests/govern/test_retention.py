@@ -423,7 +423,7 @@ def test_a_record_that_the_index_proposes_and_the_log_says_must_stay_stops_the_p
     scene.retention.hold("case", reason="suit", entity="user-1")
     scene.retention._questions = Forgetful()  # type: ignore[misc]
 
-    with pytest.raises(StoreError, match=r"delete index\.db"):
+    with pytest.raises(StoreError, match=r"index rebuild"):
         scene.retention.prune()
 
     assert scene.ours() == [*range(2, 12)]
