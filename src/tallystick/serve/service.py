@@ -245,7 +245,8 @@ class Service:
         kind = family_of(error) if isinstance(error, TallystickError) and not error.for_operators else "set-up"
         kind = kind if isinstance(error, TallystickError) else "mistake"
         self.metrics.http.faults.labels(kind).inc()
-        self.faults.append((time.monotonic(), kind))
+        if kind not in ("tamper", "damaged"):  # which readiness tells of by the findings of verifications
+            self.faults.append((time.monotonic(), kind))
         if kind != "mistake":  # of which the log has the traceback
             _log.error("a request failed (%s): %s", kind, error)
 

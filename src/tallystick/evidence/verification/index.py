@@ -32,6 +32,7 @@ def index_steps(location: Location, store: Store) -> Iterator[IndexStep]:
     try:
         check = location.check_index(store)
     except DamagedError as error:  # of the log, which does not even say what was pruned
+        store.look()  # one whose file is gone from under it is no finding: it has to be opened again
         yield IndexStep(0, (Finding(Kind.INDEX, None, f"index.db cannot be compared: {error}"),))
         return
     if check is None:
