@@ -56,7 +56,7 @@ _log: Final = logging.getLogger("tallystick.store")
 
 def pruned_below(connection: apsw.Connection) -> int:
     """Up to where prunes went; 0 before the first. Raises `DamagedError` where no prune left what is there."""
-    rows = query(connection, "SELECT id, below FROM pruned LIMIT 2")
+    rows = query(connection, "SELECT id, below FROM pruned")
     if not rows:
         return 0
     number, below = rows[0]
