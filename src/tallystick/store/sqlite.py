@@ -43,7 +43,7 @@ from tallystick.sqlite_file import (
 )
 from tallystick.sqlite_intact import Intact
 from tallystick.store.contract import Batch, Head, StoredRecord
-from tallystick.store.sqlite_prune import prune_records, pruned_below
+from tallystick.store.sqlite_prune import prune_records
 
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
@@ -58,26 +58,14 @@ _ROWS_AT_ONCE: Final = 500
 that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
 
 _INSERT_ROW: Final = "(?,?,?)"
-_FETCH: Final = (
-    "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"
-)
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
 _MOVE_HEAD: Final = (
     "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=? WHERE size=?"
 )
 _SELECT_STRAY: Final = (
     "SELECT 'record', position FROM record WHERE position < 0"
-    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ?"
-    " UNION ALL SELECT 'leaf hash', position FROM leaf WHERE position < 0 OR position IN (SELECT position FROM record)"
-    " OR position >= coalesce((SELECT max(below) FROM pruned), 0)"
-    " UNION ALL SELECT 'row of pruned', id FROM pruned"
-    " WHERE id <> 1 OR typeof(below) <> 'integer' OR below < 1 LIMIT 10"
+    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ? LIMIT 10"
 )
-_VALUE_BYTES_MAX: Final = 262_144
-"""The longest are records and checkpoints, of 64 KiB, and the positions that are asked for at once, as a JSON text."""
-_WRITTEN_BYTES_MAX: Final = 4_194_304
-"""For who writes: a prune is handed 100,000 positions at once."""
-_FETCHED_AT_ONCE: Final = 10_000
 _INDEX_BITS: Final = 48
 _PAGE_BYTES: Final = 8_192
 
@@ -154,10 +142,13 @@ class SqliteStore:
             first = rows[-1][0] + 1
 
     def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
-        wanted, rows = sorted({*positions}), []
         with self._reader("read records") as reader:
-            for start in range(0, len(wanted), _FETCHED_AT_ONCE):
-                rows += query(reader, _FETCH, (json.dumps(wanted[start : start + _FETCHED_AT_ONCE]),))
+            rows = query(
+                reader,
+                "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?))"
+                " ORDER BY position",
+                (json.dumps([*positions]),),
+            )
         return _checked(rows) if rows else []
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
@@ -178,7 +169,8 @@ class SqliteStore:
 
     def pruned_below(self) -> int:
         with self._reader("read up to where prunes went") as reader:
-            return pruned_below(reader)
+            rows = query(reader, "SELECT below FROM pruned")
+        return int(rows[0][0]) if rows else 0
 
     def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
         with self._reader("read leaf hashes") as reader:
@@ -200,7 +192,7 @@ class SqliteStore:
             found = schema_of(reader)
             # A record may be found by walking the file and not by looking for its position, or the reverse.
             problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
-            if {"record", "tile", "leaf", "pruned"} <= found.keys():
+            if {"record", "tile"} <= found.keys():
                 stray = query(reader, _SELECT_STRAY, (TILE_LEVELS_MAX << _INDEX_BITS,))
                 problems += [f"a {table} numbered {number}, which no commit makes" for table, number in stray]
         problems += [f"{name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())]
@@ -258,13 +250,7 @@ class SqliteStore:
                 raise StoreError(f"{self.path} was opened for reading only")
             if self.path.exists():
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
-            self._writer = connect(
-                self.path,
-                synchronous="full",
-                page_bytes=_PAGE_BYTES,
-                shrinks=True,
-                value_bytes_max=_WRITTEN_BYTES_MAX,
-            )
+            self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
             check_schema(self._writer, _schema(), path=self.path)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._intact.look(self._writer)
@@ -316,14 +302,14 @@ class SqliteStore:
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
-        reader = connect_readonly(self.path, immutable=alone or self._still, value_bytes_max=_VALUE_BYTES_MAX)
+        reader = connect_readonly(self.path, immutable=alone or self._still)
         try:
             _check_layout(reader, self.path)
         except apsw.ReadOnlyError:
             # A crash left a half-done step for the next writer to undo, and a reader may not: so we do, once.
             reader.close()
             self._undo_what_a_crash_left()
-            reader = connect_readonly(self.path, immutable=False, value_bytes_max=_VALUE_BYTES_MAX)
+            reader = connect_readonly(self.path, immutable=False)
             _check_layout(reader, self.path)
         return reader
 
