@@ -56,17 +56,32 @@ def connect(
     check_database(path)
     create_empty(path)
     connection = bounded(apsw.Connection(str(path)), value_bytes_max)
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    connection.pragma("page_size", page_bytes)
-    if shrinks:  # like the size of pages, of effect only before the file has its first one
-        connection.pragma("auto_vacuum", "incremental")
-    _use_write_ahead_log(connection)
-    connection.pragma("synchronous", synchronous)
-    # Pages that get other content keep nothing of what they had: else a prune would leave early records in them.
-    connection.pragma("secure_delete", "fast")
-    # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.
-    connection.pragma("recursive_triggers", True)
+    with closed_on_error(connection):
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.pragma("page_size", page_bytes)
+        if shrinks:  # like the size of pages, of effect only before the file has its first one
+            connection.pragma("auto_vacuum", "incremental")
+        _use_write_ahead_log(connection)
+        connection.pragma("synchronous", synchronous)
+        # Pages that get other content keep nothing of what they had: else a prune would leave early records in them.
+        connection.pragma("secure_delete", "fast")
+        # Without this a REPLACE would delete rows behind the back of the triggers that forbid it.
+        connection.pragma("recursive_triggers", True)
     return connection
+
+
+@contextmanager
+def closed_on_error(connection: apsw.Connection) -> Iterator[apsw.Connection]:
+    """A connection that is being prepared: where that fails it is closed.
+
+    Else it stays open as long as somebody has the error. All connections of a process to a file share what SQLite knows
+    of its write-ahead log, so the next one would look for what the log had when its name was still there.
+    """
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def bounded(connection: apsw.Connection, value_bytes_max: int = VALUE_BYTES_MAX) -> apsw.Connection:

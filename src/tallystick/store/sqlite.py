@@ -29,6 +29,7 @@ from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
 from tallystick.private_file import make_folder
 from tallystick.sqlite_file import (
     check_schema,
+    closed_on_error,
     connect,
     connect_readonly,
     copy_open,
@@ -302,14 +303,15 @@ class SqliteStore:
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
         alone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
-        reader = connect_readonly(self.path, immutable=alone or self._still)
         try:
-            _check_layout(reader, self.path)
+            return self._connect_reader(immutable=alone or self._still)
         except apsw.ReadOnlyError:
             # A crash left a half-done step for the next writer to undo, and a reader may not: so we do, once.
-            reader.close()
             self._undo_what_a_crash_left()
-            reader = connect_readonly(self.path, immutable=False)
+            return self._connect_reader(immutable=False)
+
+    def _connect_reader(self, *, immutable: bool) -> apsw.Connection:
+        with closed_on_error(connect_readonly(self.path, immutable=immutable)) as reader:
             _check_layout(reader, self.path)
         return reader
 
