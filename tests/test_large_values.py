@@ -9,6 +9,7 @@ import pytest
 
 import tallystick
 from tallystick.core.custody import RetentionPolicy
+from tallystick.errors import DamagedError
 from tests.tampering import edit
 
 LONG: Final = 1_000_000
@@ -23,6 +24,24 @@ def folder(tmp_path: Path) -> Path:
         ledger.retention.set(RetentionPolicy.of("5d", {}))
         ledger.catch_up()
     return tmp_path / "audit"
+
+
+def test_a_long_record_is_refused(folder: Path) -> None:
+    edit(folder / "ledger.db", "UPDATE record SET bytes = zeroblob(?) WHERE position = 20", LONG)
+
+    with tallystick.open(folder, readonly=True) as ledger:
+        with pytest.raises(DamagedError, match="longer"):
+            ledger.get(20)
+        with pytest.raises(DamagedError, match="longer"):
+            list(ledger.records())
+    assert not tallystick.verify(folder).holds
+
+
+def test_a_long_checkpoint_is_refused(folder: Path) -> None:
+    edit(folder / "ledger.db", "UPDATE head SET checkpoint = zeroblob(?)", LONG)
+
+    with pytest.raises(DamagedError, match="longer"):
+        tallystick.open(folder)
 
 
 def test_what_the_sealer_knows_is_made_again(folder: Path) -> None:

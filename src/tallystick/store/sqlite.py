@@ -44,7 +44,7 @@ from tallystick.sqlite_file import (
 )
 from tallystick.sqlite_intact import Intact
 from tallystick.store.contract import Batch, Head, StoredRecord
-from tallystick.store.sqlite_prune import prune_records
+from tallystick.store.sqlite_prune import prune_records, pruned_below
 
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
@@ -59,14 +59,26 @@ _ROWS_AT_ONCE: Final = 500
 that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
 
 _INSERT_ROW: Final = "(?,?,?)"
+_FETCH: Final = (
+    "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"
+)
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
 _MOVE_HEAD: Final = (
     "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=? WHERE size=?"
 )
 _SELECT_STRAY: Final = (
     "SELECT 'record', position FROM record WHERE position < 0"
-    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ? LIMIT 10"
+    " UNION ALL SELECT 'tile', number FROM tile WHERE number < 0 OR number >= ?"
+    " UNION ALL SELECT 'leaf hash', position FROM leaf WHERE position < 0 OR position IN (SELECT position FROM record)"
+    " OR position >= coalesce((SELECT max(below) FROM pruned), 0)"
+    " UNION ALL SELECT 'row of pruned', id FROM pruned"
+    " WHERE id <> 1 OR typeof(below) <> 'integer' OR below < 1 LIMIT 10"
 )
+_VALUE_BYTES_MAX: Final = 262_144
+"""The longest are records and checkpoints, of 64 KiB, and the positions that are asked for at once, as a JSON text."""
+_WRITTEN_BYTES_MAX: Final = 4_194_304
+"""For who writes: a prune is handed 100,000 positions at once."""
+_FETCHED_AT_ONCE: Final = 10_000
 _INDEX_BITS: Final = 48
 _PAGE_BYTES: Final = 8_192
 
@@ -143,13 +155,10 @@ class SqliteStore:
             first = rows[-1][0] + 1
 
     def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
+        wanted, rows = sorted({*positions}), []
         with self._reader("read records") as reader:
-            rows = query(
-                reader,
-                "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?))"
-                " ORDER BY position",
-                (json.dumps([*positions]),),
-            )
+            for start in range(0, len(wanted), _FETCHED_AT_ONCE):
+                rows += query(reader, _FETCH, (json.dumps(wanted[start : start + _FETCHED_AT_ONCE]),))
         return _checked(rows) if rows else []
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
@@ -170,8 +179,7 @@ class SqliteStore:
 
     def pruned_below(self) -> int:
         with self._reader("read up to where prunes went") as reader:
-            rows = query(reader, "SELECT below FROM pruned")
-        return int(rows[0][0]) if rows else 0
+            return pruned_below(reader)
 
     def leaves(self, first: int, end: int) -> list[tuple[int, bytes]]:
         with self._reader("read leaf hashes") as reader:
@@ -193,7 +201,7 @@ class SqliteStore:
             found = schema_of(reader)
             # A record may be found by walking the file and not by looking for its position, or the reverse.
             problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
-            if {"record", "tile"} <= found.keys():
+            if {"record", "tile", "leaf", "pruned"} <= found.keys():
                 stray = query(reader, _SELECT_STRAY, (TILE_LEVELS_MAX << _INDEX_BITS,))
                 problems += [f"a {table} numbered {number}, which no commit makes" for table, number in stray]
         problems += [f"{name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())]
@@ -251,7 +259,13 @@ class SqliteStore:
                 raise StoreError(f"{self.path} was opened for reading only")
             if self.path.exists():
                 self._open_reader().close()  # refuses what is not a ledger before anything touches it
-            self._writer = connect(self.path, synchronous="full", page_bytes=_PAGE_BYTES, shrinks=True)
+            self._writer = connect(
+                self.path,
+                synchronous="full",
+                page_bytes=_PAGE_BYTES,
+                shrinks=True,
+                value_bytes_max=_WRITTEN_BYTES_MAX,
+            )
             check_schema(self._writer, _schema(), path=self.path)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._intact.look(self._writer)
@@ -311,7 +325,8 @@ class SqliteStore:
             return self._connect_reader(immutable=False)
 
     def _connect_reader(self, *, immutable: bool) -> apsw.Connection:
-        with closed_on_error(connect_readonly(self.path, immutable=immutable)) as reader:
+        connected = connect_readonly(self.path, immutable=immutable, value_bytes_max=_VALUE_BYTES_MAX)
+        with closed_on_error(connected) as reader:
             _check_layout(reader, self.path)
         return reader
 

@@ -18,7 +18,8 @@ from typing import Final
 import apsw
 
 from tallystick.core.merkle import TILE_WIDTH, leaf_hash
-from tallystick.errors import StoreError
+from tallystick.errors import DamagedError, StoreError
+from tallystick.limits import SIZE_MAX
 from tallystick.sqlite_file import query, transaction
 
 _AT_ONCE: Final = 100_000
@@ -53,6 +54,19 @@ _RESTORE: Final = "UPDATE record SET bytes = p.bytes FROM temp.parked AS p WHERE
 _log: Final = logging.getLogger("tallystick.store")
 
 
+def pruned_below(connection: apsw.Connection) -> int:
+    """Up to where prunes went; 0 before the first. Raises `DamagedError` where no prune left what is there."""
+    rows = query(connection, "SELECT id, below FROM pruned")
+    if not rows:
+        return 0
+    number, below = rows[0]
+    if len(rows) > 1 or number != 1 or type(below) is not int or not 0 < below <= SIZE_MAX:
+        raise DamagedError(
+            "what the ledger says of how far it was pruned no prune has written: put back a copy that is whole"
+        )
+    return below
+
+
 def prune_records(writer: apsw.Connection, end: int, kept: Sequence[int]) -> int:
     """Keep `Store.prune`, through a connection whose `secure_delete` is on."""
     _make_room(writer)
@@ -85,11 +99,13 @@ def _remove(writer: apsw.Connection, end: int) -> int:
     rows = query(writer, "SELECT size FROM head")
     if not rows or end > rows[0][0]:
         raise StoreError(f"cannot prune up to {end}: the head is at {rows[0][0] if rows else 0}")
+    pruned_below(writer)
     triggers = query(writer, _SELECT_TRIGGERS)
     for name, _ in triggers:
         writer.execute(f"DROP TRIGGER {name}")
     covered = rows[0][0] - rows[0][0] % TILE_WIDTH
-    writer.execute("DELETE FROM leaf WHERE position < ?", (covered,))
+    # One of a record that is there, which no prune leaves, would be in the way of the right one for good.
+    writer.execute("DELETE FROM leaf WHERE position < ? OR position IN (SELECT position FROM record)", (covered,))
     for position, line in query(writer, _SELECT_UNCOVERED, (covered, end)):
         writer.execute("INSERT INTO leaf VALUES (?,?)", (position, leaf_hash(line)))
     removed = _delete(writer, end)

@@ -33,7 +33,9 @@ FILE_NAME: Final = "sealing.db"
 _LAYOUT: Final = 1
 _PAGE_BITS: Final = 32
 _CACHE_KB: Final = 4_096
-_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError)
+_VALUE_BYTES_MAX: Final = 2_097_152
+"""The longest are the parts of filters, of a megabyte each."""
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError)
 """What SQLite says of a file whose content, or whose schema, is not what we wrote."""
 
 
@@ -115,7 +117,8 @@ class SqliteRunFile:
         with self._reading:
             if self._is_elsewhere():
                 self._close_reader()
-                self._reader, self._reader_of = connect_readonly(self._path, immutable=False), identity(self._name)
+                self._reader = connect_readonly(self._path, immutable=False, value_bytes_max=_VALUE_BYTES_MAX)
+                self._reader_of = identity(self._name)
                 if self._readonly:
                     if not query(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1"):
                         self._close_reader()  # another process makes it just now, and there is nothing in it yet
@@ -129,7 +132,7 @@ class SqliteRunFile:
             if self._writer.in_transaction or identity(self._name) == self._writer_of:
                 return self._writer
             self._close_writer()
-        writer = connect(self._path, synchronous="normal")
+        writer = connect(self._path, synchronous="normal", value_bytes_max=_VALUE_BYTES_MAX)
         try:
             writer.pragma("cache_size", -_CACHE_KB)
             with transaction(writer):
