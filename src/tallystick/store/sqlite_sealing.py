@@ -18,6 +18,7 @@ import apsw
 from tallystick.errors import StoreError, TamperError
 from tallystick.plain_file import NotPlainError
 from tallystick.sqlite_file import (
+    closed_on_error,
     connect,
     connect_readonly,
     identity,
@@ -133,15 +134,12 @@ class SqliteRunFile:
                 return self._writer
             self._close_writer()
         writer = connect(self._path, synchronous="normal", value_bytes_max=_VALUE_BYTES_MAX)
-        try:
+        with closed_on_error(writer):
             writer.pragma("cache_size", -_CACHE_KB)
             with transaction(writer):
                 if not query(writer, "SELECT 1 FROM sqlite_schema LIMIT 1"):
                     run_script(writer, _script())
             _check_layout(writer)
-        except BaseException:
-            writer.close()
-            raise
         self._writer, self._writer_of = writer, identity(self._name)
         return writer
 
