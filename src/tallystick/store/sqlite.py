@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache, lru_cache, partial
 from importlib.resources import files
 from itertools import chain, count
@@ -215,23 +215,17 @@ class SqliteStore:
         # A connection of its own: while it reads, the log is not reset, and grows by what is committed meanwhile.
         with translated(f"copy {self.path}"):
             self._check_usable()
-            reader = self._open_reader()
-            try:
+            with closing(self._open_reader()) as reader:
                 copy_open(reader, folder / FILE_NAME, progress=progress)
-            finally:
-                reader.close()
 
     def probe(self) -> None:
         # A connection of its own: the others answer from their caches what the file has lost.
         with translated("read the log from the disk"):
             self._check_usable()
             self._intact.check_name(now=True)
-            reader = self._open_reader()
-            try:
+            with closing(self._open_reader()) as reader:
                 found = query(reader, "SELECT count(*) FROM head, record WHERE position IN (0, size - 1)")
                 self._intact.check_rest(reader, now=True)
-            finally:
-                reader.close()
         if found != [(2,)]:
             raise self._intact.damaged(f"{self.path} has lost its first or its last record")
 
@@ -332,11 +326,8 @@ class SqliteStore:
 
     def _undo_what_a_crash_left(self) -> None:
         """Open the file for writing and read: SQLite then rolls back, or recovers, by itself."""
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
+        with closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
             query(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
-        finally:
-            connection.close()
 
     def _check_usable(self) -> None:
         if self._closed:
