@@ -72,8 +72,7 @@ class Guarding(ABC):
     @property
     def verifier_key(self) -> VerifierKey:
         """The key by which the present checkpoints verify."""
-        key = checkpoint_key(self._store, self._head().checkpoint_key_at, genesis=self.genesis)
-        return VerifierKey(self.genesis.origin, key)
+        return self._key_named_by(self._head())
 
     @property
     def evidence_key(self) -> bytes:
@@ -244,23 +243,32 @@ class Guarding(ABC):
 
         `TamperError` when it is not.
         """
-        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
-        if self.has_keys and key != self._load_keys().checkpoint.public_key().public_bytes_raw():
+        self._check_named_key(head)
+        return verified_tree(self._store, head, self._key_named_by(head))
+
+    def _check_named_key(self, head: Head) -> None:
+        """Raises `TamperError` for a head that names another checkpoint key than the one at hand, if one is."""
+        named = self._key_named_by(head).public_key
+        if self.has_keys and named != self._load_keys().checkpoint.public_key().public_bytes_raw():
             raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
-        return verified_tree(self._store, head, VerifierKey(self.genesis.origin, key))
+
+    def _key_named_by(self, head: Head) -> VerifierKey:
+        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
+        return VerifierKey(self.genesis.origin, key)
 
     def _hand_out(self, head: Head) -> Head:
         """A head whose checkpoint goes out: the mark is on the disk first, so that nobody can know of more than it.
 
         It is proven before that. One that somebody made up would make the good ledger look as if it were rolled back.
         """
-        if head.checkpoint != self._handed_out:
-            verified_tree(self._store, head, self.verifier_key)
+        is_new = head.checkpoint != self._handed_out
+        if is_new:
+            verified_tree(self._store, head, self._key_named_by(head))
         if self._mark is not None and self._keystore.exists():
             try:
-                if head.checkpoint != self._handed_out:
+                if is_new:
                     self._mark_key()  # with keys of another ledger no mark is written, and nothing is held against them
-                    self._proven_tree(head)
+                    self._check_named_key(head)
                 self._mark.keep(head.checkpoint)
             except (DeniedError, NotFoundError, RejectedError) as error:  # of the keys: who has none only reads
                 _log.warning("the head mark was not written, as the keys cannot be used: %s", error)

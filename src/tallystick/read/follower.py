@@ -17,7 +17,7 @@ from typing import Final
 from tallystick.errors import DamagedError, DamagedIndexError, StoreError, TallystickError, TamperError
 from tallystick.read.index import IndexFile, Progress, too_much
 from tallystick.store.contract import Store
-from tallystick.store.reading import read_lines
+from tallystick.store.reading import read_lines, some_of
 
 FLUSH_RECORDS: Final = 20_000
 FLUSH_BYTES: Final = 4_194_304
@@ -264,12 +264,9 @@ class Follower:
 
     def _read_some(self, first: int, end: int) -> tuple[int, list[bytes]]:
         """The records at a position and behind it, as many as are written at once; up to where they go."""
-        some = _Chunk(first, first)
-        for stored in read_lines(self._store, first, min(end, first + FLUSH_RECORDS)):
-            some.add((stored.line,), stored.position + 1)
-            if some.is_full:
-                return some.end, some.lines or []
-        return min(end, first + FLUSH_RECORDS), some.lines or []
+        end = min(end, first + FLUSH_RECORDS)
+        end, some = some_of(read_lines(self._store, first, end), end, bytes_max=FLUSH_BYTES)
+        return end, [stored.line for stored in some]
 
     def look(self, *, now: bool = False) -> bool:
         """Look whether the index is still there, as `IndexFile.look` does. Raises also what damage kept it from being

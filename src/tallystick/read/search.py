@@ -7,7 +7,7 @@ size of the ledger and names it; what was appended later is not in it, so pages 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,15 +78,12 @@ class Search:
         if cursor is not None:
             position, size = _parse_cursor(cursor, size=size, newest_first=newest_first)
             first, end = (0, position) if newest_first else (position, size)
-        found: list[Record] = []
-        room, following = PAGE_BYTES_MAX, None
-        for record in self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1):
-            room -= len(record.line)
-            if len(found) == limit or (found and room < 0):
-                last = found[-1].position
-                following = f"-{last}.{size}" if newest_first else f"+{last + 1}.{size}"
-                break
-            found.append(record)
+        records = self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1)
+        found, is_all = first_of(records, limit, bytes_max=PAGE_BYTES_MAX)
+        following = None
+        if not is_all:
+            last = found[-1].position
+            following = f"-{last}.{size}" if newest_first else f"+{last + 1}.{size}"
         return Page(tuple(found), following, size, tuple(query.assumptions))
 
     def scan(
@@ -134,6 +131,18 @@ class Search:
             if len(candidates) < _CANDIDATES_MAX:
                 return
             first = candidates[-1] + 1
+
+
+def first_of(records: Iterable[Record], limit: int, *, bytes_max: int) -> tuple[list[Record], bool]:
+    """The first records, and whether they are all: `limit` of them, or fewer of so many bytes, and one at least."""
+    found: list[Record] = []
+    room = bytes_max
+    for record in records:
+        room -= len(record.line)
+        if len(found) == limit or (found and room < 0):
+            return found, False
+        found.append(record)
+    return found, True
 
 
 def _glance(stored: StoredRecord) -> Record:

@@ -42,7 +42,7 @@ from tallystick.sqlite_file import (
     translated,
 )
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record
+from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record, some_of
 
 RANGE_RECORDS: Final = 20_000
 _RANGE_BYTES: Final = 4_194_304
@@ -298,18 +298,10 @@ class IndexCheck:
             end = min(first + RANGE_RECORDS, self.end)
             if first < self._below < end:
                 end = self._below
-            lines: list[StoredRecord] = []
-            room, is_readable = _RANGE_BYTES, True
-            try:
-                for stored in self._store.read(first, end):
-                    lines.append(stored)
-                    room -= len(stored.line)
-                    if room < 0:
-                        end = stored.position + 1
-                        break
-            except StoreError:
-                is_readable = False
-            yield first, end, lines if is_readable else None
+            lines: list[StoredRecord] | None = None
+            with suppress(StoreError):
+                end, lines = some_of(self._store.read(first, end), end, bytes_max=_RANGE_BYTES)
+            yield first, end, lines
             first = end
 
     def _fill(self, connection: apsw.Connection, first: int, lines: list[StoredRecord]) -> None:

@@ -189,12 +189,10 @@ class Lanes:
                 return outcomes
         except TallystickError as error:
             # Nothing of this is about one event: of those that cannot be taken each has its error.
-            if error.for_operators or isinstance(error, NotFoundError):
+            error.for_operators |= isinstance(error, NotFoundError)  # the ledger, or its keys
+            if error.for_operators:
                 self._failing[ledger] = time.monotonic()
                 _log.error("%s cannot be written: %s", ledger, error)
-                failed = StoreError("the ledger cannot be written: the operators have to look")
-                failed.for_operators = True
-                return [failed] * len(submissions)
             return [error] * len(submissions)
         except Exception as error:  # noqa: BLE001 - a mistake of ours, and its traceback goes with it
             failed = StoreError(f"an unexpected {type(error).__name__}: the outcome is unknown")

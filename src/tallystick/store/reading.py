@@ -8,7 +8,7 @@ taken for pruned: whether it is lawfully there, the verification judges.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from zlib import crc32
 
 from tallystick.core.merkle import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, leaf_hash
@@ -45,6 +45,18 @@ def read_lines(store: Store, first: int, end: int) -> Iterator[StoredRecord]:
     if expected < end and not _may_be_absent(store, end):
         missing = max(expected, store.pruned_below())
         raise TamperError(f"the record at position {missing} is missing: run a verification")
+
+
+def some_of(lines: Iterable[StoredRecord], end: int, *, bytes_max: int) -> tuple[int, list[StoredRecord]]:
+    """The first of the records below `end`, until they come to so many bytes; and up to which position they go."""
+    found: list[StoredRecord] = []
+    room = bytes_max
+    for stored in lines:
+        found.append(stored)
+        room -= len(stored.line)
+        if room <= 0:
+            return stored.position + 1, found
+    return end, found
 
 
 def _may_be_absent(store: Store, end: int) -> bool:

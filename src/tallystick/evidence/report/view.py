@@ -30,6 +30,7 @@ from tallystick.read.as_of import AsOf, ClockName
 from tallystick.read.bucketed import Bucketed
 from tallystick.read.fold import Folding
 from tallystick.read.query import Query, parse_terms
+from tallystick.read.search import first_of
 from tallystick.read.state import Turn
 from tallystick.read.timeseries import Point
 
@@ -153,14 +154,7 @@ class View:
         if type(limit) is not int or not 1 <= limit <= RECORDS_MAX:
             raise RejectedError(f"a limit of {limit!r}", place="limit", cure=f"ask for 1 to {RECORDS_MAX} records")
         queries, source = self._asked(terms, selector, after, before)
-        records: list[Record] = []
-        room, is_all = BYTES_MAX, True
-        for record in self._records(queries, newest_first=newest_first):
-            room -= len(record.line)
-            if len(records) == limit or (records and room < 0):
-                is_all = False
-                break
-            records.append(record)
+        records, is_all = first_of(self._records(queries, newest_first=newest_first), limit, bytes_max=BYTES_MAX)
         total = len(records) if is_all else self._count(queries)
         return Found(tuple(records), total, source, self.window.time)
 
