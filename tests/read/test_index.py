@@ -29,6 +29,7 @@ from tallystick.read import index_files
 from tallystick.read.follower import Follower
 from tallystick.read.query import Query
 from tallystick.read.sqlite_index import SqliteIndexFile
+from tallystick.sqlite_file import query
 from tallystick.store.contract import Batch, Head, Store
 from tallystick.store.memory import MemoryStore
 from tallystick.store.sqlite import SqliteStore
@@ -537,6 +538,31 @@ def test_what_is_written_at_once_and_what_waits_is_bounded_in_bytes(way: str, mo
     assert sum(saved) == 4_000
     assert max(saved) <= 62
     assert most <= 362
+
+
+def test_an_index_that_another_saves_while_it_is_opened_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_of([(f"id-{n}", f"entity-{n % 4}") for n in range(40)])
+    lines = [stored.line for stored in store.read(0, 40)]
+    first = SqliteIndexFile(tmp_path, store)
+    asked: list[str] = []
+
+    def between(connection: apsw.Connection, statement: str) -> Any:
+        rows = query(connection, statement)
+        if not asked:  # it has read that there is no cursor yet
+            asked.append(statement)
+            first.save(0, 40, lines)
+        return rows
+
+    monkeypatch.setattr("tallystick.read.sqlite_reached.query", between)
+    second = SqliteIndexFile(tmp_path, store)
+
+    assert asked
+    assert not caplog.records
+    assert (first.cursor(), second.cursor()) == (40, 40)
+    first.close()
+    second.close()
 
 
 def test_a_question_during_a_save_waits_for_it() -> None:

@@ -25,7 +25,7 @@ from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
 from tallystick.read.sqlite_figures import Test, are_figures, number
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
-from tallystick.read.sqlite_reached import AlteredError, check_end, reached
+from tallystick.read.sqlite_reached import AlteredError, Reached, check_end, reached
 from tallystick.read.sqlite_rollups import SqliteRollups
 from tallystick.read.sqlite_saving import RowWriter, Unsaved
 from tallystick.read.sqlite_schema import save_statements, schema
@@ -344,14 +344,17 @@ class SqliteIndexFile:
 
     def _problem(self) -> str | None:
         """Why the index cannot be followed on from where it is; None when it can."""
-        with self._reader() as reader:
+        found: Reached | None = None
+        # In one transaction: another process may save between any two of these, and then rows have no cursor yet.
+        with self._reader() as reader, reader:
             [[layout]] = reader.execute("PRAGMA user_version").fetchall()
             if layout != LAYOUT or schema_of(reader) != schema_made_by(schema()):
                 return f"it has layout {layout} and is not what layout {LAYOUT} makes"
             found = reached(reader)
-            if found is None:
-                return None
-            check_end(reader, found)
+            if found is not None:
+                check_end(reader, found)
+        if found is None:
+            return None
         if found.ledger_id != self._ledger_id:
             return "it is another ledger's"
         self._check_same_log(found.position, found.last_hash)
