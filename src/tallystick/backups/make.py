@@ -89,8 +89,8 @@ def backup(
     Each ledger is copied as it is at one commit, with all that was accepted before the call: events that wait in its
     queue, the cursors of its readers, its cosigned checkpoint. `keys` is the folder of the keys, by default where they
     are looked for anyway; the backup is signed with the evidence key, unless `signed` is false, and has the keys
-    themselves only `with_keys`. `marks` is the folder of the head marks, where the marks of queues are, too: without
-    the mark of a queue only a backup that is not signed is made. `progress` is told of bytes. The backup is written
+    themselves only `with_keys`. `marks` is the folder of the head marks, where the marks of queues are, too. Where
+    the mark of a queue is missing, the backup cannot be signed. `progress` is told of bytes. The backup is written
     under another name, and renamed when all of it is on the disk.
 
     Raises `NotFoundError` where there is nothing to copy, `ConflictError` when the target is there, `RejectedError`

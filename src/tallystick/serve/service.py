@@ -69,8 +69,8 @@ class Service:
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
         self.budget: Final = Budget()
-        self.faults: Final[deque[tuple[float, str]]] = deque(maxlen=_FAULTS_KEPT)
-        """The last ones, with when they were."""
+        self.faults: Final[deque[float]] = deque(maxlen=_FAULTS_KEPT)
+        """When the last ones were."""
         self.disk: Final = self._disk()
         deployment.pool.keeps_idle = lambda: self.disk.problem() is not None
         self._denials: Final = Denials()
@@ -242,18 +242,19 @@ class Service:
 
     def note_fault(self, error: Exception) -> None:
         """Log and count what is a fault of ours."""
-        kind = family_of(error) if isinstance(error, TallystickError) and not error.for_operators else "set-up"
-        kind = kind if isinstance(error, TallystickError) else "mistake"
+        if not isinstance(error, TallystickError):
+            kind = "mistake"  # of which the log has the traceback
+        else:
+            kind = "set-up" if error.for_operators else family_of(error)
+            _log.error("a request failed (%s): %s", kind, error)
         self.metrics.http.faults.labels(kind).inc()
         if kind not in ("tamper", "damaged"):  # which readiness tells of by the findings of verifications
-            self.faults.append((time.monotonic(), kind))
-        if kind != "mistake":  # of which the log has the traceback
-            _log.error("a request failed (%s): %s", kind, error)
+            self.faults.append(time.monotonic())
 
     def recent_faults(self) -> int:
         """How many there were within a minute."""
         after = time.monotonic() - _RECENT_SECONDS
-        return sum(at > after for at, _ in [*self.faults])
+        return sum(at > after for at in [*self.faults])
 
     def gauge(self) -> None:
         """Bring the gauges up to date."""
