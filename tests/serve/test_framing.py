@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tallystick.serve import protocol
+from tallystick.serve.protocol import BoundedProtocol
 from tests.conftest import program_of
 from tests.serve.conftest import Running
 
@@ -323,3 +325,35 @@ def test_who_gives_no_name_to_a_request_gets_one(it: Running) -> None:
     assert name() != name()
     assert len(name(**{"X-Request-ID": "with blanks in it"})) == 24
     assert len(name(**{"X-Request-ID": "x" * 129})) == 24
+
+
+def test_what_comes_behind_a_request_waits_as_bytes(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each request that is read ahead would be a dozen objects, and one read of the socket may bring ten thousand.
+    open_at_once = []
+    answered = BoundedProtocol._answered
+
+    def look(self: BoundedProtocol, *given: Any) -> None:
+        open_at_once.append(len(self._open) + len(self.pipeline))
+        answered(self, *given)
+
+    monkeypatch.setattr(BoundedProtocol, "_answered", look)
+    line = Line(it.url)
+    line.send(LIVE * 3_000)
+
+    assert {one.status for one in (line.answer() for _ in range(3_000)) if one is not None} == {200}
+    line.close()
+    assert len(open_at_once) == 3_000
+    assert max(open_at_once) <= 2
+
+
+def test_no_more_is_kept_behind_requests_than_the_process_has_room_for(
+    it: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HELD_BYTES_MAX", 100_000)
+
+    found = said(it, LIVE * 5_000)
+
+    assert {answer.status for answer in found[:-1]} == {200}
+    assert found[-1].status == 400
+    assert b"more came behind a request than can be kept" in found[-1].body
+    assert BoundedProtocol.held_bytes == 0

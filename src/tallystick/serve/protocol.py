@@ -32,6 +32,13 @@ REQUEST_ID: Final = "request_id"
 REQUEST_ID_HEADER: Final = b"x-request-id"
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
+HELD_BYTES_MAX: Final = 32 * 2**20
+"""What has come in behind requests that are not answered yet, on all connections of the process."""
+
+_HEAD_ENDS: Final = b"\r\n\r\n"  # the parser takes no other line ends
+_BODY_PART_BYTES: Final = 256
+_HEAD_BYTES_MIN: Final = 16  # the shortest head that is one has 23 and the four of its end
+
 CONNECTIONS_MAX: Final = 4_096
 """Connections of one process at once, those of streams among them."""
 
@@ -91,7 +98,14 @@ class Joined:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. No byte that comes is changed: what a request is, the parser alone decides (RFC 9112)."""
+    """One connection. No byte that comes is changed: what a request is, the parser alone decides (RFC 9112).
+
+    Requests are read one at a time. One read of a socket may bring ten thousand of them, and each would be held as a
+    dozen objects while it waits for its turn: so what comes behind a request is held as bytes until that is answered.
+    """
+
+    held_bytes = 0
+    """Of all connections."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -106,6 +120,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the head that ended last offers an upgrade that is not taken (RFC 9110, 7.8)."""
         self._continues = False
         """Whether the parser is told once more of a head that was taken in already."""
+        self._held: deque[tuple[bytes, int]] = deque()
+        """What came and was not read yet: bytes, and where to go on in them."""
         self._wrong: str | None = None
         """Why what came is refused; what comes after it is not read."""
 
@@ -115,20 +131,61 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._let_go()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._wrong is not None:
             return
-        if self._in_head and self._late is None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
-        ended = self._ended
+        if self._held:  # it was under way when reading was paused
+            self._hold(data, 0)
+            return
         self._unset_keepalive_if_required()
-        self._parse(data)
-        if self._in_head and self._ended == ended and self._wrong is None:  # all of it is of a head
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-                self._refuse(f"a request's head has at most {HEAD_BYTES_MAX} bytes")
+        self._take(data, 0)
+
+    def _take(self, data: bytes, at: int) -> None:
+        """Read what came from `at` on, up to the end of a request: what is behind it is held until that is answered."""
+        while at < len(data) and self._wrong is None and not self.transport.is_closing():
+            if self._in_head and self._open:
+                self._hold(data, at)
+                return
+            # At most one head ends in each part of a head, and a dozen in a part of a body.
+            end = data.find(_HEAD_ENDS, at + (_HEAD_BYTES_MIN if self._in_head else _BODY_PART_BYTES))
+            end = len(data) if end < 0 else end + len(_HEAD_ENDS)
+            ended = self._ended
+            self._parse(memoryview(data)[at:end])
+            if self._in_head and self._ended == ended and self._wrong is None:  # all of it is of a head
+                self._head_bytes += end - at
+                if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                    self._refuse(f"a request's head has at most {HEAD_BYTES_MAX} bytes")
+            at = end
+        if self._in_head and self._head_bytes and self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _hold(self, data: bytes, at: int) -> None:
+        """Keep what came until it can be read. A sender who does not wait for answers then has to wait here."""
+        self._stop_waiting()
+        self.flow.pause_reading()
+        self._held.append((data, at))
+        BoundedProtocol.held_bytes += len(data)
+        if BoundedProtocol.held_bytes > HELD_BYTES_MAX:
+            self._let_go()
+            self._wrong = "more came behind a request than can be kept until that is answered"
+
+    def _let_go(self) -> None:
+        BoundedProtocol.held_bytes -= sum(len(data) for data, _ in self._held)
+        self._held.clear()
+
+    def _go_on(self) -> None:
+        """Read on where it was left off, now that nothing is due."""
+        waiting = [*self._held]
+        self._let_go()
+        self._unset_keepalive_if_required()
+        for data, at in waiting:
+            if self._held:
+                self._hold(data, at)
+            else:
+                self._take(data, at)
 
     def on_headers_complete(self) -> None:
         if self._continues:
@@ -169,8 +226,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ended += 1
         super().on_message_complete()
 
-    def _parse(self, data: bytes) -> None:
-        rest = memoryview(data)  # of which a part costs nothing, however many offers of an upgrade are in it
+    def _parse(self, rest: memoryview) -> None:
+        """Part of what came. Of a view a part costs nothing, however many offers of an upgrade are in it."""
         try:
             while rest:
                 try:
@@ -216,6 +273,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is no HTTP as every other mistake is, behind the answers that are due, and close."""
         self._wrong = why
         self._stop_waiting()
+        self._let_go()
         if not self._in_head and self._open:  # it is the last request's body that is wrong
             broken = self._open.pop()
             broken.disconnected = True
@@ -246,6 +304,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._say_refused()
         elif cycle.more_body:  # nobody wants the rest of it: there is a while for who sends it to see the answer
             self.loop.call_later(LINGER_SECONDS, self._end, self._ended)
+        elif self._held and not self.transport.is_closing():
+            self._go_on()
 
     def _end(self, ended: int) -> None:
         if self._ended == ended:  # the rest did not come
