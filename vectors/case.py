@@ -40,10 +40,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class SmallCase:
-    """A record, a checkpoint, or a proof with its record."""
+    """A record, a checkpoint, a proof with its record, or a trust file."""
 
     kind: str
-    """`record`, `checkpoint` or `proof`."""
+    """`record`, `checkpoint`, `proof` or `trust`."""
     name: str
     spec: str
     says: str

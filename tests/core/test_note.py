@@ -86,8 +86,8 @@ def test_a_verifier_key_in_any_other_form_is_refused(text: str) -> None:
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_any_verifier_key_is_read_as_it_is_written(public_key: bytes) -> None:
-    key = VerifierKey(NAME, public_key)
+def test_any_verifier_key_is_read_as_it_is_written(seed: bytes) -> None:
+    key = Signer(NAME, Ed25519PrivateKey.from_private_bytes(seed)).verifier_key
 
     assert VerifierKey.parse(key.render()) == key
 
@@ -107,7 +107,6 @@ def test_a_key_verifies_its_own_signatures_and_no_others() -> None:
     assert not KEY.verify(b"text", b"")
     assert not KEY.verify(b"text", bytes([signature[0] ^ 1]) + signature[1:])
     assert not OTHER.verifier_key.verify(b"text", signature)
-    assert not VerifierKey(NAME, b"\xff" * 32).verify(b"text", signature)
 
 
 def test_a_signer_does_not_show_its_private_key() -> None:
@@ -117,7 +116,7 @@ def test_a_signer_does_not_show_its_private_key() -> None:
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "a\tb", "a\N{LINE SEPARATOR}b", "\ud800"])
 def test_a_key_name_is_not_empty_and_has_no_space_and_no_plus(name: str) -> None:
     with pytest.raises(RejectedError):
-        VerifierKey(name, bytes(32))
+        VerifierKey(name, KEY.public_key)
     with pytest.raises(RejectedError):
         SignatureLine(name, bytes(4), bytes(64))
 
@@ -318,7 +317,7 @@ def test_two_keys_that_cannot_be_told_apart_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(VerifierKey, "key_id", KEY.key_id)  # found by trying 2^32 keys, otherwise
 
     with pytest.raises(RejectedError, match="two keys share"):
-        open_note(NOTE, [KEY, VerifierKey(NAME, bytes(32))])
+        open_note(NOTE, [KEY, VerifierKey(NAME, OTHER.verifier_key.public_key)])
     assert open_note(NOTE, [KEY, KEY]).signers == (KEY,)
 
 

@@ -84,6 +84,19 @@ def test_a_checkpoint_is_judged_as_its_vector_says(folder: Path) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("folder", of_kind("trust"))
+def test_a_trust_file_is_judged_as_its_vector_says(folder: Path) -> None:
+    expected = [one["kind"] for one in case_of(folder)["findings"]]
+
+    try:
+        Policy.parse((folder / "trust.policy").read_bytes())
+        found = []
+    except RejectedError:
+        found = ["trust"]
+
+    assert found == expected
+
+
 @pytest.mark.parametrize("folder", of_kind("proof"))
 def test_a_proof_is_judged_as_its_vector_says(folder: Path) -> None:
     expected = [one["kind"] for one in case_of(folder)["findings"]]
@@ -137,5 +150,5 @@ def test_every_kind_of_finding_of_a_bundle_has_a_vector() -> None:
     assert kinds == {
         *("bundle", "manifest", "genesis", "events", "not-canonical", "misplaced", "missing", "chain", "time"),
         *("signature", "epoch", "entity-version", "commitment", "key-rotation", "checkpoint", "root", "seal"),
-        *("prune", "fork", "rollback", "reach", "selection", "witness"),
+        *("prune", "fork", "rollback", "reach", "selection", "witness", "trust"),
     }

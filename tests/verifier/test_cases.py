@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tallystick_verify import Finding, judge_checkpoint, judge_proof, judge_record, verify_bundle, verify_pair
+from tallystick_verify import (
+    Finding,
+    RefusedError,
+    judge_checkpoint,
+    judge_proof,
+    judge_record,
+    verify_bundle,
+    verify_pair,
+)
+from tallystick_verify.notes import Policy
 
 from tests.verifier import cases, maker
 from tests.verifier.cases import Case
@@ -134,6 +143,14 @@ def test_entities_past_the_bound_are_not_followed_and_the_others_are(
     assert [finding.line for finding in found if finding.kind == "entity-version"] == [13]
 
 
+def is_policy(trust: bytes) -> bool:
+    try:
+        Policy(trust)
+    except RefusedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "folder", sorted(path.parent for path in VECTORS.glob("*/*/case.json")), ids=lambda path: path.name
 )
@@ -152,6 +169,8 @@ def test_each_golden_vector_is_judged_as_it_must_be(folder: Path) -> None:
         assert judged(bundle, second, trust=trust, known=known, now=datetime.fromisoformat(case["now"])) == expected
     elif case["kind"] == "record":
         assert found_in(judge_record(read("record"))) == expected
+    elif case["kind"] == "trust":
+        assert {("trust", None) for _ in [0] if not is_policy(trust)} == expected
     elif case["kind"] == "checkpoint":
         assert found_in(judge_checkpoint(read("checkpoint"), trust)) == expected
     else:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 from tallystick_verify import verify_bundle, verify_pair
 from tallystick_verify.report import STEPS
 
@@ -163,6 +164,15 @@ def test_a_zip_is_judged_as_its_files_are(page: Page, name: str, method: int) ->
     assert found_in(report["findings"]) == case.expected
 
 
+def is_policy(page: Page, trust: bytes) -> bool:
+    """Whether the page takes a trust file."""
+    try:
+        small(page, "judgeCheckpoint", b"", trust)
+    except PlaywrightError as error:
+        return "trust file" not in str(error)
+    return True
+
+
 def vectors() -> list[Path]:
     return sorted(
         path.parent for path in VECTORS.glob("*/*/case.json") if not path.parent.name.endswith(("files-link",))
@@ -190,6 +200,9 @@ def test_each_golden_vector_is_judged_as_it_must_be(page: Page, folder: Path) ->
         findings = judged(page, files, trust=read("trust.policy"), known=known, now=case["now"])["findings"]
     elif case["kind"] == "record":
         findings = small(page, "judgeRecord", read("record"))
+    elif case["kind"] == "trust":
+        assert {("trust", None) for _ in [0] if not is_policy(page, read("trust.policy"))} == expected
+        return
     elif case["kind"] == "checkpoint":
         findings = small(page, "judgeCheckpoint", read("checkpoint"), read("trust.policy"))
     else:

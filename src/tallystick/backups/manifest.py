@@ -17,7 +17,7 @@ from tallystick.config import LEDGER_FILE
 from tallystick.core import timestamp
 from tallystick.core.canonical import decode_canonical, encode
 from tallystick.core.checkpoint import Checkpoint
-from tallystick.core.note import PUBLIC_KEY_BYTES
+from tallystick.core.ed25519 import check_public_key
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError
 from tallystick.limits import (
@@ -243,6 +243,5 @@ def _hash(document: dict[str, Any], name: str, place: str) -> bytes:
 
 def _key(text: str) -> bytes:
     key = parse_base64(text, place="/signer")
-    if len(key) != PUBLIC_KEY_BYTES:
-        raise RejectedError("not an Ed25519 public key", place="/signer")
+    check_public_key(key, place="/signer")
     return key

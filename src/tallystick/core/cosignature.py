@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tallystick.core.ed25519 import SIGNATURE_BYTES, signature_holds
 from tallystick.core.note import NamedKey, Note, SignatureLine
 from tallystick.errors import TamperError
 from tallystick.limits import SIZE_MAX
@@ -38,13 +38,9 @@ class WitnessKey(NamedKey):
         if (line.name, line.key_id) != (self.name, self.key_id):
             return None
         seconds = int.from_bytes(line.signature[:_TIME_BYTES], "big")
-        try:
-            if len(line.signature) != _TIME_BYTES + 64 or seconds > SIZE_MAX:
-                raise InvalidSignature
-            key = Ed25519PublicKey.from_public_bytes(self.public_key)
-            key.verify(line.signature[_TIME_BYTES:], _message(text, seconds))
-        except (InvalidSignature, ValueError) as error:
-            raise TamperError(f"The cosignature by {self.name} does not fit the checkpoint.") from error
+        is_one = len(line.signature) == _TIME_BYTES + SIGNATURE_BYTES and seconds <= SIZE_MAX
+        if not is_one or not signature_holds(self.public_key, line.signature[_TIME_BYTES:], _message(text, seconds)):
+            raise TamperError(f"The cosignature by {self.name} does not fit the checkpoint.")
         return seconds
 
 

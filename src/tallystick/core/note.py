@@ -17,15 +17,14 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import ClassVar, Final, Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tallystick.core.ed25519 import check_public_key, signature_holds
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError, TamperError
 from tallystick.limits import NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX
 
 KEY_ID_BYTES: Final = 4
-PUBLIC_KEY_BYTES: Final = 32
 
 _DASH: Final = "\N{EM DASH} "
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
@@ -46,9 +45,7 @@ class NamedKey:
 
     def __post_init__(self) -> None:
         _check_name(self.name, place=self.what)
-        if len(self.public_key) != PUBLIC_KEY_BYTES:
-            problem = f"an Ed25519 public key has {PUBLIC_KEY_BYTES} bytes, not {len(self.public_key)}"
-            raise RejectedError(problem, place=self.what)
+        check_public_key(self.public_key, place=self.what)
 
     @property
     def key_id(self) -> bytes:
@@ -88,11 +85,7 @@ class VerifierKey(NamedKey):
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this key's over `message`."""
-        try:
-            Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
-        except InvalidSignature:
-            return False
-        return True
+        return signature_holds(self.public_key, signature, message)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,10 +10,9 @@ import re
 from hashlib import sha512
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tallystick.core.note import PUBLIC_KEY_BYTES
+from tallystick.core.ed25519 import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, signature_holds
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError, TamperError
 from tallystick.limits import SEAL_BYTES_MAX
@@ -28,7 +27,6 @@ _LINE_CHARACTERS: Final = 70
 _MAGIC: Final = b"SSHSIG"
 _KIND: Final = b"ssh-ed25519"
 _HASH: Final = b"sha512"
-_SIGNATURE_BYTES: Final = 64
 
 
 def sign_file(data: bytes, key: Ed25519PrivateKey, *, namespace: str) -> bytes:
@@ -44,10 +42,8 @@ def open_signature(armored: bytes, data: bytes, *, namespace: str) -> bytes:
     bytes.
     """
     public_key, signature = _parse(armored, namespace)
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _message(data, namespace))
-    except (InvalidSignature, ValueError) as error:
-        raise TamperError("The signature is not over these bytes of the file.") from error
+    if not signature_holds(public_key, signature, _message(data, namespace)):
+        raise TamperError("The signature is not over these bytes of the file.")
     return public_key
 
 
@@ -76,7 +72,7 @@ def _parse(armored: bytes, namespace: str) -> tuple[bytes, bytes]:
         raise RejectedError("this is no SSH signature", cure="it begins with -----BEGIN SSH SIGNATURE-----")
     blob = parse_base64(lines[1].replace("\n", ""), place="signature")
     key_start = len(_MAGIC) + 4 + 4 + 4 + len(_KIND) + 4
-    public_key, signature = blob[key_start : key_start + PUBLIC_KEY_BYTES], blob[-_SIGNATURE_BYTES:]
+    public_key, signature = blob[key_start : key_start + PUBLIC_KEY_BYTES], blob[-SIGNATURE_BYTES:]
     if len(public_key) != PUBLIC_KEY_BYTES or _render(public_key, namespace, signature) != armored:
         problem = f"this is not an Ed25519 signature in the namespace {namespace}, in its one form"
         raise RejectedError(problem, cure="take the file as it was exported")

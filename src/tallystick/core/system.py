@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tallystick.core.canonical import encode
 from tallystick.core.content import Content
+from tallystick.core.ed25519 import check_public_key, signature_holds
 from tallystick.core.keys import genesis_message, rotation_message
-from tallystick.core.note import PUBLIC_KEY_BYTES, VerifierKey
+from tallystick.core.note import VerifierKey
 from tallystick.core.record import (
     EPOCH_CLOSED,
     EPOCH_OPENED,
@@ -35,6 +35,7 @@ from tallystick.errors import RejectedError
 SYSTEM_ENTITY: Final = "tallystick.ledger"
 """The stream that the ledger's own events form."""
 
+_NONCE_BYTES: Final = 32
 _SYSTEM_ACTOR: Final = {"id": "tallystick", "type": "system"}
 
 Purpose: TypeAlias = Literal["checkpoint", "evidence"]
@@ -82,8 +83,10 @@ class Genesis:
         check_ledger_name(self.origin, place="origin")
         if not self.origin.endswith(f"/{self.ledger}"):
             raise RejectedError("the origin is not <deployment>/<ledger>", place="origin")
-        if {len(self.nonce), len(self.root_key), len(self.evidence_key)} != {PUBLIC_KEY_BYTES}:
-            raise RejectedError(f"the nonce and the public keys have {PUBLIC_KEY_BYTES} bytes each", place="genesis")
+        if len(self.nonce) != _NONCE_BYTES:
+            raise RejectedError(f"the nonce has {_NONCE_BYTES} bytes, not {len(self.nonce)}", place="/payload/nonce")
+        for name in ("root_key", "checkpoint_key", "evidence_key"):
+            check_public_key(getattr(self, name), place=f"/payload/{name}")
 
     @property
     def verifier_key(self) -> VerifierKey:
@@ -139,7 +142,8 @@ class Genesis:
 
     def signature_holds(self, record: Record) -> bool:
         """Whether the genesis record was signed by the root key that it names."""
-        return _ed25519_holds(self.root_key, record.members["signature"], message=genesis_message(record.signed_part))
+        signature = bytes.fromhex(record.members["signature"])
+        return signature_holds(self.root_key, signature, genesis_message(record.signed_part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,9 @@ class KeyRotated:
             old_signature=parse_base64(_text(payload, "old_signature"), place="/payload/old_signature"),
             new_signature=parse_base64(_text(payload, "new_signature"), place="/payload/new_signature"),
         )
-        if payload != rotated.payload() or {len(rotated.old_key), len(rotated.new_key)} != {PUBLIC_KEY_BYTES}:
+        for name in ("old_key", "new_key"):
+            check_public_key(getattr(rotated, name), place=f"/payload/{name}")
+        if payload != rotated.payload():
             raise RejectedError("the key rotation is not what SPEC 5.4 prints", place="/payload")
         return rotated
 
@@ -247,8 +253,8 @@ class KeyRotated:
         message = rotation_message(
             _rotation_statement(self.purpose, ledger=self.ledger, old_key=self.old_key, new_key=self.new_key)
         )
-        return _ed25519_holds(self.old_key, self.old_signature.hex(), message=message) and _ed25519_holds(
-            self.new_key, self.new_signature.hex(), message=message
+        return signature_holds(self.old_key, self.old_signature, message) and signature_holds(
+            self.new_key, self.new_signature, message
         )
 
 
@@ -261,14 +267,6 @@ def _rotation_statement(purpose: str, *, ledger: str, old_key: bytes, new_key: b
             "purpose": purpose,
         }
     )
-
-
-def _ed25519_holds(public_key: bytes, signature_hex: str, *, message: bytes) -> bool:
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(bytes.fromhex(signature_hex), message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 def _payload(record: Record, event_type: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Final
 
 from tallystick_verify import forms, notes
 from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, write
+from tallystick_verify.ed25519 import verifies
 from tallystick_verify.forms import Record, from_base64
 from tallystick_verify.manifest import Manifest
 from tallystick_verify.package import EVENTS, MANIFEST, SEAL, Package
@@ -122,7 +123,7 @@ class Verification(Report):
         self.check(3, "genesis", is_ours, f"it is of {payload['origin']}, and the manifest of {origin.decode()}")
         signed = b"tallystick/v1/genesis\0" + forms.signed_part(self.genesis, record)
         root_key, signature = from_base64(payload["root_key"]), bytes.fromhex(record["signature"])
-        need(notes.verifies(root_key, signature, signed), "its root key did not sign it")
+        need(verifies(root_key, signature, signed), "its root key did not sign it")
 
     def _lines(self) -> Iterator[bytes]:
         """The lines without their newlines, as many as the manifest counts, and then `read` (SPEC 11 (4))."""
@@ -232,8 +233,8 @@ class Verification(Report):
         signed, keys = b"tallystick/v1/key-rotated\0" + write(said).encode(), self.keys[payload["purpose"]]
         old, new = from_base64(payload["old_key"]), from_base64(payload["new_key"])
         need(old == keys[-1][1], "the old key is not the one in force")
-        need(notes.verifies(old, from_base64(payload["old_signature"]), signed), "the old key did not sign it")
-        need(notes.verifies(new, from_base64(payload["new_signature"]), signed), "the new key did not sign it")
+        need(verifies(old, from_base64(payload["old_signature"]), signed), "the old key did not sign it")
+        need(verifies(new, from_base64(payload["new_signature"]), signed), "the new key did not sign it")
         keys.append((position, new))
 
     def _prunes(self, position: int, record: Record) -> bool:

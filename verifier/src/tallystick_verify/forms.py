@@ -9,6 +9,7 @@ from operator import call
 from typing import Any, Final, TypeAlias
 
 from tallystick_verify.canonical import INTEGER_MAX, RefusedError, need, parse, write
+from tallystick_verify.ed25519 import is_public_key
 
 LEDGER: Final = "tallystick.ledger"
 Form: TypeAlias = Callable[[Any], bool]
@@ -76,6 +77,11 @@ def identifier(most: int) -> Form:
     return text(rf"[^\x00-\x1f\x7f]{{1,{most}}}")
 
 
+def is_key(value: Any) -> bool:
+    """SPEC 5.8: an Ed25519 public key, in base64."""
+    return is_root(value) and is_public_key(from_base64(value))
+
+
 def maybe(form: Form) -> Form:
     return lambda value: value is None or form(value)
 
@@ -96,7 +102,7 @@ def _is_real(value: str) -> bool:
 
 is_time: Final = moment(rf"T{_CLOCK}:[0-5]\d\.\d{{6}}Z")  # SPEC 3.2
 is_rfc3339: Final = moment(rf"[Tt ]{_CLOCK}:[0-5]\d(?:\.\d{{1,9}})?(?:[Zz]|[+-]{_CLOCK})")
-is_hash, is_key, is_string = text("[0-9a-f]{64}"), base64_of(32, 32), text(".*")
+is_hash, is_root, is_string = text("[0-9a-f]{64}"), base64_of(32, 32), text(".*")
 is_name: Final = text(r"(?=.{1,200}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")  # SPEC 3.5
 is_short, is_labels = identifier(512), array(identifier(100), 64)
 
@@ -133,7 +139,7 @@ is_rotation: Final = Members(
 )
 is_prune: Final = Members(  # SPEC 9.4
     {whole(1): "count end first policy_position", is_hash: "first_hash last_hash"},
-    frontier_at_end=array(is_key, 64),
+    frontier_at_end=array(is_root, 64),
     checkpoint_at_prune=is_string,
     holds_checked=lambda value: array(whole())(value) and value == sorted(set(value)),
     absent=Members({whole(1): "count", is_hash: "digest"}),

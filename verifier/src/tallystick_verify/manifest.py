@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tallystick_verify import forms
 from tallystick_verify.canonical import need, parse
-from tallystick_verify.forms import Members, array, base64_of, is_hash, is_key, is_name, is_string, maybe, text, whole
+from tallystick_verify.forms import Members, array, base64_of, is_hash, is_name, is_root, is_string, maybe, text, whole
 from tallystick_verify.notes import parse_checkpoint
 from tallystick_verify.select import Selectors, is_selectors
 
@@ -25,7 +25,7 @@ is_manifest: Final = Members(
     start=Members({maybe(is_string): "checkpoint"}),
     end=Members({is_string: "checkpoint"}),
     records=array(is_string, 100_000),
-    hashes=array(is_key, 1_000_000),
+    hashes=array(is_root, 1_000_000),
     mac_keys=array(Members({whole(): "epoch", is_hash: "key"}), 100_000),
     timestamps=array(is_timestamp, 16),
     events=Members({text(r"events\.jsonl"): "file", whole(0, 2**40): "bytes", is_hash: "sha256"}),

@@ -10,10 +10,8 @@ from collections.abc import Set
 from hashlib import sha256, sha512
 from typing import Final, NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from tallystick_verify.canonical import RefusedError, need
+from tallystick_verify.ed25519 import is_public_key, verifies
 from tallystick_verify.forms import from_base64
 from tallystick_verify.report import Report, counted
 
@@ -24,15 +22,6 @@ LOG, WITNESS = b"\x01", b"\x04"
 _NOTE: Final = re.compile(  # origin, size, root; and under a blank line the signatures
     b"((.+)\n([0-9]+)\n([A-Za-z0-9+/]{43}=)\n)\n((?:\xe2\x80\x94 [^ \n]+ [A-Za-z0-9+/=]+\n)+)"
 )
-
-
-def verifies(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether an Ed25519 signature (RFC 8032) is right."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 def decimal(digits: bytes) -> int:
@@ -63,8 +52,8 @@ def parse_key(vkey: bytes, key_type: bytes) -> Key:
     name, key_id, encoded = [*vkey.split(b"+", 2), b"", b""][:3]
     data = from_base64(encoded)
     key = key_of(name, key_type, data[1:])
-    is_right = len(data) == 33 and data[:1] == key_type and is_key_name(name) and key.id.hex().encode() == key_id
-    need(is_right, f"not a verifier key of type {key_type[0]:#04x}: {vkey[:300]!r}")
+    is_right = data[:1] == key_type and is_key_name(name) and key.id.hex().encode() == key_id
+    need(is_right and is_public_key(key.public), f"not a verifier key of type {key_type[0]:#04x}: {vkey[:300]!r}")
     return key
 
 
