@@ -11,7 +11,7 @@ import pytest
 
 import tallystick
 from tallystick.errors import StoreError
-from tallystick.govern.access import ROLES
+from tallystick.govern.access import ROLES, id_of
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
 from tallystick.serve.streaming import STREAM_PATH
 from tests.serve.conftest import Running, running
@@ -378,6 +378,13 @@ def test_a_bound_key_makes_none_that_is_bound_less(it: Running) -> None:
     assert it.call("POST", "/api/v1/keys", bound, json=sooner).json()["expires_at"] == "2998-12-31T23:00:00.000000Z"
     wider = it.call("POST", "/api/v1/keys", bound, json={"name": "w", "role": "Admin", "networks": ["0.0.0.0/0"]})
     assert (wider.status_code, wider.json()["place"]) == (400, "networks")
+    free = it.call("POST", "/api/v1/keys", json={"name": "f", "role": "Admin"}).json()["id"]
+    longer = it.call("POST", "/api/v1/keys", json={**new, "expires_at": "2999-01-02T00:00:00Z"}).json()["id"]
+    near = it.call("POST", "/api/v1/keys", json={**new, "expires_at": "2998-01-02T00:00:00Z"}).json()["id"]
+    turned = {key: it.call("POST", f"/api/v1/keys/{key}/rotate", bound) for key in (free, longer, near)}
+    assert [one.status_code for one in turned.values()] == [403, 403, 201], "whoever rotates a key gets its text"
+    itself = it.call("POST", f"/api/v1/keys/{id_of(bound)}/rotate", bound)
+    assert (itself.status_code, itself.json().get("expires_at", "")[:4]) == (201, "2999")
     scoped = {"name": "o", "role": "Admin", "operator": True, "event_types": ["a.*"]}
     assert it.call("POST", "/api/v1/keys", "operator", json=scoped).json()["place"] == "operator"
 

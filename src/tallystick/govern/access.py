@@ -216,6 +216,13 @@ class Key(Principal):
             expires_at = self.expires_at if later else expires_at
         return scope, expires_at
 
+    def bounds(self, other: Key) -> bool:
+        """Whether another key is for no longer, and for no other networks, than this one."""
+        try:
+            return self.bound(other.scope, other.expires_at) == (other.scope, other.expires_at)
+        except RejectedError:
+            return False
+
     def holds(self, text: str, *, clock: Clock) -> bool:
         """Whether a text is this key, and the key is in force."""
         same = hmac.compare_digest(sha256(text.encode()).digest(), self.digest)

@@ -103,8 +103,14 @@ def create_key(call: Administering, new: NewKey) -> dict[str, Any]:
 
 @router.post("/keys/{key_id}/rotate", status_code=201)
 def rotate_key(call: Administering, key_id: str) -> dict[str, Any]:
-    """Make a key that may do the same; the old one ends at once."""
-    old = _own_key(call, key_id)
+    """Make a key that may do the same; the old one ends at once.
+
+    Whoever asks gets its text. So a key that is bound in time or to networks rotates itself, and others that are bound
+    as closely.
+    """
+    old, maker = _own_key(call, key_id), call.caller.principal
+    if isinstance(maker, Key) and maker.id != old.id and not maker.bounds(old):
+        raise _denied(call, "Admin", "that key is for longer or for other networks than this one")
     key, text = call.service.deployment.rotate_key(
         old.id,
         actor=call.caller.principal.actor,
