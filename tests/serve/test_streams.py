@@ -10,8 +10,9 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -368,6 +369,63 @@ def test_a_socket_is_refused_in_http_with_the_problem(it: Running, query: str, w
         pass
     assert caught.value.response.status_code == status
     assert json.loads(caught.value.response.body or b"{}")["status"] == status
+
+
+def raw_socket(it: Running, *headers: str, query: str = "") -> socket.socket:
+    """A connection that has asked for a WebSocket."""
+    address = urlsplit(it.url)
+    line = socket.create_connection((address.hostname or "", address.port or 0), timeout=20)
+    head = (
+        f"GET {STREAM_PATH}{query} HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {it.keys['acme/ReadOnly']}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        *headers,
+    )
+    line.sendall("\r\n".join((*head, "", "")).encode())
+    return line
+
+
+PING: Final = b"\x89\x80\0\0\0\0"
+"""A ping of nothing, masked by zeros."""
+
+
+def test_a_reader_who_says_much_is_told_to_go(it: Running) -> None:
+    # A pong for each ping would wait for who does not read, and forty thousand fit into one read of the socket.
+    with raw_socket(it) as line:
+        assert line.recv(4_096).startswith(b"HTTP/1.1 101 ")
+        line.sendall(PING * 1_000)
+        pongs = b""
+        while len(pongs) < 2_000:
+            pongs += line.recv(65_536)
+        assert pongs == b"\x8a\0" * 1_000
+        line.sendall(PING * 2_000)
+        last = b""
+        with suppress(ConnectionResetError):  # there may be more on the way to who has left
+            while more := line.recv(65_536):
+                last += more
+            assert last.startswith(b"\x88"), "a close frame"
+            assert b"a reader of a stream says little" in last
+    assert it.call("GET", "/health/live").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ([f"X-{number}: 1" for number in range(130)], ""),
+        (["X-Long: " + "a" * 8_200], ""),
+        ([], "?entity_id=" + "a" * 8_200),
+    ],
+)
+def test_a_head_that_a_socket_does_not_take_is_refused(it: Running, headers: list[str], query: str) -> None:
+    with raw_socket(it, *headers, query=query) as line:
+        answer = line.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"at most 128 headers, and lines of 8192 bytes" in answer
+        assert line.recv(1) == b""
 
 
 def test_there_is_no_other_socket(it: Running) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from tallystick.errors import BusyError
 from tallystick.ids import random_bytes
@@ -37,6 +38,7 @@ HELD_BYTES_MAX: Final = 32 * 2**20
 
 _HEAD_ENDS: Final = b"\r\n\r\n"  # the parser takes no other line ends
 _BODY_PART_BYTES: Final = 256
+_LINE_BYTES: Final = 16  # in a line of a head beside what is said there: method, version, and its end
 _HEAD_BYTES_MIN: Final = 16  # the shortest head that is one has 23 and the four of its end
 
 CONNECTIONS_MAX: Final = 4_096
@@ -266,8 +268,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wrong = "it asks for a tunnel, or for no path"
         elif self._is_websocket and (self._open or any(name in _FRAMING for name, _ in self.headers)):
             self._wrong = "a WebSocket begins without a body, and after all answers that are due"
+        elif self._is_websocket and not self._is_short():
+            self._wrong = (
+                f"a WebSocket begins with at most {MAX_NUM_HEADERS} headers, and lines of {MAX_LINE_LENGTH} bytes"
+            )
         if self._wrong is not None:
             raise HttpParserError(self._wrong)
+
+    def _is_short(self) -> bool:
+        """Whether a head is one that who speaks WebSocket here would read: of others it says nothing, and waits."""
+        longest = max(len(name) + len(value) for name, value in self.headers)
+        is_read = max(longest, len(self.url)) + _LINE_BYTES <= MAX_LINE_LENGTH
+        return is_read and len(self.headers) <= MAX_NUM_HEADERS
 
     def _refuse(self, why: str) -> None:
         """Answer what is no HTTP as every other mistake is, behind the answers that are due, and close."""

@@ -26,6 +26,7 @@ from tallystick.serve.peers import PRIVATE, Peers
 from tallystick.serve.protocol import BoundedProtocol
 from tallystick.serve.service import Service
 from tallystick.serve.settings import Settings
+from tallystick.serve.websocket import BoundedWebSocket
 
 _MESSAGE_BYTES_MAX: Final = 4_096
 """What a reader of a stream may say at once, to which nobody listens."""
@@ -220,7 +221,7 @@ def _config(service: Service, at: Listening) -> uvicorn.Config:
         log_config=None,
         loop="uvloop",
         http=BoundedProtocol,
-        ws="websockets-sansio",
+        ws=BoundedWebSocket,
         ws_max_size=_MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,
         lifespan="on",
