@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tallystick.core.event import Event
-from tallystick.errors import BusyError, ConflictError, RejectedError
+from tallystick.errors import BusyError, ConflictError, RejectedError, as_outcome
 from tallystick.govern.registry import Registry
 from tallystick.write.accept import Acceptor
 from tallystick.write.draft import Draft
@@ -100,7 +100,7 @@ class Appending(ABC):
             try:
                 still[place] = self._acceptor.judge_again(drafts, numbered=len(drafts) > 1)
             except RejectedError as error:
-                outcomes[place] = error
+                outcomes[place] = as_outcome(error)
         return still
 
     def publish_each(
@@ -184,5 +184,5 @@ def _accept_each(
         try:
             taken[place] = [at_work.accept(events[0])] if len(events) == 1 else at_work.accept_all(events)
         except RejectedError as error:
-            refused[place] = error
+            refused[place] = as_outcome(error)
     return taken, refused

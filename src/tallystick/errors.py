@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
+
+_E = TypeVar("_E", bound=Exception)
 
 
 class TallystickError(Exception):
@@ -103,6 +105,17 @@ FAMILIES: Final[Mapping[str, type[TallystickError]]] = MappingProxyType(
 def family_of(error: TallystickError) -> str:
     """The word for an error's family. Raises `StopIteration` for the root itself, which nothing raises."""
     return next(word for word, kind in FAMILIES.items() if isinstance(error, kind))
+
+
+def as_outcome(error: _E) -> _E:
+    """An error that is kept as a value beside others, and no longer raised.
+
+    Its traceback is dropped, as the frames in it keep all that was in hand when it was raised: of a batch of refused
+    events each would keep its event as a tree of objects, and frames that know the error keep it until cycles are
+    looked for.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _rebuild_rejected(problem: str, place: str, cure: str) -> RejectedError:

@@ -330,6 +330,8 @@ def test_of_what_many_bring_only_what_breaks_a_schema_is_refused(
     ]
 
     good, bad, bare = ledger.append_each(brought)
+    assert isinstance(bad, RejectedError)
+    assert (bad.__traceback__, bad.__context__) == (None, None), "its frames would keep the event as long as it"
     ticket, refused, _ = ledger.publish_each(brought)
 
     assert not isinstance(good, Exception)

@@ -93,10 +93,13 @@ class Lanes:
     async def submit(self, ledger: str, submission: Submission, *, way: Way = "append") -> Sequence[Any]:
         """Have events sealed, or taken into the queue: their receipts or tickets. Raises as `Ledger.append` does."""
         [outcome] = await self.submit_each(ledger, [submission], way=way)
-        if isinstance(outcome, TallystickError):
-            raise outcome
-        done: Sequence[Any] = outcome
-        return done
+        try:
+            if isinstance(outcome, TallystickError):
+                raise outcome
+            done: Sequence[Any] = outcome
+            return done
+        finally:
+            del outcome  # else it leads to this frame, and this frame to it and to the events
 
     async def submit_each(
         self, ledger: str, submissions: Sequence[Submission], *, way: Way = "append"

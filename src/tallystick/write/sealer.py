@@ -22,7 +22,15 @@ from tallystick.core.keys import LedgerKeys, epoch_key, tagger
 from tallystick.core.note import Signer
 from tallystick.core.record import KEY_ROTATED, Record
 from tallystick.core.system import SYSTEM_ENTITY, Genesis, KeyRotated, Purpose
-from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedError, StoreError, TallystickError
+from tallystick.errors import (
+    BusyError,
+    ConflictError,
+    NotFoundError,
+    RejectedError,
+    StoreError,
+    TallystickError,
+    as_outcome,
+)
 from tallystick.ids import IdMaker, spell
 from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, DRAFT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
@@ -310,7 +318,7 @@ class Sealer:
             try:
                 planner.add(request)
             except ConflictError as error:
-                refused.append((request, error))
+                refused.append((request, as_outcome(error)))
         return refused
 
     def _is_current(self) -> bool:
