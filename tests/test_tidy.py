@@ -147,11 +147,15 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "govern": ("govern", *BUILT_ON_READ),
     "govern.head": ("core", *STORED),  # what the front door itself orders, and so must not know it
     "govern.selection": ("core", "read", *STORED),
-    "govern.document": ("core",),
-    "govern.compatibility": ("core", "govern.document"),
+    "govern.breaches": (),
+    "govern.document": ("core", "govern.breaches"),
+    "govern.compatibility": ("core", "govern.breaches", "govern.document"),
     "govern.infer": ("govern.document",),
     "govern.registered": ("core", "govern.document"),
-    "govern.registry": ("core", "govern.document", "govern.registered", "read", *STORED, "write.rules"),
+    "govern.registry": (
+        *("core", "govern.breaches", "govern.document", "govern.registered", "read", *STORED),
+        "write.rules",
+    ),
     "govern.schemas": (
         *("core", "govern.compatibility", "govern.document", "govern.infer"),
         *("govern.registered", "govern.registry", "govern.retention", "read"),
@@ -233,7 +237,8 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "httpx2": ("client.calls", "client.transport", "evidence.others.post", "serve.issuers", "serve.peers"),
     "jinja2": ("evidence.report",),
     "joserfc": ("serve.jwks", "serve.tokens"),
-    "jsonschema_rs": ("govern.document",),
+    "jsonschema_rs": ("govern.breaches", "govern.document"),
+    "websockets": ("serve.protocol", "serve.websocket"),
     "markdown_it": ("evidence.report",),
     "msgspec": EVERYWHERE,
     "nh3": ("evidence.report",),

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallystick.govern import compatibility
+from tallystick.govern.breaches import Schema
 from tallystick.govern.compatibility import backward, forward
-from tallystick.govern.document import Schema, compiled
+from tallystick.govern.document import compiled
 
 ATOMS: Final[list[Any]] = [None, True, False, 0, 1, 2, 3, 6, -1, 1.5, "", "a", "ab", "viewer", "x-y", "2026-03-01"]
 LISTS: Final[list[Any]] = [

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any, Final
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallystick.core.canonical import canonical
 from tallystick.errors import RejectedError
-from tallystick.govern.document import FORMATS, Document, normal
+from tallystick.govern.document import FORMATS, MANY, NAMED, ONE, Document, compiled, normal
 from tallystick.limits import (
     PATTERN_CHARACTERS_MAX,
     SCHEMA_BYTES_MAX,
@@ -155,6 +158,127 @@ def test_no_more_than_a_few_breaches_are_told_however_many_there_are() -> None:
 
     assert 1 <= len(told) <= 5
     assert max(len(one.problem) for one in told) <= 201
+
+
+PLACED: Final[list[tuple[Any, Any, list[tuple[str, str]]]]] = [
+    ({"anyOf": [{"const": 1}, {"const": 2}]}, 3, [("", "not valid under any of the schemas listed in the 'anyOf'")]),
+    ({"oneOf": [{"const": 1}, {"const": 2}]}, 3, [("", "not valid under any of the schemas listed in the 'oneOf'")]),
+    ({"oneOf": [{"type": "integer"}, {"const": 3}]}, 3, [("", "valid under more than one of the schemas")]),
+    ({"allOf": [{"minimum": 5}, {"properties": {"a": False}}]}, 3, [("", "less than the minimum of 5")]),
+    ({"not": {"const": 3}}, 3, [("", "it is what `not` excludes")]),
+    ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, {"a": 1}, [("/b", "it is required, and missing")]),
+    ({"if": {"required": ["c"]}, "else": {"required": ["b"]}}, {"a": 1}, [("/b", "it is required, and missing")]),
+    ({"contains": {"const": 1}}, [2, 3], [("", "fit the schema under `contains`")]),
+    ({"contains": {"const": 1}, "maxContains": 1}, [1, 1], [("", "fit the schema under `contains`")]),
+    ({"prefixItems": [{"type": "string"}], "items": False}, [1, 2], [("/0", "type"), ("/1", "no such member")]),
+    (
+        {"patternProperties": {"^n": {"type": "null"}}, "additionalProperties": {"const": 1}},
+        {"n": 1, "m": 1},
+        [("/n", "type")],
+    ),
+    ({"patternProperties": {"^n": True}, "additionalProperties": False}, {"n": 1, "m": 1}, [("/m", "no such")]),
+    ({"propertyNames": {"maxLength": 1}}, {"ab": 1}, [("/ab", "longer than 1 character")]),
+    ({"dependentSchemas": {"a": {"required": ["b"]}}}, {"a": 1}, [("/b", "it is required, and missing")]),
+    ({"dependentRequired": {"a": ["b"]}}, {"a": 1}, [("/b", "it is required, and missing")]),
+    ({"properties": {"a": True}, "unevaluatedProperties": False}, {"a": 1, "b": 1}, [("/b", "no such member")]),
+    ({"unevaluatedProperties": False}, {"a": 1, "b": 1}, [("", "members that the schema does not have")]),
+    ({"prefixItems": [True], "unevaluatedItems": False}, [1, 2], [("", "elements that the schema does not have")]),
+    (
+        {"properties": {"a": {"items": {"properties": {"b": {"enum": [1, [2]]}}}}}},
+        {"a": [{"b": 1}, {"b": 3}]},
+        [("/a/1/b", "not one of")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "instance", "expected"), PLACED, ids=lambda value: str(value)[:40])
+def test_a_breach_of_each_keyword_is_found_at_its_place(
+    schema: Any, instance: Any, expected: list[tuple[str, str]]
+) -> None:
+    found = read(schema).breaches(instance)
+
+    assert [breach.place for breach in found] == [place for place, _ in expected]
+    assert all(told in breach.problem for breach, (_, told) in zip(found, expected, strict=True))
+
+
+VALUES: Final = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "a", "ab"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several, named = st.lists(inner, min_size=1, max_size=3), st.dictionaries(st.sampled_from("abc"), inner, max_size=2)
+    one = st.sampled_from(sorted(ONE)).flatmap(lambda name: inner.map(lambda part: {name: part}))
+    many = st.sampled_from(sorted(MANY)).flatmap(lambda name: several.map(lambda parts: {name: parts}))
+    keyed = st.sampled_from(sorted(NAMED)).flatmap(lambda name: named.map(lambda parts: {name: parts}))
+    return st.lists(one | many | keyed, min_size=1, max_size=3).map(
+        lambda parts: {name: said for part in parts for name, said in part.items()}
+    )
+
+
+SCHEMAS: Final = st.recursive(
+    st.booleans()
+    | st.builds(lambda value: {"const": value}, VALUES)
+    | st.builds(lambda name: {"type": name}, st.sampled_from(["object", "array", "string", "integer", "null"]))
+    | st.builds(lambda names: {"required": names}, st.lists(st.sampled_from("abc"), unique=True, max_size=2))
+    | st.builds(lambda values: {"enum": values}, st.lists(VALUES, min_size=1, max_size=3)),
+    _schemas,
+    max_leaves=8,
+)
+
+
+@given(SCHEMAS, VALUES)
+def test_there_are_breaches_just_where_the_library_says_that_a_value_does_not_fit(schema: Any, value: Any) -> None:
+    document = Document(schema)
+
+    assert document.takes(value) == compiled(schema).is_valid(value)
+    assert bool(document.breaches(value)) != document.takes(value)
+
+
+EXPENSIVE: Final[list[tuple[Any, Any]]] = [
+    ({"items": {"anyOf": [{"const": number} for number in range(1_500)]}}, [7_777] * 10_000),
+    ({"items": {"oneOf": [{"const": number} for number in range(1_500)]}}, [1_499] * 10_000),
+    ({"items": {"enum": [[number] for number in range(5_000)]}}, [[7_777]] * 9_000),
+    ({"anyOf": [{"items": {"anyOf": [{"const": [number]} for number in range(900)]}}]}, [[7_777]] * 9_000),
+    (
+        {"items": {"properties": {"a": {"items": {"anyOf": [{"const": n} for n in range(900)]}}}}},
+        [{"a": [-1] * 999}] * 9,
+    ),
+    ({"patternProperties": {f"^k.*{n}$": {} for n in range(300)}}, {f"k{n}": 0 for n in range(5_000)}),
+    ({"items": {"enum": [*range(8_000)]}}, [9_999] * 3_500),
+    ({"enum": [[number] for number in range(5_000)]}, [7_777]),
+    ({"required": [f"n{number}" for number in range(4_000)]}, {}),
+    ({"unevaluatedProperties": False}, {f"n{number}": 0 for number in range(5_000)}),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), EXPENSIVE, ids=lambda value: str(value)[:40])
+def test_neither_judging_nor_telling_takes_long_or_much(schema: Any, value: Any) -> None:
+    document = Document(schema)
+    document.takes(value)  # compiled
+    tracemalloc.start()
+    try:
+        began = time.process_time()
+        assert not document.takes(value)
+        found = document.breaches(value, at="/payload")
+        took = time.process_time() - began
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 1 <= len(found) <= 5
+    assert took < 2, "of the worst there was, four would have taken gigabytes, and minutes"
+    assert most < 40 * 2**20
+
+
+def test_what_is_counted_is_how_often_parts_are_held_against_values() -> None:
+    parts = {"items": {"anyOf": [{"const": number} for number in range(100)]}}
+    assert Document(parts).takes([99] * 1_500)
+    assert not Document(parts).takes([99] * 3_000), "EFFORT_MAX, and 200 for each element"
+    wide = {"properties": {f"n{number}": {"type": "integer"} for number in range(1_500)}, "additionalProperties": False}
+    assert Document(wide).takes({f"n{number}": number for number in range(1_500)}), "each part against one value"
 
 
 @pytest.mark.parametrize("name", FORMATS)

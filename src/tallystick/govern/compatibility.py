@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from tallystick.core.canonical import canonical
-from tallystick.govern.document import Schema, compiled, is_note
+from tallystick.govern.breaches import Schema
+from tallystick.govern.document import compiled, is_note
 
 TYPES: Final = ("array", "boolean", "integer", "null", "number", "object", "string")
 _BREAKS_MAX: Final = 20

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from tallystick.core.canonical import canonical, decode_and_encode
 from tallystick.errors import RejectedError
+from tallystick.govern.breaches import Breach, Schema, breaches_of, cut, escaped, is_too_much, repeated
 from tallystick.limits import (
     PATTERN_BYTES_MAX,
     PATTERN_CACHE_BYTES_MAX,
@@ -27,9 +27,7 @@ from tallystick.limits import (
 )
 
 if TYPE_CHECKING:
-    from jsonschema_rs import ValidationError, Validator
-
-Schema = dict[str, Any] | bool
+    from jsonschema_rs import Validator
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -61,17 +59,6 @@ FORMATS: Final = (
     *("uri", "uri-reference", "uuid"),
 )
 """The formats that are held against an event."""
-
-_ERRORS_MAX: Final = 5
-_TEXT_CHARACTERS_MAX: Final = 200
-
-
-class Breach(NamedTuple):
-    """One thing that an event does which its schema does not take."""
-
-    place: str
-    """A JSON pointer."""
-    problem: str
 
 
 def is_note(keyword: str) -> bool:
@@ -108,10 +95,23 @@ class Document:
         """What decides, compiled when it is first needed."""
         return compiled(self.parts)
 
+    @cached_property
+    def _repeats(self) -> int:
+        return repeated(self.parts)
+
+    def is_too_much(self, instance: Any) -> bool:
+        """Whether it would take too long to hold a value against the schema."""
+        return is_too_much(self.parts, self._repeats, instance)
+
+    def takes(self, instance: Any) -> bool:
+        """Whether a value fits, and that can be found out within bounds."""
+        return not (self._repeats and self.is_too_much(instance)) and self.validator.is_valid(instance)
+
     def breaches(self, instance: Any, *, at: str = "") -> list[Breach]:
         """What a value does that the schema does not take: the first few, in order of place. `at` is its own place."""
-        errors = islice(self.validator.iter_errors(instance), _ERRORS_MAX)
-        return sorted({_breach(error, at) for error in errors})
+        if self.is_too_much(instance):
+            return [Breach(at, "it has too many values for so many alternatives in its schema")]
+        return breaches_of(self.parts, instance, at=at, compiled=compiled)
 
     def personal(self) -> tuple[str, ...]:
         """Where `x-personal` marks a member: JSON pointers, with `*` for every element or name."""
@@ -158,7 +158,7 @@ class _Assembly:
 
     def parts(self) -> Schema:
         for name, schema in self._whole.get("$defs", {}).items():
-            self._part(schema, f"/$defs/{_escaped(name)}", ("",), 1)  # also those that nothing refers to are read
+            self._part(schema, f"/$defs/{escaped(name)}", ("",), 1)  # also those that nothing refers to are read
         self._count = 0
         return self._part({k: v for k, v in self._whole.items() if k not in ("$schema", "$id")}, "", ("",), 0)
 
@@ -171,14 +171,14 @@ class _Assembly:
             return bool(schema)
         out: dict[str, Any] = {}
         for keyword, value in schema.items():
-            at = f"{place}/{_escaped(keyword)}"
+            at = f"{place}/{escaped(keyword)}"
             if keyword in ONE:
                 out[keyword] = self._part(value, at, within, depth + 1)
             elif keyword in MANY:
                 out[keyword] = [self._part(one, f"{at}/{n}", within, depth + 1) for n, one in enumerate(value)]
             elif keyword in NAMED:
                 out[keyword] = {
-                    name: self._part(one, f"{at}/{_escaped(name)}", within, depth + 1) for name, one in value.items()
+                    name: self._part(one, f"{at}/{escaped(name)}", within, depth + 1) for name, one in value.items()
                 }
             elif keyword not in ("$ref", "$defs"):
                 _check_plain(keyword, value, at)
@@ -262,20 +262,8 @@ def _refused(error: ValueError) -> RejectedError:
     kind = getattr(getattr(error, "kind", None), "name", "")
     if kind == "format":
         cure = "look-around and back-references are not read, as they may take for ever; or it is too large"
-        return RejectedError(f"not a pattern that is read here: {_cut(message)}", place=_pointer(path), cure=cure)
-    return RejectedError(f"not JSON Schema 2020-12: {_cut(message)}", place=_pointer(path))
-
-
-def _breach(error: ValidationError, at: str) -> Breach:
-    place, kind = at + _pointer(error.instance_path), error.kind.name
-    facts = error.kind.as_dict()
-    if kind in ("required", "dependentRequired") and "property" in facts:
-        return Breach(f"{place}/{_escaped(facts['property'])}", "it is required, and missing")
-    if kind in ("additionalProperties", "unevaluatedProperties") and facts.get("unexpected"):
-        return Breach(f"{place}/{_escaped(min(facts['unexpected']))}", "the schema has no such member")
-    if kind == "falseSchema":
-        return Breach(place, "the schema has no such member")
-    return Breach(place, _cut(error.message.replace("\n", " ")))
+        return RejectedError(f"not a pattern that is read here: {cut(message)}", place=_pointer(path), cure=cure)
+    return RejectedError(f"not JSON Schema 2020-12: {cut(message)}", place=_pointer(path))
 
 
 def _marked(schema: Schema, mark: str, place: str) -> Iterator[str]:
@@ -286,7 +274,7 @@ def _marked(schema: Schema, mark: str, place: str) -> Iterator[str]:
     for keyword, value in schema.items():
         if keyword == "properties":
             for name, part in value.items():
-                yield from _marked(part, mark, f"{place}/{_escaped(name)}")
+                yield from _marked(part, mark, f"{place}/{escaped(name)}")
         elif keyword in ("patternProperties", "dependentSchemas"):
             inside = f"{place}/*" if keyword == "patternProperties" else place
             for part in value.values():
@@ -309,12 +297,4 @@ def _depth(value: Any) -> int:
 
 
 def _pointer(path: list[str | int]) -> str:
-    return "".join(f"/{_escaped(str(part))}" for part in path)
-
-
-def _escaped(name: str) -> str:
-    return name[:_TEXT_CHARACTERS_MAX].replace("~", "~0").replace("/", "~1")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_CHARACTERS_MAX else f"{text[:_TEXT_CHARACTERS_MAX]}…"
+    return "".join(f"/{escaped(str(part))}" for part in path)

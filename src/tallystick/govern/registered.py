@@ -93,10 +93,10 @@ class RegisteredSchema:
     @cached_property
     def takes(self) -> Callable[[Any, Callable[[], dict[str, Any]]], bool]:
         """Whether an event fits, by its payload and what gives the whole of it."""
-        is_valid = self.document.validator.is_valid
+        takes = self.document.takes
         if self.target == "payload":
-            return lambda payload, _: is_valid(payload)
-        return lambda _, whole: is_valid(whole())
+            return lambda payload, _: takes(payload)
+        return lambda _, whole: takes(whole())
 
     @property
     def personal(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tallystick.core.schema import (
     SCHEMA_TYPES,
 )
 from tallystick.errors import RejectedError, TamperError
-from tallystick.govern.document import Breach
+from tallystick.govern.breaches import Breach
 from tallystick.govern.registered import InForce, RegisteredSchema
 from tallystick.read.query import Query
 from tallystick.read.search import Search
