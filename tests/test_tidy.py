@@ -55,7 +55,7 @@ OUR_OWN: Final = ("clock", "ids", "keystore", "private_file")
 it."""
 
 STORED: Final = (
-    *("store.contract", "store.head_mark", "store.mark_file", "store.proven_store", "store.reading"),
+    *("store.contract", "store.head_mark", "store.lineage", "store.mark_file", "store.proven_store", "store.reading"),
     "store.verified_reads",
 )
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
@@ -97,9 +97,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.reading": ("core", "store.contract"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
+    "store.lineage": ("core", "store.contract", "store.reading"),
     "store.head_mark": (
         *("core", "durable", "plain_file", "private_file"),
-        *("store.contract", "store.mark_file", "store.reading"),
+        *("store.contract", "store.lineage", "store.mark_file", "store.reading"),
     ),
     "store.mark_file": ("core", "plain_file"),
     "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other

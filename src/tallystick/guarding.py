@@ -36,6 +36,7 @@ from tallystick.errors import (
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
 from tallystick.store.head_mark import HeadMark, MarkProblem
+from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
 from tallystick.store.verified_reads import verified_tree
 from tallystick.write.sealer import Sealer
@@ -59,6 +60,10 @@ class Guarding(ABC):
     @abstractmethod
     def _head(self) -> Head:
         """The newest commit."""
+
+    @abstractmethod
+    def _proven_store(self) -> ProvenStore:
+        """The store as it is now, of which every record that is read is proven."""
 
     @abstractmethod
     def _open_sealer(self) -> Sealer:
@@ -171,10 +176,17 @@ class Guarding(ABC):
             event, epochs = self._loss(problem, reason, actor)
             self._record_restore(event, epochs)
 
+    def _is_loss_accepted(self, checkpoint: bytes) -> bool:
+        try:
+            return self.has_accepted_loss_of(checkpoint)
+        except (RejectedError, StoreError, TamperError) as error:
+            _log.error("whether a loss was accepted cannot be told: %s", error)
+            return False
+
     def has_accepted_loss_of(self, checkpoint: bytes) -> bool:
-        """Whether the ledger records that what this checkpoint is of was lost. Believe it of a ledger that holds."""
-        size = Checkpoint.of_note(checkpoint).size
-        for record in read_records(self._store, 0, self._head().size):
+        """Whether the ledger records, proven, that what this checkpoint is of was lost."""
+        size, proven = Checkpoint.of_note(checkpoint).size, self._proven_store()
+        for record in read_records(proven, 0, (proven.last_position() or 0) + 1):
             if record.event_type == LEDGER_RESTORED:
                 loss = LedgerRestored.of(record)
                 held = None if loss.held_checkpoint is None else Checkpoint.of_note(loss.held_checkpoint).size
@@ -226,7 +238,9 @@ class Guarding(ABC):
         """The mark of this ledger, unless it is in memory."""
         if marks is None:
             return None
-        return HeadMark(marks, store=self._store, ledger_id=self.id, key=self._mark_key)
+        return HeadMark(
+            marks, store=self._store, ledger_id=self.id, key=self._mark_key, is_accepted=self._is_loss_accepted
+        )
 
     def _mark_key(self) -> bytes:
         """The key of the mark. Raises `RejectedError` for keys of another ledger: by them every mark seems forged."""

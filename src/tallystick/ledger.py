@@ -356,7 +356,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         if reader is not None:
             reader.follower.learn(plan.batch.first, plan.batch.lines)
 
-    def _check_head(self, read_back: bool) -> None:
+    def _check_head(self, read_back: bytes | None) -> None:
         if self._mark is not None:
             self._mark.check(read_back=read_back)
 

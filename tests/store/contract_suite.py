@@ -122,6 +122,14 @@ class StoreContract(ABC):
         assert begun.head() == head_of(2)
         assert stored(begun) == lines_of(0, 2)
 
+    def test_a_commit_after_another_head_of_the_same_size_is_refused(self, begun: Store) -> None:
+        with pytest.raises(ConflictError):
+            begun.commit(2, batch_of(2, 1), head_of(3), after=b"another log's checkpoint")
+        assert stored(begun) == lines_of(0, 2)
+
+        begun.commit(2, batch_of(2, 1), head_of(3), after=head_of(2).checkpoint)
+        assert begun.head() == head_of(3)
+
     def test_of_two_that_saw_the_same_head_one_wins(self, begun: Store, open_store: Opener) -> None:
         other = open_store()
         assert begun.head() == other.head()

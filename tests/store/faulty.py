@@ -31,8 +31,10 @@ class FaultyStore:
     def create(self, batch: Batch, head: Head) -> None:
         self._write(lambda: self._inner.create(batch, head))
 
-    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
-        self._write(lambda: self._inner.commit(expected_size, batch, head, patient=patient))
+    def commit(
+        self, expected_size: int, batch: Batch, head: Head, *, after: bytes | None = None, patient: bool = True
+    ) -> None:
+        self._write(lambda: self._inner.commit(expected_size, batch, head, after=after, patient=patient))
 
     def prune(self, end: int, kept: Sequence[int]) -> int:
         removed: list[int] = []

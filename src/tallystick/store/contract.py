@@ -68,9 +68,12 @@ class Store(Protocol):
     def head(self) -> Head | None:
         """The newest committed head; None before `create`."""
 
-    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
+    def commit(
+        self, expected_size: int, batch: Batch, head: Head, *, after: bytes | None = None, patient: bool = True
+    ) -> None:
         """Append the batch and publish the head, if the present head's size is `expected_size`.
 
+        Where `after` is given, the present head's checkpoint has to be that one, too: another log may have the size.
         Who is not `patient` gets a `BusyError` where others, who wait, wait for another writer to end.
         """
 

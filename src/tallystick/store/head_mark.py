@@ -24,6 +24,7 @@ from tallystick.errors import DamagedError, RejectedError, StoreError, TamperErr
 from tallystick.plain_file import open_lock
 from tallystick.private_file import make_folder
 from tallystick.store.contract import Store
+from tallystick.store.lineage import extends
 from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark, render_mark
 from tallystick.store.reading import stored_nodes
 
@@ -76,23 +77,34 @@ def compare(store: Store, held: bytes) -> MarkProblem | None:
     if head.checkpoint == held:
         return None
     try:
-        root = range_root(0, mark.size, node=stored_nodes(store, size))
+        present = Checkpoint.of_note(head.checkpoint)
+        if extends(store, old_size=mark.size, old_root=mark.root, size=size, root=present.root):
+            return None
+        if range_root(0, size, node=stored_nodes(store, size)) != present.root:
+            raise TamperError("its hash tiles do not lead to the root of its own checkpoint: run a verification")
     except (RejectedError, TamperError) as error:
         text = f"the ledger cannot be compared with its head mark: {error}"
         return MarkProblem("unreadable", text, held)
-    if root != mark.root:
-        text = f"the first {mark.size} records are not those of the head mark: history was rewritten, or split"
-        return MarkProblem("fork", text, held)
-    return None
+    text = f"the first {mark.size} records are not those of the head mark: history was rewritten, or split"
+    return MarkProblem("fork", text, held)
 
 
 class HeadMark:
     """The mark of one open ledger. Safe for many threads and beside other processes: the mark only grows.
 
-    `key` gives the ledger's `head_mac` key, and is called when the mark is first read or written.
+    `key` gives the ledger's `head_mac` key, and is called when the mark is first read or written. `is_accepted` says
+    whether the log records, proven, that what a checkpoint is of was lost.
     """
 
-    def __init__(self, folder: Path, *, store: Store, ledger_id: bytes, key: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store: Store,
+        ledger_id: bytes,
+        key: Callable[[], bytes],
+        is_accepted: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         self.path: Final = mark_path(folder, ledger_id)
         self.problem: MarkProblem | None = None
         """Why nothing may be added to this ledger."""
@@ -105,6 +117,7 @@ class HeadMark:
         self._store: Final = store
         self._id: Final = ledger_id
         self._load_key: Final = key
+        self._is_accepted: Final = is_accepted
         self._key: bytes | None = None
         self._newest: bytes | None = None
         """The newest checkpoint that this process committed or read back."""
@@ -134,22 +147,38 @@ class HeadMark:
             return
         self._compare(held)
 
-    def check(self, *, read_back: bool = False) -> None:
+    def check(self, *, read_back: bytes | None = None) -> None:
         """Raises `TamperError` when nothing may be added to the ledger.
 
-        `read_back` is whether the state was read from the store just now, not kept in memory: then another process
-        committed, or somebody replaced the log under us. What this process knows, and the mark, decide which.
+        `read_back` is the checkpoint of a state that was read from the store just now, and proven: then another process
+        committed, or somebody replaced the log under us. What this process knows, and the mark, decide which. Raises
+        `DamagedError` when others have accepted the loss of what this process knew: its memory is of that.
         """
-        if read_back and self.problem is None and not self._suspended:
-            if self._newest is not None and self._find_difference(self._newest):
-                self._insist(self._newest)
+        if read_back is not None and self.problem is None and not self._suspended:
+            self._check_newest()
             try:
                 if self._stamp() != self._seen:
                     self.inspect()
             except StoreError as error:
                 self._fail(error)  # a mark that cannot be read stops nothing but the handing out of checkpoints
+            if self.problem is None:
+                self._newest = read_back
         if self.problem is not None:
             raise HaltedError(self.problem)
+
+    def _check_newest(self) -> None:
+        """Whether the log has what this process committed or read before."""
+        newest = self._newest
+        problem = None if newest is None else compare(self._store, newest)
+        if newest is None or problem is None:
+            return
+        if problem.kind != "unreadable" and self._is_accepted(newest):
+            self._newest = self._kept = self._seen = None
+            raise DamagedError(
+                "the log was put back while it was open, and that loss was accepted elsewhere: open the ledger again"
+            )
+        self._find(problem)
+        self._insist(newest)
 
     def halt(self, problem: MarkProblem) -> None:
         """Have nothing added any more: somebody else, such as a witness, knows that this ledger is not the newest."""

@@ -41,12 +41,20 @@ class MemoryStore:
         self._check_open()
         return self._head
 
-    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:  # noqa: ARG002 - nobody is ever waited for
+    def commit(
+        self,
+        expected_size: int,
+        batch: Batch,
+        head: Head,
+        *,
+        after: bytes | None = None,
+        patient: bool = True,  # noqa: ARG002 - nobody is ever waited for
+    ) -> None:
         with self._lock:
             self._check_open()
             present = self._head.size if self._head else None
-            if present != expected_size:
-                raise ConflictError(f"the head is at {present}, not at {expected_size}")
+            if present != expected_size or (after is not None and self._head and after != self._head.checkpoint):
+                raise ConflictError(f"the head is at {present}, and not the one at {expected_size}")
             self._publish(batch, head)
 
     def _publish(self, batch: Batch, head: Head) -> None:

@@ -76,7 +76,15 @@ class ProvenStore:
     def create(self, batch: Batch, head: Head) -> None:  # noqa: ARG002
         raise StoreError(_READONLY)
 
-    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:  # noqa: ARG002
+    def commit(
+        self,
+        expected_size: int,  # noqa: ARG002
+        batch: Batch,  # noqa: ARG002
+        head: Head,  # noqa: ARG002
+        *,
+        after: bytes | None = None,  # noqa: ARG002
+        patient: bool = True,  # noqa: ARG002
+    ) -> None:
         raise StoreError(_READONLY)
 
     def prune(self, end: int, kept: Sequence[int]) -> int:  # noqa: ARG002

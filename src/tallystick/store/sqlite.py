@@ -64,7 +64,8 @@ _FETCH: Final = (
 )
 _SELECT_HEAD: Final = "SELECT size, checkpoint, epoch_at, checkpoint_key_at, evidence_key_at FROM head"
 _MOVE_HEAD: Final = (
-    "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=? WHERE size=?"
+    "UPDATE head SET size=?, checkpoint=?, epoch_at=?, checkpoint_key_at=?, evidence_key_at=?"
+    " WHERE size=? AND checkpoint=coalesce(?, checkpoint)"
 )
 _SELECT_STRAY: Final = (
     "SELECT 'record', position FROM record WHERE position < 0"
@@ -124,17 +125,19 @@ class SqliteStore:
             raise TamperError(f"{self.path} has lost its head, or has one that no commit makes")
         return Head(*rows[0])
 
-    def commit(self, expected_size: int, batch: Batch, head: Head, *, patient: bool = True) -> None:
+    def commit(
+        self, expected_size: int, batch: Batch, head: Head, *, after: bytes | None = None, patient: bool = True
+    ) -> None:
         with held(self._writing, patient=patient, doing="commit"), self._noticing_damage("commit"):
             writer = self._open_writer()
             self._intact.look(writer)  # SQLite commits on a file that was emptied, too
             with waiting(writer, patient=patient), transaction(writer):
-                writer.execute(_MOVE_HEAD, (*_head_row(head), expected_size))
+                writer.execute(_MOVE_HEAD, (*_head_row(head), expected_size, after))
                 if not writer.changes():
                     present = query(writer, "SELECT size FROM head")
                     if not present:
                         raise StoreError(f"{self.path} holds no ledger yet; create it first")
-                    raise ConflictError(f"the head is at {present[0][0]}, not at {expected_size}")
+                    raise ConflictError(f"the head is at {present[0][0]}, and not the one at {expected_size}")
                 _insert(writer, batch)
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
 

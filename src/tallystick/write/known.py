@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from tallystick.errors import ConflictError
 from tallystick.store.verified_reads import VerifiedReads
 
 
@@ -19,6 +20,10 @@ class MadeRun(NamedTuple):
     counter: int
     position: int
     length: int
+
+
+class BehindError(ConflictError):
+    """Another process has sealed more than was read: read the head, and plan, again."""
 
 
 class Known(Protocol):

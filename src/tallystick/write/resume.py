@@ -40,6 +40,7 @@ def create_ledger(store: Store, *, genesis: Genesis, keys: LedgerKeys, ids: IdMa
         epoch_at=1,
         checkpoint_key_at=0,
         evidence_key_at=0,
+        checkpoint=b"",
     )
     planner = Planner(
         state,
@@ -105,6 +106,7 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
         epoch_at=head.epoch_at,
         checkpoint_key_at=head.checkpoint_key_at,
         evidence_key_at=head.evidence_key_at,
+        checkpoint=head.checkpoint,
     )
 
 

@@ -57,14 +57,21 @@ class RunFile(Protocol):
 class RunSet:
     """All runs in `file`, under `key`. See `tallystick.write.runs` for their form."""
 
-    def __init__(self, file: RunFile, *, key: bytes, ledger_id: bytes) -> None:
+    def __init__(
+        self, file: RunFile, *, key: bytes, ledger_id: bytes, check: Callable[[Manifest], None] = lambda _: None
+    ) -> None:
+        """`check` raises for a manifest that another process wrote and that is not of this log: our key is on those of
+        a history that was lost, too. It is called by whoever looks into the runs, before it does."""
         self._file: Final = file
+        self._check: Final = check
         self._key: Final = key
         self._ledger_id: Final = ledger_id
         self._adding: Final = threading.Lock()
         """Held by whoever changes the manifest in this process."""
         self._read: tuple[bytes | None, Manifest] = (None, Manifest.empty(ledger_id, pruned_below=0, generation=b""))
         """The manifest, as it rests and as it reads: one assignment, so that whoever looks sees both of one time."""
+        self._checked: bytes | None = None
+        """The manifest that was written here, or was checked, as it rests."""
         self._filters: dict[bytes, Filter] = {}
         """By the nonce of their run: numbers begin again when the file is rebuilt."""
         self._pages: dict[tuple[bytes, int], bytes] = {}
@@ -84,13 +91,17 @@ class RunSet:
             self._read = (data, manifest)
         return self.manifest
 
+    def trust(self) -> None:
+        """What was looked at last is of this log, as the caller has found."""
+        self._checked = self._read[0]
+
     def find(self, keys: Collection[bytes], *, covering: int, generation: bytes) -> dict[bytes, list[bytes]]:
         """All entries of these keys, by key; those that have none are left out.
 
         `TamperError` when a page that must be there is not, or was altered; `ConflictError` when the runs do not cover
         the records below `covering` any more, or are of another generation, so that what they say or lack says nothing.
         """
-        manifest = self.manifest
+        manifest = self._checked_manifest()
         while True:
             if manifest.size < covering or manifest.generation != generation:
                 raise ConflictError(f"sealing.db covers {manifest.size} records, and covered {covering} before")
@@ -106,18 +117,19 @@ class RunSet:
                 now = self.look()
                 if now.runs == manifest.runs:
                     raise
-                manifest = now
+                manifest = self._checked_manifest()
 
     def add(self, first: int, cover: Manifest, entries: list[bytes]) -> None:
         """Add what the records from `first` to the size in `cover` say, as sorted entries. Does nothing when another
-        process did it. `ConflictError` when the runs do not reach up to `first` any more."""
+        process did it. `ConflictError` when the runs do not reach up to `first` any more, or are another process' that
+        nobody has checked here: nothing is added to those, as our key would then stand for them."""
         with self._adding:
             for _ in range(_ATTEMPTS_MAX):
                 now = self.manifest
                 if now.generation == cover.generation and now.size >= cover.size:
                     return
-                if now.generation != cover.generation or now.size < first:
-                    raise ConflictError("another process rebuilds sealing.db from the log")
+                if now.generation != cover.generation or now.size < first or self._checked != self._read[0]:
+                    raise ConflictError("another process writes sealing.db, too")
                 cover = msgspec.structs.replace(cover, next_run=now.next_run, runs=now.runs)
                 if self._put(cover, len(entries), form.pages_of(entries, form.bits_for(len(entries))), now.runs):
                     self._merge()
@@ -144,10 +156,18 @@ class RunSet:
                 self._file.discard()
             self._filters, self._pages, self._looked_into = {}, {}, ((), [])
             self._read = (None, cover)
+            self._checked = None
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+    def _checked_manifest(self) -> Manifest:
+        data, manifest = self._read
+        if data != self._checked:
+            self._check(manifest)
+            self._checked = data
+        return manifest
 
     def _parse(self, data: bytes) -> Manifest:
         manifest = form.parse_manifest(self._key, data)
@@ -224,6 +244,7 @@ class RunSet:
         if not self._file.replace(self._read[0], render, pages=pages, kept=kept):
             return False
         self._read = published[0]
+        self._checked = published[0][0]
         return True
 
     def _merge(self) -> None:

@@ -51,6 +51,8 @@ class State:
     epoch_at: int
     checkpoint_key_at: int
     evidence_key_at: int
+    checkpoint: bytes
+    """The signed one over all of it; nothing before the first commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,10 @@ class Planner:
         hashes: list[bytes] = []
         lines = self._seal(tag, hashes=hashes)
         tree, tiles = state.tree.extend([leaf_hash(line) for line in lines])
+        checkpoint = sign_checkpoint(Checkpoint(signer.name, tree.size, tree.root), signer)
         after = State(
             tree=tree,
+            checkpoint=checkpoint,
             prev_hash=hexlify(hashes[-1]),
             recorded_at=self._moment,
             epoch=self._opening.epoch if self._opening else state.epoch,
@@ -183,7 +187,6 @@ class Planner:
             checkpoint_key_at=self._key_named_at.get("checkpoint", state.checkpoint_key_at),
             evidence_key_at=self._key_named_at.get("evidence", state.evidence_key_at),
         )
-        checkpoint = sign_checkpoint(Checkpoint(signer.name, tree.size, tree.root), signer)
         return Plan(
             batch=Batch(first, lines, tiles),
             head=Head(tree.size, checkpoint, after.epoch_at, after.checkpoint_key_at, after.evidence_key_at),

@@ -34,10 +34,11 @@ from tallystick.errors import (
 from tallystick.ids import IdMaker, spell
 from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, DRAFT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
+from tallystick.store.lineage import Lineage
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.draft import Draft, system_draft
 from tallystick.write.group import GroupCommit
-from tallystick.write.known import Known
+from tallystick.write.known import BehindError, Known
 from tallystick.write.request import Load, Request, Sealed
 from tallystick.write.resume import check_keys, load_state
 from tallystick.write.rules import Rules, RulesChangedError
@@ -46,12 +47,14 @@ from tallystick.write.seal import Plan, Planner, State, Tag
 _ATTEMPTS_MAX: Final = 1_000
 """Lost races in a row before a batch gives up; another writer made progress at each of them."""
 
+_OTHERS_FIRST: Final = f"other writers were first {_ATTEMPTS_MAX} times: wait a moment, then repeat"
+
 LoadKeys = Callable[[], LedgerKeys]
 """Reads the keys in force; asked again when the ledger says that they were rotated."""
 
-CheckHead = Callable[[bool], None]
+CheckHead = Callable[[bytes | None], None]
 """Raises `TamperError` when nothing may be added: the ledger was rolled back or forked. Called before every plan, and
-with True when the state was read back from the store."""
+with the checkpoint, proven, when the state was read back from the store."""
 
 T = TypeVar("T")
 
@@ -97,6 +100,7 @@ class Sealer:
             turn=self._turn,
         )
         self._state: State | None = None
+        self._lineage: Final = Lineage(store)
         self._reads: VerifiedReads | None = None
         """The log as the state in memory proves it."""
         self._tag: tuple[int, Tag] | None = None
@@ -156,18 +160,24 @@ class Sealer:
 
     def find(self, event_id: str) -> int | None:
         """The position of the record with an event id, if there is one, also of those that others have sealed."""
-        with self._turn:
-            self._is_current()
-            self._current_state()
-            return self._known.find_all([event_id]).get(event_id)
+        return self._ask(lambda _: self._known.find_all([event_id]).get(event_id))
 
     def prove(self, ask: Callable[[VerifiedReads, int], T]) -> T:
         """Ask something of the log as it is now: what reads it, proven, and how many records are the ledger's own."""
+        return self._ask(lambda reads: ask(reads, self._known.version(SYSTEM_ENTITY)))
+
+    def _ask(self, ask: Callable[[VerifiedReads], T]) -> T:
+        """Ask the log as it is now; once more where another process has sealed more meanwhile."""
         with self._turn:
-            self._is_current()
-            self._current_state()
-            assert self._reads is not None, "there is a state"
-            return ask(self._reads, self._known.version(SYSTEM_ENTITY))
+            for _ in range(_ATTEMPTS_MAX):
+                self._is_current()
+                try:
+                    self._current_state()
+                    assert self._reads is not None, "there is a state"
+                    return ask(self._reads)
+                except BehindError:
+                    self._state = None
+        raise BusyError(_OTHERS_FIRST)
 
     def hold_to(self, rules: Rules) -> None:
         """Hold events to these rules from now on; they have read what was there when they were last asked."""
@@ -221,9 +231,13 @@ class Sealer:
         `signing` signs the checkpoint in place of the key in force.
         """
         for _ in range(_ATTEMPTS_MAX):
-            planner = self._planner()
-            prepare(planner)
-            refused = self._add_all(planner, requests)
+            try:
+                planner = self._planner()
+                prepare(planner)
+                refused = self._add_all(planner, requests)
+            except BehindError:
+                self._state = None
+                continue
             if refused and not self._is_current():
                 continue  # what it conflicts with may be what others have written meanwhile
             if planner.count:
@@ -238,12 +252,12 @@ class Sealer:
             for request, error in refused:
                 request.error = error
             return
-        raise BusyError(f"other writers were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
+        raise BusyError(_OTHERS_FIRST)
 
     def _planner(self) -> Planner:
         state = self._current_state()
         if self._check_head is not None:
-            self._check_head(False)
+            self._check_head(None)
         self._known.check_room()
         now = self._clock()
         self._report_clock(now, state)
@@ -267,7 +281,9 @@ class Sealer:
                 check_keys(keys, self._store, state=state, genesis=self._genesis)
                 self._keys, self._keys_at = keys, named  # only now: the next attempt must not pass unchecked
             if self._check_head is not None:
-                self._check_head(True)
+                self._check_head(state.checkpoint)
+            # What is known from before was learnt of the tree before: all of it counts only if this one extends that.
+            self._lineage.follow(state.tree)
             self._reads = VerifiedReads(self._store, state.tree)
             self._known.catch_up(self._reads)
             if self._rules is not None:
@@ -280,7 +296,7 @@ class Sealer:
         state, self._state = self._state, None  # until we know better, we know nothing
         assert state is not None, "planned from a state"
         try:
-            self._store.commit(state.tree.size, plan.batch, plan.head, patient=patient)
+            self._store.commit(state.tree.size, plan.batch, plan.head, after=state.checkpoint, patient=patient)
         except ConflictError:
             return False
         except StoreError:
@@ -291,6 +307,7 @@ class Sealer:
                 raise
         assert self._reads is not None, "there is a state"
         self._reads.advance(plan.state.tree)
+        self._lineage.advance(plan.state.tree)
         self._known.learn(plan.head.size, plan.versions, lines=plan.batch.lines, brought=plan.brought, made=plan.made)
         if self._told is not None:
             self._told(plan)
@@ -317,13 +334,15 @@ class Sealer:
                 continue
             try:
                 planner.add(request)
+            except BehindError:
+                raise
             except ConflictError as error:
                 refused.append((request, as_outcome(error)))
         return refused
 
     def _is_current(self) -> bool:
         head = self._store.head()
-        if self._state is not None and head is not None and head.size == self._state.tree.size:
+        if self._state is not None and head is not None and head.checkpoint == self._state.checkpoint:
             return True
         self._state = None
         return False

@@ -22,6 +22,7 @@ from tallystick.store.contract import Store
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write import runs as form
 from tallystick.write.chunk import Chunk, RecentVersions, glimpse
+from tallystick.write.known import BehindError
 from tallystick.write.run_set import RunFile, RunSet
 from tallystick.write.runs import Manifest
 
@@ -51,7 +52,7 @@ class SealingIndex:
     ) -> None:
         """`key` is K_index-mac of SPEC 5.1. Nothing is read yet: `catch_up` does."""
         self._store: Final = store
-        self._runs: Final = RunSet(file, key=key, ledger_id=ledger_id)
+        self._runs: Final = RunSet(file, key=key, ledger_id=ledger_id, check=self._check_same_log)
         self._ledger_id: Final = ledger_id
         self._progress: Final = progress
         self._entity_key: Final = form.keyed(key, "entity")
@@ -70,7 +71,7 @@ class SealingIndex:
         self._keys: dict[str, bytes] = {}
         """Of the ids that were last asked for: they are what is learned next."""
         self.problem: str | None = None
-        """Why the file was rebuilt since it was opened here, if anything was wrong with it."""
+        """Why the file was rebuilt since it was opened here."""
 
     # ------------------------------------------------------------------------------------------ the port `Known`
 
@@ -83,7 +84,7 @@ class SealingIndex:
         if reads.size < self._tail.end:
             raise _put_back(self._tail.end, reads.size)
         if not self._begun:
-            self._begin(reads)
+            self._begin()
         elif not self._unwritten and self._tail.first == self._tail.end < reads.size:
             self._follow_others()
         self.check_room()
@@ -151,8 +152,7 @@ class SealingIndex:
     # ------------------------------------------------------------------------------------------ beginning, following
 
     def rebuild(self) -> None:
-        """Forget all there is; the next `catch_up` reads the log. For when records were pruned: an entity without
-        records is one that the ledger does not know."""
+        """Forget all there is; the next `catch_up` reads the log. Entities whose records were pruned are unknown."""
         self._begun = False
         self.wait(whatever=True)
         self._runs.begin(self._empty())
@@ -173,7 +173,7 @@ class SealingIndex:
         """Until what was flushed is written. Raises `StoreError` when it cannot be, unless `whatever`."""
         with self._changed:
             self._changed.wait_for(lambda: self._saver is None)
-            if self._failure is not None and not whatever:
+            if self._failure and not whatever:
                 raise StoreError(f"sealing.db could not be written: {self._failure}") from self._failure
 
     def close(self) -> None:
@@ -183,8 +183,9 @@ class SealingIndex:
         self.wait(whatever=True)
         self._runs.close()
 
-    def _begin(self, reads: VerifiedReads) -> None:
+    def _begin(self) -> None:
         """Go on with the runs there are, if they are ours, whole, and of this log; else with none."""
+        self._begun = False
         self._unwritten.clear()
         self._failure = None
         self._recent = RecentVersions()
@@ -194,7 +195,8 @@ class SealingIndex:
             self._report(error)
             manifest = self._empty()
             self._runs.begin(manifest)
-        self._check_same_log(manifest, reads)
+        self._check_same_log(manifest)
+        self._runs.trust()
         if not manifest.generation or manifest.pruned_below != self._store.pruned_below():
             begun, manifest = manifest, self._empty()
             self._runs.begin(manifest, discards=bool(begun.generation))
@@ -206,14 +208,18 @@ class SealingIndex:
         below = self._store.pruned_below()
         return Manifest.empty(self._ledger_id, pruned_below=below, generation=random_bytes(form.NONCE_BYTES))
 
-    def _check_same_log(self, manifest: Manifest, reads: VerifiedReads) -> None:
+    def _check_same_log(self, manifest: Manifest) -> None:
         """What was written under our key was committed: a log that lacks it was put back, or cut off."""
-        head = self._store.head()  # read after the manifest: another process may have sealed and saved since `reads`
+        assert self._reads is not None, "asked after catching up"
+        reads, head = (
+            self._reads,
+            self._store.head(),
+        )  # read after the manifest: another process may have sealed and saved since `reads`
         size = head.size if head else 0
         if manifest.size > size:
             raise _put_back(manifest.size, size)
         if manifest.size > reads.size:
-            return  # what is planned on these reads will lose its race, and they are read again
+            raise BehindError(f"another process has sealed {manifest.size} records, and {reads.size} were read")
         for stored in reads.fetch([manifest.size - 1]) if manifest.size else ():
             if record_hash(stored.line) != manifest.last_hash:
                 raise TamperError(
@@ -225,6 +231,8 @@ class SealingIndex:
         """Skip what another process has written meanwhile; what is in memory may be older."""
         try:
             manifest = self._runs.look()
+            self._check_same_log(manifest)
+            self._runs.trust()
         except TamperError as error:
             self._heal(error)
             return
@@ -258,7 +266,7 @@ class SealingIndex:
         """Drop what is in memory, and go on from what the file covers; all of that is in the log."""
         assert self._reads is not None, "asked after catching up"
         self.wait(whatever=True)
-        self._begin(self._reads)
+        self._begin()
         self._read_on(self._reads)
 
     def _report(self, error: TamperError) -> None:
@@ -307,7 +315,7 @@ class SealingIndex:
             position = chunk.find_made(prefix, counter)
             if position is not None:
                 return position
-        key = self._block_key(prefix, counter >> _MADE_BLOCK_BITS)
+        key = self._made_key(f"{prefix}{counter >> _MADE_BLOCK_BITS:x}")
         for one in self._entries_of([key]).get(key, ()):
             position = form.position_of(one)
             for line in self._lines([position]):
@@ -382,15 +390,10 @@ class SealingIndex:
         for prefix, counter, position, length in chunk.made:
             for block in range(counter >> _MADE_BLOCK_BITS, (counter + length - 1 >> _MADE_BLOCK_BITS) + 1):
                 begin = max(counter, block << _MADE_BLOCK_BITS)
-                out.append(entry(self._block_key(prefix, block), position + begin - counter, 0))
+                out.append(entry(self._made_key(f"{prefix}{block:x}"), position + begin - counter, 0))
         return out
-
-    def _block_key(self, prefix: str, block: int) -> bytes:
-        return self._made_key(f"{prefix}{block:x}")
 
 
 def _put_back(seen: int, size: int) -> TamperError:
-    return TamperError(
-        f"the ledger had {seen} records and now has {size}: an older copy was put back, or records were cut off; "
-        "verify. If you did that on purpose, delete sealing.db"
-    )
+    why = "an older copy was put back, or records were cut off; verify. If you did that on purpose, delete sealing.db"
+    return TamperError(f"the ledger had {seen} records and now has {size}: {why}")

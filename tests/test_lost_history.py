@@ -1,0 +1,199 @@
+"""A log that is put back in place while it is open, and goes on elsewhere: nothing of the lost history is sealed upon.
+
+The files are written through SQLite, as a restore beneath a running process does it, so that none loses its name and
+no look at the files notices. What is gone by then was read before, and is in memory, in `sealing.db`, or in the mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import pytest
+
+import tallystick
+from tallystick.core.custody import RetentionPolicy
+from tallystick.errors import DamagedError, TamperError
+from tallystick.store.head_mark import HaltedError
+
+FILES: Final = ("ledger.db", "index.db", "sealing.db")
+DAY: Final = 86_400_000_000
+NOW: Final = 1_780_000_000_000_000
+
+
+class Scene:
+    """A ledger of 12 records, a copy of it, and several who have it open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.days = 0.0
+        with self.opened() as ledger:
+            ledger.append_many(events(10))
+        self.copy()
+
+    def opened(self, *, marks: bool = True) -> tallystick.Ledger:
+        marked = {} if marks else {"marks": self.folder / "elsewhere"}
+        return tallystick.open(
+            self.folder / "ledger", keys=self.folder / "keys", clock=lambda: NOW + int(self.days * DAY), **marked
+        )
+
+    def copy(self, to: str = "old", files: Iterable[str] = FILES) -> None:
+        (self.folder / to).mkdir(exist_ok=True)
+        for name in files:
+            copied(self.folder / "ledger" / name, self.folder / to / name)
+
+    def put_back(self, of: str = "old", files: Iterable[str] = FILES) -> None:
+        for name in files:
+            copied(self.folder / of / name, self.folder / "ledger" / name)
+
+    def forget_mark(self) -> None:
+        """As after a crash within the time in which the mark may be behind."""
+        for path in (self.folder / "keys" / "heads").iterdir():
+            path.unlink()
+
+
+def copied(source: Path, target: Path) -> None:
+    with (
+        closing(apsw.Connection(str(source))) as given,
+        closing(apsw.Connection(str(target))) as taken,
+        taken.backup("main", given, "main") as backup,
+    ):
+        while not backup.done:
+            backup.step(1_000)
+
+
+def events(count: int, entity: str = "door") -> list[dict[str, Any]]:
+    return [{"event_type": "door.opened", "entity_id": entity, "actor": "jane"} for _ in range(count)]
+
+
+def event(entity: str = "door", **more: Any) -> dict[str, Any]:
+    return {"event_type": "door.opened", "entity_id": entity, **more}
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_who_knew_the_lost_part_seals_nothing_after_the_loss_was_accepted(scene: Scene, committed: bool) -> None:
+    with scene.opened() as first, scene.opened() as idle:
+        first.append_many(events(20))
+        assert idle.get(first.append(event(id="mine")).id)
+        if committed:
+            idle.append(event())
+        first.close()
+        idle.checkpoint()
+        scene.put_back()
+        with scene.opened() as other:
+            other.accept_loss("the disk died")
+            other.append_many(events(60, "other"))
+            size = other.size
+
+        for _ in range(2):
+            with pytest.raises(DamagedError, match="put back while it was open"):
+                idle.append(event())
+            with pytest.raises(DamagedError, match="put back while it was open"):
+                idle.get("mine")
+
+    with scene.opened() as after:
+        assert after.size == size, "and nothing is halted"
+        assert after.append(event()).entity_version == 11
+        assert after.verify().holds
+
+
+def test_who_knew_what_no_mark_told_of_finds_the_fork(scene: Scene) -> None:
+    with scene.opened() as idle:
+        with scene.opened() as first:
+            first.append_many(events(20))
+        idle.prove(0)
+        with pytest.raises(tallystick.NotFoundError):
+            idle.get("nothing")  # the sealer reads the log
+        scene.put_back()
+        scene.forget_mark()
+        with scene.opened() as other:
+            other.append_many(events(60, "other"))
+
+        with pytest.raises(HaltedError, match="history was rewritten, or split"):
+            idle.append(event())
+    with scene.opened() as after, pytest.raises(HaltedError, match="history was rewritten, or split"):
+        after.append(event())
+
+
+def test_a_commit_after_another_log_of_the_same_size_is_not_made(scene: Scene) -> None:
+    with scene.opened() as idle:
+        idle.append_many(events(5))
+        size = idle.size
+        scene.put_back()
+        scene.forget_mark()
+        with scene.opened() as other:
+            other.append_many(events(size - other.size, "other"))
+            assert other.size == size
+            newest = other.checkpoint()
+        with pytest.raises(TamperError):
+            idle.append(event())
+    with scene.opened(marks=False) as after:
+        assert after.checkpoint() == newest
+        assert after.verify().holds
+
+
+def test_holds_of_the_new_history_are_obeyed_by_who_knew_the_lost_one(scene: Scene) -> None:
+    with scene.opened() as idle:
+        with scene.opened() as first:
+            first.retention.set(RetentionPolicy(period_days=1), reason="rule 7")
+            first.retention.hold("lost", entity="window", reason="a case that is over")
+        scene.days = 3
+        assert [hold.name for hold in idle.retention.holds()] == ["lost"]
+        scene.put_back()
+        scene.forget_mark()
+        scene.days = 0
+        with scene.opened() as other:
+            other.retention.set(RetentionPolicy(period_days=1), reason="rule 7")
+            other.retention.hold("litigation", entity="door", reason="a case")
+        scene.days = 3
+
+        with pytest.raises(TamperError):
+            idle.retention.prune()
+    with scene.opened(marks=False) as after:
+        assert after.count(entity_id="door") == 10
+        assert after.verify().holds
+
+
+def test_what_was_kept_of_the_lost_history_is_not_believed_when_it_is_put_back_alone(scene: Scene) -> None:
+    with scene.opened() as first:
+        first.append_many(events(3_000))
+    scene.copy("lost", ["sealing.db"])
+    scene.put_back()
+    with scene.opened() as other:
+        other.accept_loss("the disk died")
+    with scene.opened() as idle:
+        with pytest.raises(tallystick.NotFoundError):
+            idle.get("nothing")
+        with scene.opened() as other:
+            other.append(event("window"))
+        scene.put_back("lost", ["sealing.db"])
+
+        assert idle.append(event("door")).entity_version == 11
+        assert "3012 records" in (idle.sealing_problem or "").replace(",", "")
+        assert idle.verify().holds
+
+
+def test_nobody_sets_the_mark_back(scene: Scene) -> None:
+    with scene.opened() as idle:
+        idle.append_many(events(10))
+        idle.checkpoint()
+        scene.put_back()
+        with scene.opened() as other:
+            other.accept_loss("the disk died")
+            other.append_many(events(100, "other"))
+            newest = other.checkpoint()
+            with pytest.raises(DamagedError):
+                idle.append(event())
+            other.append(event("other"))
+            assert other.checkpoint() != newest
+    with scene.opened() as after:
+        after.append(event())
+        assert after.verify().holds
