@@ -35,9 +35,11 @@ class Scene:
         self.copy()
 
     def opened(self, *, marks: bool = True) -> tallystick.Ledger:
-        marked = {} if marks else {"marks": self.folder / "elsewhere"}
         return tallystick.open(
-            self.folder / "ledger", keys=self.folder / "keys", clock=lambda: NOW + int(self.days * DAY), **marked
+            self.folder / "ledger",
+            keys=self.folder / "keys",
+            marks=None if marks else self.folder / "elsewhere",
+            clock=lambda: NOW + int(self.days * DAY),
         )
 
     def copy(self, to: str = "old", files: Iterable[str] = FILES) -> None:
@@ -82,7 +84,7 @@ def scene(tmp_path: Path) -> Scene:
 def test_who_knew_the_lost_part_seals_nothing_after_the_loss_was_accepted(scene: Scene, committed: bool) -> None:
     with scene.opened() as first, scene.opened() as idle:
         first.append_many(events(20))
-        assert idle.get(first.append(event(id="mine")).id)
+        assert idle.get(first.append(event(id="mine")).id).position
         if committed:
             idle.append(event())
         first.close()
@@ -197,3 +199,85 @@ def test_nobody_sets_the_mark_back(scene: Scene) -> None:
     with scene.opened() as after:
         after.append(event())
         assert after.verify().holds
+
+
+@tallystick.projection("count", event_type="door.opened")
+def counted(state: Any, record: Any) -> Any:
+    del record
+    return (state or 0) + 1
+
+
+def taken(ledger: tallystick.Ledger, name: str = "siem", **query: Any) -> list[int]:
+    """What a named subscription is given, all of it acknowledged."""
+    positions = []
+    with ledger.subscribe(name=name, **query) as subscription:
+        while (record := subscription.take(timeout=0.05)) is not None:
+            positions.append(record.position)
+        subscription.acknowledge()
+    return positions
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_readers_of_the_lost_history_miss_nothing_of_the_new_one(scene: Scene, accepted: bool) -> None:
+    with scene.opened() as ledger:
+        assert taken(ledger) == [*range(12)]
+        ledger.append_many(events(20))
+        assert taken(ledger) == [*range(12, 32)]
+        assert taken(ledger, "early", event_type="door.closed") == []
+        running = ledger.project(counted)
+        running.run()
+        assert running.state == 30
+    scene.put_back()
+    if not accepted:
+        scene.forget_mark()  # as after a crash before the mark was written
+    with scene.opened() as ledger:
+        if accepted:
+            ledger.accept_loss("the disk died")
+        ledger.append_many(events(60, "other"))
+        size = ledger.size
+
+        first = 12 if accepted else 0
+        assert taken(ledger) == [*range(first, size)], "what was lost is not counted as seen"
+        assert taken(ledger) == []
+        running = ledger.project(counted)
+        running.run()
+        assert (running.state, running.cursor) == (70, size)
+        [saved] = ledger.projections()
+        assert saved.status(size) == "current"
+
+
+def test_what_an_index_hides_for_a_moment_is_not_skipped_for_good(scene: Scene) -> None:
+    with scene.opened() as ledger:
+        ledger.append_many(events(6_000))
+        ledger.append_many([{"event_type": "fraud.seen", "entity_id": "x"} for _ in range(20)])
+        ledger.count(event_type="fraud.seen")
+    index = scene.folder / "ledger" / "index.db"
+    with closing(apsw.Connection(str(index))) as connection:
+        connection.execute("UPDATE term SET name = 'fraud.hidden' WHERE name = 'fraud.seen'")
+        assert connection.changes()
+    with scene.opened() as ledger:
+        assert len(taken(ledger, event_type="fraud.seen")) == 20
+
+        @tallystick.projection("frauds", event_type="fraud.seen")
+        def frauds(state: Any, record: Any) -> Any:
+            del record
+            return (state or 0) + 1
+
+        running = ledger.project(frauds)
+        running.run()
+        assert running.state == 20
+
+
+def test_a_record_that_is_not_the_one_that_was_sealed_is_not_read_past(scene: Scene) -> None:
+    with scene.opened() as ledger:
+        ledger.append_many(events(600))
+        log = scene.folder / "ledger" / "ledger.db"
+        with closing(apsw.Connection(str(log))) as connection:
+            for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+                connection.execute(f"DROP TRIGGER {name}")
+            connection.execute("DELETE FROM record WHERE position = 100")
+            connection.execute("INSERT INTO pruned VALUES (1, 200)")
+        with pytest.raises(TamperError):
+            taken(ledger)
+        with ledger.subscribe(name="siem") as again:
+            assert again.acknowledged == 0

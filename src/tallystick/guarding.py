@@ -69,6 +69,10 @@ class Guarding(ABC):
     def _open_sealer(self) -> Sealer:
         """What seals."""
 
+    @abstractmethod
+    def _step_readers_back(self, size: int) -> None:
+        """Have readers that have seen what is not in the log any more go on from a size, or begin again."""
+
     @property
     @abstractmethod
     def has_keys(self) -> bool:
@@ -174,6 +178,8 @@ class Guarding(ABC):
         with self._mark.accepting() as problem:
             assert problem is not None, "it was there"
             event, epochs = self._loss(problem, reason, actor)
+            # Before it is recorded: then a crash leaves readers who see some records again, and none who miss some.
+            self._step_readers_back(event.payload["size"] if problem.kind == "rollback" else 0)
             self._record_restore(event, epochs)
 
     def _is_loss_accepted(self, checkpoint: bytes) -> bool:

@@ -305,11 +305,16 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         with self._opening:
             if self._readers is None:
                 self._readers = Readers(
-                    Live(self._store, reader),
+                    Live(self._store, reader.follower.told, prove=self._proven_store),
                     upcasters=reader.upcasters,
                     open_cursors=self._open_cursors,
                 )
             return self._readers
+
+    def _step_readers_back(self, size: int) -> None:
+        readers, now = self._open_readers(), self.size
+        stands = readers.live.stands
+        readers.cursors.step_back(readers.live.place(size), stands=lambda at: at.cursor <= now and stands(at))
 
     def _open_cursors(self) -> SqliteCursors:
         key = self._load_keys().index_mac if self.has_keys else None

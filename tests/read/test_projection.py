@@ -20,7 +20,7 @@ from tallystick.errors import ConflictError, RejectedError, StoreError, TamperEr
 from tallystick.read import projection as module
 from tallystick.read.projection import Projection, projection
 from tallystick.read.query import Query
-from tallystick.read.sqlite_cursors import SqliteCursors
+from tallystick.read.sqlite_cursors import Place, SqliteCursors
 from tests.tampering import edit
 
 
@@ -303,7 +303,7 @@ def test_a_projection_ahead_of_the_ledger_says_so(ledger: tallystick.Ledger) -> 
         with pytest.raises(RejectedError, match="is not a position"):
             running.rebuild(wrong)
     running.run()
-    ledger._open_readers().cursors.begin("by actor", version=1, cursor=1_000, state=None)
+    ledger._open_readers().cursors.begin("by actor", version=1, cursor=1_000, after="", state=None)
 
     with pytest.raises(TamperError, match="has seen 1000 records"):
         running.run()
@@ -322,7 +322,7 @@ def test_a_projection_ahead_of_the_ledger_says_so(ledger: tallystick.Ledger) -> 
         "UPDATE tallystick_projection SET problem = 'forged'",
         "UPDATE tallystick_projection SET mac = NULL",
         "UPDATE tallystick_projection SET mac = (SELECT mac FROM tallystick_projection WHERE name = 'other')",
-        "INSERT OR REPLACE INTO tallystick_projection SELECT 'count', version, cursor, '9', 0, NULL, mac FROM"
+        "INSERT OR REPLACE INTO tallystick_projection SELECT 'count', version, cursor, '9', 0, NULL, after, mac FROM"
         " tallystick_projection WHERE name = 'other'",
     ],
 )
@@ -360,11 +360,11 @@ def test_a_subscription_whose_cursor_was_moved_on_skips_nothing(tmp_path: Path) 
 
 def test_who_has_no_keys_keeps_a_place_that_nobody_with_keys_believes(tmp_path: Path) -> None:
     cursors = SqliteCursors(tmp_path, b"id")
-    cursors.acknowledge("siem", 4)
-    assert cursors.subscription("siem") == 4
+    cursors.acknowledge("siem", Place(4, "ab"))
+    assert cursors.subscription("siem") == Place(4, "ab")
     cursors.close()
     with_keys = SqliteCursors(tmp_path, b"id", key=b"k" * 32)
     assert with_keys.subscription("siem") is None
-    with_keys.acknowledge("siem", 2)
-    assert with_keys.subscription("siem") == 2
+    with_keys.acknowledge("siem", Place(2, ""))
+    assert with_keys.subscription("siem") == Place(2, "")
     with_keys.close()

@@ -12,7 +12,7 @@ import pytest
 
 import tallystick
 from tallystick.errors import RejectedError, TamperError
-from tallystick.read import live
+from tallystick.read.sqlite_cursors import Place
 
 
 @pytest.fixture
@@ -69,14 +69,18 @@ def test_a_record_reaches_a_waiting_subscriber_at_once(ledger: tallystick.Ledger
     assert [position for position, _ in received] == [position for position, _ in sent]
 
 
-@pytest.mark.parametrize("by_index", [1, 1_000_000])
-def test_catching_up_finds_the_same_by_the_index_and_by_the_log(
-    ledger: tallystick.Ledger, monkeypatch: pytest.MonkeyPatch, by_index: int
-) -> None:
-    monkeypatch.setattr(live, "_BY_INDEX", by_index)
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"entity_id": "e0"},
+        {"entity_id": ["e0", "none"], "event_type": "t.*"},
+        {"event_type": "t.done", "where": "payload.n>=0", "entity_id": "e0"},
+    ],
+)
+def test_catching_up_finds_all_that_fit(ledger: tallystick.Ledger, query: dict[str, Any]) -> None:
     positions = fill(ledger, 3_000)
 
-    with ledger.subscribe(entity_id="e0", event_type="t.*", cursor=100) as subscription:
+    with ledger.subscribe(cursor=100, **query) as subscription:
         expected = [position for position in positions[::2] if position >= 100]
         assert taken(subscription, len(expected)) == expected
 
@@ -168,6 +172,6 @@ def test_a_cursor_past_the_end_is_of_a_log_that_was_put_back_or_of_another(ledge
         ledger.subscribe(cursor=50)
     with ledger.subscribe(name="kept") as subscription:
         subscription.take()
-        ledger._open_readers().cursors.acknowledge("kept", 50)
+        ledger._open_readers().cursors.acknowledge("kept", Place(50, ""))
     with pytest.raises(TamperError, match="has seen 50 records"):
         ledger.subscribe(name="kept")

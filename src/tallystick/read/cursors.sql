@@ -1,7 +1,8 @@
 -- How far readers have come, one file a ledger. Derived but for the cursors of subscriptions: without them
 -- delivery begins again, as at least once allows. Tables that projections make for themselves lie beside these.
+-- after is the SHA-256, in hex, of the record before the cursor, and so of all before it; empty where that was pruned.
 -- mac is over the rest of a row, under a key of the ledger; null where whoever wrote it had no keys.
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 CREATE TABLE tallystick_ledger (id BLOB NOT NULL) STRICT;
 
@@ -13,6 +14,7 @@ CREATE TABLE tallystick_projection (
     state    TEXT,
     paused   INTEGER NOT NULL DEFAULT 0,
     problem  TEXT,
+    after    TEXT    NOT NULL,
     mac      BLOB
 ) STRICT, WITHOUT ROWID;
 
@@ -20,5 +22,6 @@ CREATE TABLE tallystick_projection (
 CREATE TABLE tallystick_subscription (
     name   TEXT    PRIMARY KEY,
     cursor INTEGER NOT NULL,
+    after  TEXT    NOT NULL,
     mac    BLOB
 ) STRICT, WITHOUT ROWID;

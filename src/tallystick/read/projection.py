@@ -20,7 +20,7 @@ from tallystick.errors import BusyError, ConflictError, RejectedError, TamperErr
 from tallystick.limits import NAME_CHARACTERS_MAX
 from tallystick.read.live import Live
 from tallystick.read.query import Query
-from tallystick.read.sqlite_cursors import Saved, SqliteCursors
+from tallystick.read.sqlite_cursors import Place, Saved, SqliteCursors
 
 BATCH_RECORDS: Final = 1_000
 """Records that are folded before state and cursor are saved."""
@@ -203,15 +203,30 @@ class RunningProjection:
 
     def _current(self) -> Saved | None:
         saved = self.saved
-        return saved if saved is None or saved.version == self.projection.version else None
+        if saved is None or saved.version != self.projection.version:
+            return None
+        if self._live.stands(Place(saved.cursor, saved.after)):
+            return saved
+        _log.warning(
+            "the projection %s has seen another record than the log has at position %d: an older copy was put back, "
+            "and went on. It begins again",
+            saved.name,
+            saved.cursor - 1,
+        )
+        return None
 
     def _begin(self) -> Saved:
         saved = self._current()
         return saved if saved is not None else self._begin_at(0)
 
     def _begin_at(self, first: int) -> Saved:
+        after = self._live.place(first).after
         self._cursors.begin(
-            self.projection.name, version=self.projection.version, cursor=first, state=self.projection.initial
+            self.projection.name,
+            version=self.projection.version,
+            cursor=first,
+            after=after,
+            state=self.projection.initial,
         )
         if self.projection.setup is not None:
             saved = self.saved
@@ -219,7 +234,7 @@ class RunningProjection:
             if not saved.paused:
                 with self._cursors.advance(saved) as step:
                     self.projection.setup(step.tables)
-                    step.cursor, step.state = first, self.projection.initial
+                    step.cursor, step.after, step.state = first, after, self.projection.initial
         saved = self.saved
         assert saved is not None, "begun just now"
         return saved
@@ -258,7 +273,7 @@ class RunningProjection:
             raise failed.error from None
         except RejectedError as error:
             with self._cursors.advance(self._begin()) as step:  # the state came to what cannot be kept
-                step.cursor, step.state, step.problem = saved.cursor, self._begin().state, str(error)
+                step.cursor, step.after, step.state, step.problem = saved.cursor, saved.after, saved.state, str(error)
             raise
 
     def _fold(self, saved: Saved, end: int, stop: threading.Event, *, problem: str | None = None) -> int:
@@ -266,11 +281,12 @@ class RunningProjection:
         if self.projection.setup is not None:
             with self._cursors.advance(saved) as step:
                 step.cursor, _ = self._evolved(step.tables, saved, end, stop, whole=problem is not None)
-                step.problem = problem
+                step.after, step.problem = self._live.place(step.cursor).after, problem
                 return step.cursor
         cursor, state = self._evolved(saved.state, saved, end, stop, whole=problem is not None)
         with self._cursors.advance(saved) as step:
             step.cursor, step.state, step.problem = cursor, state, problem
+            step.after = self._live.place(cursor).after
         return cursor
 
     def _evolved(self, state: Any, saved: Saved, end: int, stop: threading.Event, *, whole: bool) -> tuple[int, Any]:

@@ -20,7 +20,7 @@ class Readers:
     """Begins them, and ends them with the ledger. Safe for many threads."""
 
     def __init__(self, live: Live, *, upcasters: Upcasters, open_cursors: Callable[[], SqliteCursors]) -> None:
-        self._live: Final = live
+        self.live: Final = live
         self._upcasters: Final = upcasters
         self._open_cursors: Final = open_cursors
         self._lock: Final = threading.Lock()
@@ -44,7 +44,7 @@ class Readers:
             known = self._running.get(made.name)
             if known is None:
                 known = self._running[made.name] = RunningProjection(
-                    made, live=self._live, cursors=cursors, upcasters=self._upcasters
+                    made, live=self.live, cursors=cursors, upcasters=self._upcasters
                 )
         if known.projection.evolve != made.evolve:
             raise ConflictError(f"there is another projection named {made.name}: give one of them another name")
@@ -58,7 +58,7 @@ class Readers:
         """A subscription; with a name it goes on where it acknowledged last, and `cursor` is where it begins."""
         subscription = Subscription(
             query,
-            live=self._live,
+            live=self.live,
             upcasters=self._upcasters,
             cursor=cursor,
             name=name,

@@ -2,7 +2,8 @@
 
 A state and its cursor are saved in one transaction, which is what makes a projection count every record once. Each row
 has a MAC, so that nobody without the keys makes a reader skip records or gives a projection another state: a row that
-was altered counts as none, and its reader begins again. An older row put back makes its reader see records again.
+was altered counts as none, and its reader begins again. An older row put back makes its reader see records again. Each
+row names the record before its cursor: of a log that has another one there, it counts as none, too.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 import orjson
@@ -35,13 +36,22 @@ from tallystick.sqlite_file import (
 )
 
 FILE_NAME: Final = "cursors.db"
-_LAYOUT: Final = 2
+_LAYOUT: Final = 3
 _OURS: Final = "tallystick_*"
 """Names of our tables; others a projection made for itself."""
 _CONTEXT: Final = b"tallystick/v1/cursors\0"
 _ALTERED: Final = "its row in cursors.db is not what was written: it begins again when it is run"
 _number: Final = count()
 _log: Final = logging.getLogger("tallystick.read")
+
+
+class Place(NamedTuple):
+    """How far a reader has come, and in which history."""
+
+    cursor: int
+    """Every record below it was seen."""
+    after: str
+    """The SHA-256, in hex, of the last of them; empty where it was pruned, or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class Saved:
     state: Any
     paused: bool
     problem: str | None
+    after: str = ""
+    """The SHA-256, in hex, of the record before the cursor; empty where it was pruned, or there is none."""
 
     def behind(self, size: int) -> int:
         """How many records of a ledger of this size it has not seen."""
@@ -142,11 +154,12 @@ class SqliteCursors:
         with self._reading():
             return self._projection(name)
 
-    def begin(self, name: str, *, version: int, cursor: int, state: Any) -> None:
+    def begin(self, name: str, *, version: int, cursor: int, after: str, state: Any) -> None:
         """Begin a projection, or begin it again, at a cursor."""
         with self._writing():
             before = self._projection(name)
-            self._save(Saved(name, version, cursor, state, paused=before is not None and before.paused, problem=None))
+            paused = before is not None and before.paused
+            self._save(Saved(name, version, cursor, state, paused=paused, problem=None, after=after))
 
     @contextmanager
     def advance(self, before: Saved) -> Iterator[Advance]:
@@ -160,7 +173,7 @@ class SqliteCursors:
                 raise ConflictError(f"the projection {before.name} was moved, paused or begun again meanwhile")
             step = Advance(Tables(self._connection))
             yield step
-            self._save(replace(now, cursor=step.cursor, state=step.state, problem=step.problem))
+            self._save(replace(now, cursor=step.cursor, state=step.state, problem=step.problem, after=step.after))
 
     def set_paused(self, name: str, paused: bool) -> None:
         """Pause a projection, or let it go on; a problem that it had is forgotten. Raises `NotFoundError`."""
@@ -177,18 +190,30 @@ class SqliteCursors:
             if not self._connection.changes():
                 raise NotFoundError(f"there is no projection {name!r}")
 
-    def subscription(self, name: str) -> int | None:
-        """The cursor of a subscription, if it acknowledged anything yet."""
+    def subscription(self, name: str) -> Place | None:
+        """Where a subscription is, if it acknowledged anything yet."""
         with self._reading():
             return self._subscription(name)
 
-    def acknowledge(self, name: str, cursor: int) -> None:
-        """Move a subscription's cursor on; never back."""
+    def acknowledge(self, name: str, place: Place) -> None:
+        """Move a subscription on; never back."""
         with self._writing():
             before = self._subscription(name)
-            if before is None or before < cursor:
-                row = (name, cursor)
-                self._rows("INSERT OR REPLACE INTO tallystick_subscription VALUES (?,?,?)", (*row, self._mac(row)))
+            if before is None or before.cursor < place.cursor:
+                self._keep(name, place)
+
+    def step_back(self, to: Place, *, stands: Callable[[Place], bool]) -> None:
+        """Records were lost, and the log goes on from `to`: whoever is at a place that is not of it any more.
+
+        Subscriptions go on from `to`; projections, whose states cannot be taken back, begin again.
+        """
+        with self._writing():
+            for row in self._rows(f"{_SELECT} ORDER BY name"):
+                if not stands(Place(row[2], row[6])):
+                    self._rows("DELETE FROM tallystick_projection WHERE name = ?", (row[0],))
+            for name, *place, _ in self._rows("SELECT name, cursor, after, mac FROM tallystick_subscription"):
+                if not stands(Place(*place)):
+                    self._keep(name, to)
 
     def close(self) -> None:
         with self._lock:
@@ -200,12 +225,16 @@ class SqliteCursors:
 
     def _save(self, saved: Saved) -> None:
         paused = int(saved.paused)
-        row = (saved.name, saved.version, saved.cursor, _json(saved.state), paused, saved.problem)
-        self._rows("INSERT OR REPLACE INTO tallystick_projection VALUES (?,?,?,?,?,?,?)", (*row, self._mac(row)))
+        row = (saved.name, saved.version, saved.cursor, _json(saved.state), paused, saved.problem, saved.after)
+        self._rows("INSERT OR REPLACE INTO tallystick_projection VALUES (?,?,?,?,?,?,?,?)", (*row, self._mac(row)))
 
-    def _subscription(self, name: str) -> int | None:
-        rows = self._rows("SELECT name, cursor, mac FROM tallystick_subscription WHERE name = ?", (name,))
-        return rows[0][1] if rows and self._holds(rows[0]) else None
+    def _subscription(self, name: str) -> Place | None:
+        rows = self._rows("SELECT name, cursor, after, mac FROM tallystick_subscription WHERE name = ?", (name,))
+        return Place(rows[0][1], rows[0][2]) if rows and self._holds(rows[0]) else None
+
+    def _keep(self, name: str, place: Place) -> None:
+        row = (name, *place)
+        self._rows("INSERT OR REPLACE INTO tallystick_subscription VALUES (?,?,?,?)", (*row, self._mac(row)))
 
     def _mac(self, row: Sequence[Any]) -> bytes | None:
         """Over the name and the rest of a row. What a projection and what a subscription has differs in length."""
@@ -242,12 +271,13 @@ class Advance:
     def __init__(self, tables: Tables) -> None:
         self.tables: Final = tables
         self.cursor = 0
+        self.after = ""
         self.state: Any = None
         self.problem: str | None = None
 
 
 _FLAGS: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-_SELECT: Final = "SELECT name, version, cursor, state, paused, problem, mac FROM tallystick_projection"
+_SELECT: Final = "SELECT name, version, cursor, state, paused, problem, after, mac FROM tallystick_projection"
 
 
 def _script() -> str:
@@ -255,8 +285,8 @@ def _script() -> str:
 
 
 def _saved(row: Any) -> Saved:
-    name, version, cursor, state, paused, problem, _ = row
-    return Saved(name, version, cursor, orjson.loads(state) if state else None, bool(paused), problem)
+    name, version, cursor, state, paused, problem, after, _ = row
+    return Saved(name, version, cursor, orjson.loads(state) if state else None, bool(paused), problem, after)
 
 
 def _json(state: Any) -> str:

@@ -6,6 +6,7 @@ keeps its place: what it did not acknowledge is delivered again when it comes ba
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from tallystick.errors import RejectedError, TamperError
 from tallystick.limits import NAME_CHARACTERS_MAX
 from tallystick.read.live import Live
 from tallystick.read.query import Query
-from tallystick.read.sqlite_cursors import SqliteCursors
+from tallystick.read.sqlite_cursors import Place, SqliteCursors
+
+_log: Final = logging.getLogger("tallystick.read")
 
 
 class Subscription:
@@ -47,8 +50,8 @@ class Subscription:
         self._upcasters: Final = upcasters
         self._cursors: Final = cursors if name is not None else None
         self._stop: Final = threading.Event()
-        kept = self._cursors.subscription(name) if self._cursors and name is not None else None
-        self.acknowledged = kept if kept is not None else cursor or 0
+        kept = self._kept()
+        self.acknowledged = kept.cursor if kept is not None else cursor or 0
         """Every record below was acknowledged; of a named subscription this is kept."""
         self._next = self.acknowledged
         self._ahead: Iterator[Record] = iter(())
@@ -61,6 +64,19 @@ class Subscription:
                 f"the subscription has seen {self._next} records, and the ledger now has {size}: an older copy was put "
                 "back, or the cursor is of another ledger"
             )
+
+    def _kept(self) -> Place | None:
+        """Where it was; nowhere, if what it has seen there is not in the log: then it begins again."""
+        kept = self._cursors.subscription(self.name) if self._cursors and self.name is not None else None
+        if kept is None or self._live.stands(kept):
+            return kept
+        _log.warning(
+            "the subscription %s has seen another record than the log has at position %d: an older copy was put back, "
+            "and went on. It begins again",
+            self.name,
+            kept.cursor - 1,
+        )
+        return None
 
     @property
     def cursor(self) -> int:
@@ -92,7 +108,7 @@ class Subscription:
             raise RejectedError(f"position {position} was not delivered yet", place="position")
         self.acknowledged = max(self.acknowledged, end)
         if self._cursors is not None and self.name is not None:
-            self._cursors.acknowledge(self.name, self.acknowledged)
+            self._cursors.acknowledge(self.name, self._live.place(self.acknowledged))
 
     def rewind(self) -> None:
         """Deliver again what was not acknowledged."""
