@@ -40,7 +40,7 @@ from tallystick.read.compared import ComparedFile
 from tallystick.read.follower import Follower
 from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
-from tallystick.read.own_records import OF_THE_LEDGER, OwnRecords
+from tallystick.read.own_records import BINDING, FRAMING, OF_THE_LEDGER, Framing, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.read.sqlite_cursors import SqliteCursors
@@ -81,8 +81,9 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         self._progress: Final = progress
         self._ids: Final = IdMaker()
         self._registry = Registry(store)
-        self._own: Final = OwnRecords(self._own_candidates)
-        """Used with the sealing turn held."""
+        self._own: Final = OwnRecords(self._own_candidates, types=BINDING, keep=lambda record: record)
+        self._framing: Final = OwnRecords(self._own_candidates, types=FRAMING, keep=Framing.of)
+        """Both are used with the sealing turn held."""
         self._governed = Governed(self._registry, clock, principal)
         self._acceptor = Acceptor(self._ids, principal=principal, rules=self._registry)
         self._opening = threading.Lock()
@@ -268,8 +269,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         return Source(
             store=self._store,
             genesis=self.genesis,
-            search=reader.search,
-            questions=reader.questions,
+            framing=lambda: [*self._open_sealer().prove(self._framing.follow)],
             catch_up=reader.catch_up,
             change_epoch=self.change_epoch,
             load_keys=self._load_keys,

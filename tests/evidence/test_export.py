@@ -24,14 +24,16 @@ import tallystick
 from tallystick.core import timestamp
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, Manifest
+from tallystick.core.note import VerifierKey
 from tallystick.core.policy import Policy
 from tallystick.core.selector import Selector
 from tallystick.core.sshsig import VIEWS_NAMESPACE, open_signature
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.check import BundleReport, verify_bundle
+from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query, parse_terms
-from tests.tampering import line_at, replace_record
+from tests.tampering import edit, line_at, replace_record
 
 START = timestamp.parse("2026-03-01T00:00:00.000000Z")
 DAY = 86_400 * timestamp.SECOND
@@ -541,3 +543,40 @@ def test_a_folder_that_cannot_be_written_is_one_error(ledger: Ledger, tmp_path: 
 
     with pytest.raises(StoreError, match="could not write"):
         ledger.export(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("hidden", ["tallystick.key.rotated", "tallystick.epoch.opened", "tallystick.epoch.closed"])
+def test_what_stands_beside_does_not_depend_on_an_index(tmp_path: Path, hidden: str) -> None:
+    with tallystick.open(tmp_path / "l", keys=tmp_path / "keys") as ledger:
+        ledger.append_many({"event_type": "t.t", "entity_id": "e"} for _ in range(5))
+        ledger.rotate_key("checkpoint")
+        ledger.change_epoch()
+        ledger.append_many({"event_type": "t.t", "entity_id": "e"} for _ in range(5))
+        trust = Policy(logs=(VerifierKey(ledger.origin, ledger.genesis.checkpoint_key),)).render()
+    edit(tmp_path / "l" / "index.db", f"UPDATE term SET name = 't.hidden' WHERE name = '{hidden}'")
+
+    with tallystick.open(tmp_path / "l", keys=tmp_path / "keys") as ledger:
+        last = ledger.size - 1
+        ledger.export(tmp_path / "part", first=last - 2, end=last)
+        ledger.export(tmp_path / "filtered", [Query.of(event_type="t.t")])
+    for name in ("part", "filtered"):
+        assert not verify_bundle(tmp_path / name, trust=trust).findings
+
+
+def test_a_zip_is_of_the_records_that_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = Delivery.finish
+
+    def altered(self: Delivery, *given: Any, **named: Any) -> None:
+        (self._scratch / "bundle" / "events.jsonl").write_bytes(b"{}\n")
+        finish(self, *given, **named)
+
+    with tallystick.open(tmp_path / "l") as ledger:
+        ledger.append(event_type="t.t", entity_id="e")
+        whole = ledger.export(tmp_path / "whole.zip", as_zip=True)
+        data = (tmp_path / "whole.zip").read_bytes()
+        assert (whole.zip_sha256, whole.zip_bytes) == (sha256(data).hexdigest(), len(data))
+        monkeypatch.setattr(Delivery, "finish", altered)
+        ledger.append(event_type="t.t", entity_id="e")
+        with pytest.raises(TamperError, match="altered before it was packed"):
+            ledger.export(tmp_path / "other.zip", as_zip=True)
+    assert not (tmp_path / "other.zip").exists()

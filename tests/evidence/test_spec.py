@@ -18,6 +18,7 @@ from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.export import Selection, Source, export
 from tallystick.ids import IdMaker
 from tallystick.read.follower import Follower
+from tallystick.read.own_records import FRAMING, Framing, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.reading import read_record
@@ -48,11 +49,11 @@ def bundle(tmp_path: Path) -> Path:
         turn=turn,
     )
     reader = Reader(store, follower, turn=turn)
+    framing = OwnRecords(lambda first: (first, ()), types=FRAMING, keep=Framing.of)
     source = Source(
         store=store,
         genesis=genesis,
-        search=reader.search,
-        questions=reader.questions,
+        framing=lambda: [*sealer.prove(framing.follow)],
         catch_up=reader.catch_up,
         change_epoch=sealer.change_epoch,
         load_keys=lambda: keys,

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import pytest
 
 from tallystick.clock import wall_clock
 from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE
-from tallystick.errors import BusyError, ConflictError, NotFoundError
+from tallystick.errors import BusyError, ConflictError, NotFoundError, TamperError
 from tallystick.limits import JOBS_KEPT_MAX, JOBS_WAITING_MAX
 from tallystick.serve.ingest import BATCH_PATH
 from tallystick.serve.jobs import KEPT_SECONDS, Job, Jobs
@@ -313,6 +314,27 @@ def test_a_job_that_is_deleted_ends_and_leaves_nothing(tmp_path: Path) -> None:
     jobs.close()
 
 
+def made(job: Job) -> dict[str, Any]:
+    job.file.write_bytes(b"bundle")
+    job.made(sha256(b"bundle").hexdigest(), 6)
+    return {}
+
+
+def test_what_takes_the_place_of_a_file_before_the_job_is_over_is_not_returned(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, clock=wall_clock, authenticate=mac)
+
+    def work(job: Job) -> dict[str, Any]:
+        made(job)
+        job.file.write_bytes(b"earlie")  # by somebody else, and as long
+        return {}
+
+    job = jobs.begin("acme", "export", {}, work)
+    waited(jobs, job)
+    with pytest.raises(TamperError, match="not what it made"):
+        job.open_file()
+    jobs.close()
+
+
 def test_a_tenant_has_a_bounded_number_of_jobs_and_a_day_later_none(tmp_path: Path) -> None:
     now = [wall_clock()]
     jobs, hold = Jobs(tmp_path, clock=lambda: now[0], authenticate=mac), threading.Event()
@@ -327,7 +349,7 @@ def test_a_tenant_has_a_bounded_number_of_jobs_and_a_day_later_none(tmp_path: Pa
         waited(jobs, jobs.begin("acme", "verify", {}, lambda _: {}))
     assert len(jobs.all_of("acme")) == JOBS_KEPT_MAX, "of those that made nothing the oldest have gone"
     for _ in range(JOBS_KEPT_MAX):
-        waited(jobs, jobs.begin("acme", "export", {}, lambda job: {"bytes": job.file.write_bytes(b"bundle")}))
+        waited(jobs, jobs.begin("acme", "export", {}, made))
     with pytest.raises(ConflictError):
         jobs.begin("acme", "verify", {}, lambda _: {})
     now[0] += KEPT_SECONDS * 1_000_000 + DAY

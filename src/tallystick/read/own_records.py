@@ -8,11 +8,12 @@ can tell whether a list is complete. The index only says where to look; if it sa
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from tallystick.core.custody import CUSTODY_TYPES, RECORDS_PRUNED
-from tallystick.core.record import Record
+from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
 from tallystick.core.rollup import ROLLUP_DEFINED
 from tallystick.core.schema import SCHEMA_TYPES
 from tallystick.core.system import SYSTEM_ENTITY
@@ -25,26 +26,49 @@ from tallystick.store.verified_reads import VerifiedReads
 BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, RECORDS_PRUNED, ROLLUP_DEFINED))
 """The types of those that are kept in memory, as they bind what comes after them."""
 
+FRAMING: Final = frozenset((KEY_ROTATED, EPOCH_OPENED, EPOCH_CLOSED, RECORDS_PRUNED))
+"""The types of those that stand beside the records of a bundle."""
+
 OF_THE_LEDGER: Final = Query(entities=(SYSTEM_ENTITY,))
 _MARK: Final = b'"entity_id":"%b"' % SYSTEM_ENTITY.encode()
 
 Candidates = Callable[[int], tuple[int, Sequence[int]]]
 """From a position on: up to where an index was asked, and where it says that the ledger's own records are."""
 
+
+class Framing(NamedTuple):
+    """Where one of `FRAMING` is, and of which epoch it tells, if of one."""
+
+    event_type: str
+    position: int
+    epoch: int
+
+    @classmethod
+    def of(cls, record: Record) -> Framing:
+        epoch = record.payload.get("epoch")
+        return cls(sys.intern(record.event_type), record.position, epoch if type(epoch) is int else -1)
+
+
 _log: Final = logging.getLogger("tallystick.read")
 
 
-class OwnRecords:
+T = TypeVar("T")
+
+
+class OwnRecords(Generic[T]):
     """Those of one ledger, followed as it grows. For one thread at a time."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: Candidates, *, types: frozenset[str], keep: Callable[[Record], T]) -> None:
+        """`keep` makes of each record of these types what is kept of it in memory."""
         self._candidates: Final = candidates
+        self._types: Final = types
+        self._keep: Final = keep
         self._end = 0
         self._version = 0
-        self._binding: list[Record] = []
+        self._kept: list[T] = []
 
-    def follow(self, reads: VerifiedReads, version: int) -> list[Record]:
-        """All binding ones that `reads` proves, in order. `version` is that of their entity, proven elsewhere.
+    def follow(self, reads: VerifiedReads, version: int) -> list[T]:
+        """All that `reads` proves, in order. `version` is that of their entity, proven elsewhere.
 
         Raises `TamperError` when the log itself has not as many as there must be.
         """
@@ -57,9 +81,9 @@ class OwnRecords:
             records = [*self._of(reads.read(self._end, reads.size))]
         if not self._continues(records, version):
             raise TamperError(f"the ledger has not all of its {version} own records: run a verification")
-        self._binding += [record for record in records if record.event_type in BINDING]
+        self._kept += [self._keep(record) for record in records if record.event_type in self._types]
         self._version, self._end = version, reads.size
-        return self._binding
+        return self._kept
 
     def _by_index(self, reads: VerifiedReads) -> list[Record]:
         asked, positions = self._candidates(self._end)

@@ -39,7 +39,7 @@ KEPT_SECONDS: Final = 86_400
 
 State: TypeAlias = Literal["waiting", "running", "done", "failed"]
 Work: TypeAlias = Callable[["Job"], dict[str, Any]]
-"""Does it, and gives its result; what it writes, it writes to the job's `file`."""
+"""Does it, and gives its result; what it writes, it writes to the job's `file`, and says what it has `made`."""
 
 _WORKERS: Final = 2
 _LOOK_SECONDS: Final = 0.01
@@ -97,6 +97,11 @@ class Job:
     @property
     def is_over(self) -> bool:
         return self.state in ("done", "failed")
+
+    def made(self, sha256: str, size: int) -> None:
+        """The file is whole, and has that digest, in hex, and so many bytes: as it was written, and not as it is found
+        by its name, where somebody may have put another one."""
+        self.file_sha256, self.file_bytes = sha256, size
 
     def progress(self, done: int, of: int | None = None) -> None:
         """Say how far it is."""
@@ -264,9 +269,6 @@ class Jobs:
             job.progress(0)
             check_folder(job.folder, below=self._root)  # the work writes there
             result = work(job)
-            if job.file.exists():
-                job.file_bytes = job.file.lstat().st_size
-                job.file_sha256 = _digest(job.file, bytes_max=job.file_bytes)
             job.state, job.result, job.ended_at = "done", result, timestamp.render(self._clock())
         except _EndedError as ended:
             self._failed(job, ConflictError(str(ended)))
@@ -341,8 +343,3 @@ class Jobs:
 def _about(tenant: str, folder: Path) -> bytes:
     """Which job of which tenant, so that none takes another's place."""
     return f"{tenant}/{folder.name}".encode() + b"\0"
-
-
-def _digest(path: Path, *, bytes_max: int) -> str:
-    with open_plain(path, bytes_max=bytes_max) as file:
-        return file_digest(file, "sha256").hexdigest()

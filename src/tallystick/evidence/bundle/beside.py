@@ -1,24 +1,23 @@
 """What has to stand beside the records of a bundle, so that it can be checked by itself (SPEC 10.4).
 
-The genesis, every change of keys, the opening and the close of each epoch, and the prune that says what is absent: they
-are found by the index, and read from the log. If the index lied, the bundle would not verify.
+The genesis, every change of keys, the opening and the close of each epoch, and the prune that says what is absent: all
+of them are the ledger's own, and are proven to be all there are. An index that left one out would have the ledger hand
+over a bundle that nobody accepts.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
-from tallystick.core.system import EpochClosed, EpochOpened
 from tallystick.errors import RejectedError, TamperError
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import BUNDLE_RECORDS_MAX
-from tallystick.read.query import Query
-from tallystick.read.search import Search
+from tallystick.read.own_records import Framing
 from tallystick.store.contract import Store
 from tallystick.store.reading import absent_ranges, read_record
 
@@ -26,9 +25,10 @@ from tallystick.store.reading import absent_ranges, read_record
 class Beside:
     """Answers for the first `size` records of a ledger."""
 
-    def __init__(self, store: Store, search: Search, *, size: int) -> None:
+    def __init__(self, store: Store, framing: Iterable[Framing], *, size: int) -> None:
+        """`framing` is all there is of the ledger's own that may stand beside records, in order."""
         self._store: Final = store
-        self._search: Final = search
+        self._framing: Final = [one for one in framing if one.position < size]
         self._size: Final = size
 
     def absent(self, first: int, end: int) -> tuple[Ranges, int | None]:
@@ -43,7 +43,7 @@ class Beside:
         every.extend(absent_ranges(self._store, 0, below))
         if not any(True for _ in every.within(first, end)):
             return Ranges(), None
-        for position in self._positions(RECORDS_PRUNED, newest_first=True):
+        for position in reversed(self._positions(RECORDS_PRUNED)):
             pruned = RecordsPruned.of(read_record(self._store, position))
             if pruned.end <= below and Absent.over(every.within(0, pruned.end)) == pruned.absent:
                 return every, position
@@ -60,10 +60,7 @@ class Beside:
         wanted = {0, *self._positions(KEY_ROTATED)}
         for epoch in epochs:
             if epoch not in opened or epoch not in closed:
-                raise TamperError(
-                    f"the index does not say where epoch {epoch} was opened and closed: run tallystick verify, and "
-                    "tallystick index rebuild"
-                )
+                raise TamperError(f"the ledger does not say where epoch {epoch} was opened and closed: verify it")
             wanted |= {opened[epoch], closed[epoch]}
         if prune is not None:
             wanted.add(prune)
@@ -75,18 +72,12 @@ class Beside:
 
     def _epochs(self) -> tuple[dict[int, int], dict[int, int]]:
         """Where epochs were opened, and closed."""
-        opened, closed = {}, {}
-        for position in self._positions(EPOCH_OPENED, EPOCH_CLOSED):
-            record = read_record(self._store, position)
-            if record.event_type == EPOCH_OPENED:
-                opened[EpochOpened.of(record).epoch] = position
-            else:
-                closed[EpochClosed.of(record).epoch] = position
+        opened = {one.epoch: one.position for one in self._framing if one.event_type == EPOCH_OPENED}
+        closed = {one.epoch: one.position for one in self._framing if one.event_type == EPOCH_CLOSED}
         return opened, closed
 
-    def _positions(self, *event_types: str, newest_first: bool = False) -> Iterator[int]:
-        found = self._search.scan(Query(event_types=event_types), end=self._size, newest_first=newest_first)
-        return (record.position for record in found)
+    def _positions(self, event_type: str) -> list[int]:
+        return [one.position for one in self._framing if one.event_type == event_type]
 
 
 def _any_within(taken: Sequence[int], first: int, last: int) -> bool:

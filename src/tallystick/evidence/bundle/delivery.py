@@ -13,10 +13,11 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -24,7 +25,7 @@ from tallystick.core.canonical import encode
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.sshsig import VIEWS_NAMESPACE, sign_file
 from tallystick.durable import sync, sync_folder
-from tallystick.errors import ConflictError, RejectedError, StoreError
+from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.views import VIEWS, View
 from tallystick.private_file import FILE_MODE, create, make_folder
 
@@ -42,6 +43,11 @@ class Delivery:
         for name in views:
             if name not in VIEWS:
                 raise RejectedError(f"there is no view {name!r}", place="views", cure=f"use {', '.join(VIEWS)}")
+        self._small: Final[dict[str, bytes]] = {}
+        """The small files, by name, as they were written."""
+        self.zip_sha256 = ""
+        self.zip_bytes = 0
+        """Of the zip as it was written, in hex; whoever can write beside the target could change it under its name."""
         self._wanted: Final = tuple(dict.fromkeys(views))
         self._views: list[View] = []
 
@@ -81,15 +87,19 @@ class Delivery:
 
     def write(self, name: str, data: bytes) -> None:
         """One of the small files."""
+        self._small[name] = data
         self._write(self._scratch / "bundle" / name, data)
 
-    def finish(self, manifest: bytes, key: Ed25519PrivateKey) -> None:
-        """All was written: make ready what will be handed over, so that only names are left to give."""
+    def finish(self, manifest: bytes, key: Ed25519PrivateKey, *, events_sha256: bytes) -> None:
+        """All was written: make ready what will be handed over, so that only names are left to give.
+
+        `events_sha256` is that of the records as they were written. Raises `TamperError` for others in their place.
+        """
         if self._views:
             self._finish_views(manifest, key)
         if self._as_zip:
             with _told(self.target):
-                self._zip()
+                self._zip(events_sha256)
 
     def hand_over(self) -> None:
         """Give everything its name. The bundle comes last: when it is there, all of it is."""
@@ -122,21 +132,51 @@ class Delivery:
         self._write(self._scratch / "views" / MANIFEST_FILE, data)
         self._write(self._scratch / "views" / SEAL_FILE, sign_file(data, key, namespace=VIEWS_NAMESPACE))
 
-    def _zip(self) -> None:
+    def _zip(self, events_sha256: bytes) -> None:
         with create(self._scratch / "bundle.zip") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            counted: Any = _Counted(file)
+            with zipfile.ZipFile(counted, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name in BUNDLE_FILES:
                     info = zipfile.ZipInfo(name, _ZIP_TIME)
                     info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, FILE_MODE << 16
-                    source = self._scratch / "bundle" / name
-                    with source.open("rb") as data, archive.open(info, "w", force_zip64=True) as entry:
-                        shutil.copyfileobj(data, entry, 1 << 20)
+                    with archive.open(info, "w", force_zip64=True) as entry:
+                        if name in self._small:
+                            entry.write(self._small[name])
+                        elif self._copy_events(entry) != events_sha256:
+                            raise TamperError(f"{name} beside {self.target} was altered before it was packed")
             sync(file)
+        self.zip_sha256, self.zip_bytes = counted.hasher.hexdigest(), counted.size
+
+    def _copy_events(self, entry: IO[bytes]) -> bytes:
+        """Copy the records; the SHA-256 of what was copied."""
+        hasher = sha256()
+        with (self._scratch / "bundle" / EVENTS_FILE).open("rb") as file:
+            for chunk in iter(partial(file.read, 1 << 20), b""):
+                hasher.update(chunk)
+                entry.write(chunk)
+        return hasher.digest()
 
     def _write(self, path: Path, data: bytes) -> None:
         with _told(self.target), create(path) as file:
             file.write(data)
             sync(file)
+
+
+class _Counted:
+    """A file that is only written on: what it has by its name later may be another's."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file: Final = file
+        self.hasher: Final = sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.hasher.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 @contextmanager

@@ -35,8 +35,8 @@ from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.matching import matching, members_of
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import BUNDLE_HASHES_MAX, FILTERED_RECORDS_MAX, READ_RECORDS_MAX
-from tallystick.read.index import Progress, Questions
-from tallystick.read.search import Search
+from tallystick.read.index import Progress
+from tallystick.read.own_records import Framing
 from tallystick.store.contract import Head, Store, StoredRecord
 from tallystick.store.reading import evidence_key, fetch_lines, read_lines, read_record, stored_nodes
 
@@ -44,9 +44,7 @@ EXPORTED: Final = "tallystick.evidence.exported"
 TOOL: Final = "tallystick"
 
 _NOTHING: Final = "nothing fits, and a bundle proves nothing of what is not there"
-_FIRST_OPENING: Final = 1
-"""Where epoch 0 is opened: the genesis before it says that it is of that epoch, too."""
-
+_FIRST_OPENING: Final = 1  # of epoch 0: the genesis before it says that it is of that epoch, too
 _ATTEMPTS: Final = 10
 """Changes of keys by others, while an export begins, before it gives up."""
 
@@ -80,6 +78,9 @@ class Exported:
     """Witnesses and timestamp authorities that did not answer, or not rightly."""
     is_contradicted: bool
     """Whether one of the warnings is that somebody knows another history of this ledger, or signed what is not so."""
+    zip_sha256: str
+    zip_bytes: int
+    """Of the zip as it was written; empty, and 0, for a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +110,8 @@ class Source:
 
     store: Store
     genesis: Genesis
-    search: Search
-    questions: Questions
+    framing: Callable[[], Sequence[Framing]]
+    """What may stand beside records, proven to be all."""
     catch_up: Callable[[], int]
     change_epoch: Callable[[], None]
     load_keys: Callable[[], LedgerKeys]
@@ -138,7 +139,7 @@ def export(
         _check_readable(data)
         delivery.write(MANIFEST_FILE, data)
         delivery.write(SEAL_FILE, sign_file(data, work.evidence_key, namespace=BUNDLE_NAMESPACE))
-        delivery.finish(data, work.evidence_key)
+        delivery.finish(data, work.evidence_key, events_sha256=manifest.events_sha256)
         # A crash from here on leaves an export that is recorded, and was not handed over; never the other way.
         sealed = source.seal_own([OwnEvent(EXPORTED, _exported_payload(manifest, digest), actor)])[0]
         delivery.hand_over()
@@ -158,6 +159,8 @@ def export(
         position=sealed.position,
         warnings=tuple(text for text, _ in warnings),
         is_contradicted=any(contradicts for _, contradicts in warnings),
+        zip_sha256=delivery.zip_sha256,
+        zip_bytes=delivery.zip_bytes,
     )
 
 
@@ -200,7 +203,7 @@ class _Export:
 
     def manifest(self, vouch: Vouch) -> tuple[Manifest, Sequence[tuple[str, bool]]]:
         """Write the records; the manifest that goes with them, and warnings, as of whoever vouches."""
-        beside = Beside(self._store, self._source.search, size=self._size)
+        beside = Beside(self._store, self._source.framing(), size=self._size)
         complete = self._positions is None
         absent, prune = beside.absent(self._first, self._end) if complete else (Ranges(), None)
         epochs, others = beside.of(range(self._first, self._end) if self._positions is None else self._positions, prune)
@@ -345,9 +348,8 @@ class _Export:
 
     def _rows(self) -> Iterator[StoredRecord]:
         if self._positions is None:
-            yield from read_lines(self._store, self._first, self._end)
-            return
-        yield from fetch_lines(self._store, self._positions)
+            return read_lines(self._store, self._first, self._end)
+        return fetch_lines(self._store, self._positions)
 
 
 class _Written:

@@ -150,7 +150,9 @@ def export(call: ExportingSome, new: NewExport) -> Response:
                     progress=job.progress,
                 )
 
-        return exported_json(service.long_work(caller, export_one))
+        exported = service.long_work(caller, export_one)
+        job.made(exported.zip_sha256, exported.zip_bytes)
+        return exported_json(exported)
 
     asked = new.model_dump(exclude_defaults=True) | ({} if scope.is_whole else {"scope": [*scope.terms]})
     job = service.jobs.begin(caller.tenant, "export", asked, work, by=caller.principal.entity)
