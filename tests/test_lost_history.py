@@ -6,8 +6,10 @@ no look at the files notices. What is gone by then was read before, and is in me
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -281,3 +283,28 @@ def test_a_record_that_is_not_the_one_that_was_sealed_is_not_read_past(scene: Sc
             taken(ledger)
         with ledger.subscribe(name="siem") as again:
             assert again.acknowledged == 0
+
+
+_APPENDS: Final = """
+import sys, tallystick
+with tallystick.open(sys.argv[1], keys=sys.argv[2]) as ledger:
+    for number in range(1_500):
+        ledger.append(event_type="door.opened", entity_id=f"door-{number % 50}", id=f"{sys.argv[3]}-{number}")
+        ledger.append(event_type="door.opened", entity_id=f"door-{number % 50}", id=f"shared-{number}")
+"""
+
+
+@pytest.mark.slow
+def test_what_the_sealer_relies_on_may_be_removed_at_any_time_under_two_processes(scene: Scene) -> None:
+    # A new file of the same name would have SQLite cut the shared memory that the other process has mapped: it ends.
+    command: list[str | Path] = [sys.executable, "-c", _APPENDS, scene.folder / "ledger", scene.folder / "keys"]
+    running = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in ("one", "two")]
+    file = scene.folder / "ledger" / "sealing.db"
+    while any(each.poll() is None for each in running):
+        file.unlink(missing_ok=True)
+        with suppress(subprocess.TimeoutExpired):
+            running[0].wait(0.2)
+    assert [(each.communicate()[1].decode(), each.returncode) for each in running] == [("", 0)] * 2
+    with tallystick.open(scene.folder / "ledger", keys=scene.folder / "keys") as ledger:
+        assert ledger.verify().holds
+        assert ledger.count(event_type="door.opened") == 10 + 3 * 1_500

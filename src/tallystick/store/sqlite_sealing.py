@@ -6,6 +6,7 @@ of it, and rebuilds it from the log. So commits need not reach the disk at once,
 
 from __future__ import annotations
 
+import fcntl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from typing import Any, Final
 import apsw
 
 from tallystick.errors import StoreError, TamperError
-from tallystick.plain_file import NotPlainError
+from tallystick.plain_file import NotPlainError, open_lock
 from tallystick.sqlite_file import (
     closed_on_error,
     connect,
@@ -34,10 +35,15 @@ FILE_NAME: Final = "sealing.db"
 _LAYOUT: Final = 1
 _PAGE_BITS: Final = 32
 _CACHE_KB: Final = 4_096
+_OPENED_MAX: Final = 5
 _VALUE_BYTES_MAX: Final = 2_097_152
 """The longest are the parts of filters, of a megabyte each."""
-_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError)
-"""What SQLite says of a file whose content, or whose schema, is not what we wrote."""
+_DAMAGE: Final = (
+    *(apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError),
+    apsw.IOError,
+)
+"""What SQLite says of a file whose content, or whose schema, is not what we wrote, or that was cut or replaced. A disk
+that fails says the same again when the file is made anew."""
 
 
 class SqliteRunFile:
@@ -94,9 +100,8 @@ class SqliteRunFile:
 
     def discard(self) -> None:
         self.close()
-        with self._writing, self._reading, translated("remove sealing.db"):
-            for suffix in ("", "-wal", "-shm"):  # of a link the link itself is removed
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        with self._writing, self._reading, translated("remove sealing.db"), self._alone():
+            self._remove("", "-wal", "-shm")
 
     def close(self) -> None:
         with self._writing, self._reading:
@@ -105,9 +110,14 @@ class SqliteRunFile:
 
     def _read(self, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
         with _noticing_damage("read sealing.db"):
-            if not self._readonly and self._is_elsewhere():
-                with self._writing:
-                    self._open_writer()  # which makes the file, if it is not there
+            for _ in range(0 if self._readonly else _OPENED_MAX):
+                try:
+                    if self._is_elsewhere():
+                        with self._writing:
+                            self._open_writer()  # which makes the file, if it is not there
+                    return self._query(statement, values)
+                except apsw.CantOpenError:
+                    continue  # it was removed between the two
             return self._query(statement, values)
 
     def _is_elsewhere(self) -> bool:
@@ -133,7 +143,7 @@ class SqliteRunFile:
             if self._writer.in_transaction or identity(self._name) == self._writer_of:
                 return self._writer
             self._close_writer()
-        writer = connect(self._path, synchronous="normal", value_bytes_max=_VALUE_BYTES_MAX)
+        writer = self._make() if identity(self._name) is None else self._connect()
         with closed_on_error(writer):
             writer.pragma("cache_size", -_CACHE_KB)
             with transaction(writer):
@@ -142,6 +152,28 @@ class SqliteRunFile:
             _check_layout(writer)
         self._writer, self._writer_of = writer, identity(self._name)
         return writer
+
+    def _connect(self) -> apsw.Connection:
+        return connect(self._path, synchronous="normal", value_bytes_max=_VALUE_BYTES_MAX)
+
+    def _make(self) -> apsw.Connection:
+        """Begin a new file. What SQLite left beside one that was removed is not its own: other processes may have that
+        mapped still, and end if it is cut (SIGBUS)."""
+        with self._alone():
+            if identity(self._name) is None:
+                self._remove("-wal", "-shm")
+            return self._connect()
+
+    def _remove(self, *suffixes: str) -> None:
+        for suffix in suffixes:  # of a link the link itself is removed
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process removes the file, or begins a new one: it would remove what this one just made."""
+        with open_lock(self._path.with_suffix(".lock")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the file is closed, or the process ends
+            yield
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None

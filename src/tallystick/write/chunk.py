@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from tallystick.write import runs as form
+
 CACHE_ENTITIES: Final = 100_000
 """Entity versions kept in memory, in two generations of at most this many."""
+
+
+_BLOCK_BITS: Final = 12
+
+
+def block_of(prefix: str, counter: int) -> str:
+    """By what a made id is found: its prefix, and the block of 4,096 counters that it falls into."""
+    return f"{prefix}{counter >> _BLOCK_BITS:x}"
 
 
 class Glimpse(msgspec.Struct):
@@ -44,6 +54,17 @@ class Chunk:
                 self.made[-1] = (prefix, first, at, count + length)
                 return
         self.made.append((prefix, counter, position, length))
+
+    def entries(self, entity_key: Callable[[str], bytes], made_key: Callable[[str], bytes]) -> list[bytes]:
+        """What is kept of it in a run (`write.runs`), in no order."""
+        entry, last = form.entry, self.end - 1
+        out = [entry(entity_key(name), last, version) for name, version in self.versions.items()]
+        out += [entry(key, position, 0) for key, position in self.brought.items()]
+        for prefix, counter, position, length in self.made:
+            for block in range(counter >> _BLOCK_BITS, (counter + length - 1 >> _BLOCK_BITS) + 1):
+                begin = max(counter, block << _BLOCK_BITS)
+                out.append(entry(made_key(block_of(prefix, begin)), position + begin - counter, 0))
+        return out
 
     def find_made(self, prefix: str, counter: int) -> int | None:
         """The position of a made id among these records."""

@@ -21,7 +21,7 @@ from tallystick.ids import random_bytes, split_made
 from tallystick.store.contract import Store
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write import runs as form
-from tallystick.write.chunk import Chunk, RecentVersions, glimpse
+from tallystick.write.chunk import Chunk, RecentVersions, block_of, glimpse
 from tallystick.write.known import BehindError
 from tallystick.write.run_set import RunFile, RunSet
 from tallystick.write.runs import Manifest
@@ -32,8 +32,7 @@ FLUSH_RECORDS: Final = 20_000
 CHUNKS_MAX: Final = 25
 """Unwritten chunks past which nothing more is sealed: half a million records, some hundred megabytes."""
 
-_MADE_BLOCK_BITS: Final = 12
-"""A made id is found by its prefix and the block of 4,096 counters that it falls into."""
+_HEALED_MAX: Final = 5  # times that one question has the file rebuilt, or read again after others
 
 _log: Final = logging.getLogger("tallystick.sealing")
 
@@ -315,7 +314,7 @@ class SealingIndex:
             position = chunk.find_made(prefix, counter)
             if position is not None:
                 return position
-        key = self._made_key(f"{prefix}{counter >> _MADE_BLOCK_BITS:x}")
+        key = self._made_key(block_of(prefix, counter))
         for one in self._entries_of([key]).get(key, ()):
             position = form.position_of(one)
             for line in self._lines([position]):
@@ -335,15 +334,27 @@ class SealingIndex:
 
     def _entries_of(self, keys: Collection[bytes]) -> dict[bytes, list[bytes]]:
         """What the runs have of keys, by proven pages; runs that do not prove themselves are rebuilt first."""
-        try:
-            return self._runs.find(keys, covering=self._covered, generation=self._begun_as.generation)
-        except TamperError as error:
-            self._heal(error)
-        except ConflictError:
-            self._restart()
-        self.flush()
-        self.wait()
-        return self._runs.find(keys, covering=self._covered, generation=self._begun_as.generation)
+        for _ in range(_HEALED_MAX):
+            try:
+                return self._runs.find(keys, covering=self._covered, generation=self._begun_as.generation)
+            except TamperError as error:
+                self._heal(error)
+            except BehindError:
+                raise
+            except ConflictError:
+                self._restart()
+            self._write_all()
+        raise BusyError("sealing.db is altered again and again: find out who does that, then repeat")
+
+    def _write_all(self) -> None:
+        """Have all that is known in the runs, as they alone are asked next."""
+        for _ in range(_HEALED_MAX):
+            self.flush()
+            self.wait(whatever=True)
+            if not isinstance(self._failure, ConflictError):
+                return self.wait()
+            self._restart()  # another process was first
+        raise BusyError("other processes write sealing.db all the time: wait a moment, then repeat")
 
     @property
     def _covered(self) -> int:
@@ -370,7 +381,7 @@ class SealingIndex:
                 chunk = self._unwritten[0]
             try:
                 cover = msgspec.structs.replace(self._begun_as, size=chunk.end, last_hash=chunk.last_hash)
-                self._runs.add(chunk.first, cover, form.merged(self._entries(chunk)))
+                self._runs.add(chunk.first, cover, form.merged(chunk.entries(self._entity_key, self._made_key)))
             except Exception as error:  # noqa: BLE001  it is reported to whoever waits, and at the bound to all
                 level = logging.DEBUG if isinstance(error, ConflictError) else logging.WARNING
                 _log.log(level, "sealing.db could not be written, and what it lacks stays in memory: %s", error)
@@ -382,16 +393,6 @@ class SealingIndex:
                 self._failure = None
                 self._unwritten.popleft()
                 self._changed.notify_all()
-
-    def _entries(self, chunk: Chunk) -> list[bytes]:
-        entry, last, entity_key = form.entry, chunk.end - 1, self._entity_key
-        out = [entry(entity_key(name), last, version) for name, version in chunk.versions.items()]
-        out += [entry(key, position, 0) for key, position in chunk.brought.items()]
-        for prefix, counter, position, length in chunk.made:
-            for block in range(counter >> _MADE_BLOCK_BITS, (counter + length - 1 >> _MADE_BLOCK_BITS) + 1):
-                begin = max(counter, block << _MADE_BLOCK_BITS)
-                out.append(entry(self._made_key(f"{prefix}{block:x}"), position + begin - counter, 0))
-        return out
 
 
 def _put_back(seen: int, size: int) -> TamperError:

@@ -78,8 +78,8 @@ class Exported:
     """Witnesses and timestamp authorities that did not answer, or not rightly."""
     is_contradicted: bool
     """Whether one of the warnings is that somebody knows another history of this ledger, or signed what is not so."""
-    zip_sha256: str
-    zip_bytes: int
+    zip_sha256: str = ""
+    zip_bytes: int = 0
     """Of the zip as it was written; empty, and 0, for a folder."""
 
 
