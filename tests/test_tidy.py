@@ -56,7 +56,7 @@ it."""
 
 STORED: Final = (
     *("store.contract", "store.head_mark", "store.lineage", "store.mark_file", "store.proven_store", "store.reading"),
-    "store.verified_reads",
+    *("store.trusted_keys", "store.verified_reads"),
 )
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
@@ -96,6 +96,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
+    "store.trusted_keys": ("core", "store.contract", "store.reading", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
     "store.lineage": ("core", "store.contract", "store.reading"),
     "store.head_mark": (

@@ -19,9 +19,9 @@ from tallystick.config import RESTORED_FILE, Location
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.custody import OwnEvent, check_reason
-from tallystick.core.keys import LedgerKeys, commitment, epoch_key
-from tallystick.core.merkle import Tree
+from tallystick.core.keys import LedgerKeys, PublicKeys, commitment, epoch_key
 from tallystick.core.note import VerifierKey
+from tallystick.core.record import EPOCH_OPENED, Record
 from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
 from tallystick.core.system import EpochOpened, Genesis, Purpose
 from tallystick.errors import (
@@ -37,8 +37,9 @@ from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
 from tallystick.store.head_mark import HeadMark, MarkProblem
 from tallystick.store.proven_store import ProvenStore
-from tallystick.store.reading import checkpoint_key, evidence_key, read_record, read_records
-from tallystick.store.verified_reads import verified_tree
+from tallystick.store.reading import read_record, read_records
+from tallystick.store.trusted_keys import Trusted, TrustedKeys
+from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.sealer import Sealer
 
 _log: Final = logging.getLogger("tallystick.ledger")
@@ -52,6 +53,7 @@ class Guarding(ABC):
     _keystore: Keystore
     _clock: Clock
     _mark: HeadMark | None
+    _trusted: TrustedKeys
     genesis: Genesis
     id: bytes
     _handed_out: bytes = b""
@@ -80,17 +82,21 @@ class Guarding(ABC):
 
     @property
     def verifier_key(self) -> VerifierKey:
-        """The key by which the present checkpoints verify."""
-        return self._key_named_by(self._head())
+        """The key by which the present checkpoints verify, proven. `TamperError` when nothing vouches for it."""
+        return self._trust(self._head()).checkpoint
 
     @property
     def evidence_key(self) -> bytes:
-        """The public key, 32 bytes, that signs evidence at present."""
-        return evidence_key(self._store, self._head().evidence_key_at, genesis=self.genesis)
+        """The public key, 32 bytes, that signs evidence at present, proven. `TamperError` when nothing vouches for it.
+
+        Without the keys at hand this reads the log from the record that named it, for a newer one.
+        """
+        return self._trusted.evidence_at(self._head())
 
     def key_named_at(self, purpose: Purpose) -> int:
         """The position of the record that named the `checkpoint` or `evidence` key in force; 0 is the genesis."""
         head = self._head()
+        self._trust(head)
         return head.checkpoint_key_at if purpose == "checkpoint" else head.evidence_key_at
 
     @property
@@ -142,10 +148,16 @@ class Guarding(ABC):
         """Compare the ledger with its head mark. What is found is in `mark_problem`, and every append raises it."""
         if self._mark is None or not self._keystore.exists():
             return
+        root = None if self._mark.path.exists() else self._public_keys().root
+        if root is not None and root != self.genesis.root_key:
+            _log.warning("the keys in %s are not those of this ledger, so it has no head mark", self._keystore.folder)
+            return
         try:
             self._mark.inspect()
         except (DeniedError, NotFoundError, RejectedError):
             return  # the keys cannot be used, which the first append says
+        except TamperError as error:
+            self._mark.halt(MarkProblem("unreadable", f"the ledger cannot be compared with its head mark: {error}"))
 
     def check_mark(self, *, again: bool = False) -> None:
         """Raises `TamperError` for a ledger that contradicts its head mark: nothing of it leaves as evidence.
@@ -251,30 +263,35 @@ class Guarding(ABC):
     def _mark_key(self) -> bytes:
         """The key of the mark. Raises `RejectedError` for keys of another ledger: by them every mark seems forged."""
         keys = self._keystore.ledger_keys(self.genesis.ledger)
-        opened = EpochOpened.of(read_record(self._store, self._head().epoch_at))
-        if commitment(epoch_key(keys.event_mac, opened.epoch)) != opened.key_commitment:
+        head = self._head()
+        if not self._fits_epoch(keys, head.epoch_at):
+            # The record may have been altered, so that the mark is not asked. If it is proven, the key is wrong.
+            for stored in VerifiedReads(self._store, self._trust(head).tree).fetch([head.epoch_at]):
+                if Record.parse(stored.line).event_type != EPOCH_OPENED:
+                    raise TamperError(f"the head names position {head.epoch_at}, where no epoch begins: verify")
             cure = "give the folder that holds this ledger's keys"
             with for_operators():
                 raise RejectedError("the master key is not the one that this ledger was sealed under", cure=cure)
         return keys.head_mac
 
-    def _proven_tree(self, head: Head) -> Tree:
-        """The tree of a head whose checkpoint is signed by the key in force, and is of the records in the store.
+    def _fits_epoch(self, keys: LedgerKeys, position: int) -> bool:
+        """Whether the MAC key is the one to which an epoch's opening commits; by the store's own word."""
+        try:
+            opened = EpochOpened.of(read_record(self._store, position))
+        except (NotFoundError, RejectedError):
+            return False
+        return commitment(epoch_key(keys.event_mac, opened.epoch)) == opened.key_commitment
 
-        `TamperError` when it is not.
+    def _trust(self, head: Head) -> Trusted:
+        """The keys in force at a head whose checkpoint is signed by the right one, and its tree.
+
+        `TamperError` for another head, also when the keys at hand are another ledger's.
         """
-        self._check_named_key(head)
-        return verified_tree(self._store, head, self._key_named_by(head))
+        return self._trusted.of(head)
 
-    def _check_named_key(self, head: Head) -> None:
-        """Raises `TamperError` for a head that names another checkpoint key than the one at hand, if one is."""
-        named = self._key_named_by(head).public_key
-        if self.has_keys and named != self._load_keys().checkpoint.public_key().public_bytes_raw():
-            raise TamperError("the checkpoint key that the head names is not the one in the folder of the keys: verify")
-
-    def _key_named_by(self, head: Head) -> VerifierKey:
-        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=self.genesis)
-        return VerifierKey(self.genesis.origin, key)
+    def _public_keys(self) -> PublicKeys:
+        """Of the keys at hand, whether or not they may be used to write."""
+        return self._keystore.public_keys() if self._keystore.exists() else PublicKeys()
 
     def _hand_out(self, head: Head) -> Head:
         """A head whose checkpoint goes out: the mark is on the disk first, so that nobody can know of more than it.
@@ -283,15 +300,14 @@ class Guarding(ABC):
         """
         is_new = head.checkpoint != self._handed_out
         if is_new:
-            verified_tree(self._store, head, self._key_named_by(head))
+            self._trust(head)
         if self._mark is not None and self._keystore.exists():
+            if is_new and not self._can_use_keys():
+                return head
             try:
                 if is_new:
-                    self._mark_key()  # with keys of another ledger no mark is written, and nothing is held against them
-                    self._check_named_key(head)
+                    self._mark_key()  # by the keys of another ledger no mark is written
                 self._mark.keep(head.checkpoint)
-            except (DeniedError, NotFoundError, RejectedError) as error:  # of the keys: who has none only reads
-                _log.warning("the head mark was not written, as the keys cannot be used: %s", error)
             except StoreError as error:
                 if self.has_keys:
                     raise
@@ -299,10 +315,21 @@ class Guarding(ABC):
         self._handed_out = head.checkpoint
         return head
 
+    def _can_use_keys(self) -> bool:
+        """Whether what is here can be read. Who cannot use the keys only reads, and keeps no mark."""
+        try:
+            self._keystore.ledger_keys(self.genesis.ledger)
+        except (DeniedError, NotFoundError, RejectedError) as error:
+            _log.warning("the head mark was not written, as the keys cannot be used: %s", error)
+            return False
+        return True
+
     def _load_keys(self) -> LedgerKeys:
         self._finish_rotations()
         return self._keystore.ledger_keys(self.genesis.ledger)
 
     def _finish_rotations(self) -> None:
-        self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
-        self._keystore.finish_rotation("evidence", in_force=self.evidence_key)
+        if self._keystore.is_rotating("checkpoint"):
+            self._keystore.finish_rotation("checkpoint", in_force=self.verifier_key.public_key)
+        if self._keystore.is_rotating("evidence"):
+            self._keystore.finish_rotation("evidence", in_force=self.evidence_key)

@@ -17,6 +17,7 @@ import shutil
 import stat
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tallystick.core.keys import KEY_BYTES, LedgerKeys
+from tallystick.core.keys import KEY_BYTES, LedgerKeys, PublicKeys
 from tallystick.core.system import Purpose
 from tallystick.durable import sync, sync_folder
 from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError, for_operators
@@ -117,6 +118,26 @@ class Keystore:
         if not isinstance(key, Ed25519PrivateKey):
             raise RejectedError("not an Ed25519 key", place=self._place(purpose), cure="restore the file from a copy")
         return key
+
+    def public_keys(self) -> PublicKeys:
+        """The public halves of the keys that are here, next ones too. Keys that cannot be read are left out."""
+        found: dict[str, frozenset[bytes]] = {}
+        for purpose in SIGNING_KEYS:
+            keys: set[bytes] = set()
+            for name in (purpose, *self._next_names(purpose)):
+                with suppress(DeniedError, NotFoundError, RejectedError, StoreError):
+                    keys.add(self.signing_key(name).public_key().public_bytes_raw())
+            found[purpose] = frozenset(keys)
+        return PublicKeys(next(iter(found["root"]), None), found["checkpoint"], found["evidence"])
+
+    def is_rotating(self, purpose: Purpose) -> bool:
+        """Whether a next key is here, which may have come into force."""
+        return bool(self._next_names(purpose))
+
+    def _next_names(self, purpose: str) -> list[str]:
+        if self.folder is None:
+            return [name for name in self._secrets if name.startswith(f"{purpose}.next-")]
+        return sorted(path.stem for path in self.folder.glob(f"{purpose}.next-*.key") if _KEY(path.stem))
 
     def begin_rotation(self, purpose: Purpose) -> Ed25519PrivateKey:
         """Make the next key and keep it beside the present one, durably, before the ledger hears of it."""

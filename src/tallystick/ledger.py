@@ -47,6 +47,7 @@ from tallystick.read.sqlite_cursors import SqliteCursors
 from tallystick.store.contract import Head, Store
 from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import read_record, read_records
+from tallystick.store.trusted_keys import TrustedKeys
 from tallystick.write.accept import Acceptor
 from tallystick.write.queue import Queue
 from tallystick.write.seal import Plan
@@ -107,6 +108,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             raise TamperError("the genesis is not signed by the root key that it names: run a verification")
         self.id = record.hash
         """The ledger's id: the SHA-256 of its genesis record."""
+        self._trusted = TrustedKeys(store, self.genesis, self._public_keys)
         self._marks = marks
         self._mark = self._open_mark(marks)
 
@@ -164,7 +166,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
     def _proven_store(self) -> ProvenStore:
         """The store as it is now, of which every record that is read is proven."""
         head = self._head()
-        return ProvenStore(self._store, head, self._proven_tree(head))
+        return ProvenStore(self._store, head, self._trust(head).tree)
 
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id. `NotFoundError` when there is none."""

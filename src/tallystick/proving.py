@@ -13,10 +13,9 @@ from typing import Any
 
 from tallystick.config import Location
 from tallystick.core import timestamp
-from tallystick.core.checkpoint import Checkpoint, open_checkpoint
+from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.merkle import consistency_path, inclusion_path
 from tallystick.core.moment import Moment
-from tallystick.core.note import VerifierKey
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
 from tallystick.core.selector import Selector
@@ -32,7 +31,8 @@ from tallystick.read.query import Query
 from tallystick.read.signed import selectors_of
 from tallystick.store.contract import Head, Store
 from tallystick.store.proven_store import ProvenStore
-from tallystick.store.reading import checkpoint_key, stored_nodes, tile_hashes
+from tallystick.store.reading import stored_nodes, tile_hashes
+from tallystick.store.trusted_keys import Trusted
 
 
 class Proving(ABC):
@@ -48,6 +48,10 @@ class Proving(ABC):
     @abstractmethod
     def _head(self) -> Head:
         """The newest commit."""
+
+    @abstractmethod
+    def _trust(self, head: Head) -> Trusted:
+        """The proven keys and tree of a head. Raises `TamperError`."""
 
     @abstractmethod
     def _hand_out(self, head: Head) -> Head:
@@ -165,9 +169,8 @@ class Proving(ABC):
         """
         self.check_mark(again=True)
         head = self._head()
-        genesis = self._export_source().genesis
-        key = checkpoint_key(self._store, head.checkpoint_key_at, genesis=genesis)
-        checkpoint = open_checkpoint(head.checkpoint, [VerifierKey(genesis.origin, key)], origin=genesis.origin)
+        self._trust(head)
+        checkpoint = Checkpoint.of_note(head.checkpoint)
         return matching(self._store, selectors, checkpoint, first=first, end=checkpoint.size if end is None else end)
 
     def span(self, *, after: int, before: int, size: int) -> tuple[int, int]:

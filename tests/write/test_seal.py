@@ -346,7 +346,7 @@ def test_the_keys_of_another_ledger_are_refused_before_anything_changes(tmp_path
     tallystick.open(tmp_path / "ledger").close()
     tallystick.open(tmp_path / "other", name="ledger").close()
     with tallystick.open(tmp_path / "ledger", keys=tmp_path / "other" / "keys") as ledger:
-        before = ledger.checkpoint()
+        before = ledger._head()
 
         for attempt in (
             lambda: ledger.append(event()),
@@ -356,7 +356,9 @@ def test_the_keys_of_another_ledger_are_refused_before_anything_changes(tmp_path
             with pytest.raises(RejectedError, match="give the folder that holds this ledger's keys"):
                 attempt()
 
-        assert ledger.checkpoint() == before
+        assert ledger._head() == before
+        with pytest.raises(TamperError, match="another root key"):
+            ledger.checkpoint()
 
 
 # --------------------------------------------------------------------------- the ledger against a plain list

@@ -12,7 +12,7 @@ import hmac
 from binascii import hexlify
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -85,6 +85,18 @@ def genesis_message(signed_part: bytes) -> bytes:
 def rotation_message(statement: bytes) -> bytes:
     """What both keys sign in a `tallystick.key.rotated` record (SPEC 5.4): its canonical statement."""
     return _ROTATION_CONTEXT + statement
+
+
+class PublicKeys(NamedTuple):
+    """The public halves, 32 bytes each, of the signing keys that somebody has; of a rotation both keys."""
+
+    root: bytes | None = None
+    checkpoint: frozenset[bytes] = frozenset()
+    evidence: frozenset[bytes] = frozenset()
+
+    def of(self, purpose: str) -> frozenset[bytes]:
+        """Those of `checkpoint` or of `evidence`."""
+        return self.checkpoint if purpose == "checkpoint" else self.evidence
 
 
 @dataclass(frozen=True, slots=True, repr=False)

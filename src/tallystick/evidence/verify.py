@@ -27,6 +27,7 @@ from tallystick.evidence.verification.beside import Beside
 from tallystick.evidence.verification.held import KeptMark, check_since, handed_out
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
+from tallystick.evidence.verification.named_keys import check_named_keys
 from tallystick.evidence.verification.plan import Plan
 from tallystick.evidence.verification.prunes import PruneCheck, pruned_meanwhile, prunes_below
 from tallystick.evidence.verification.ranges import without
@@ -321,9 +322,11 @@ class _Verification:
         return self._trust.public_key if self._trust else None
 
     def _check_since(self, history: History, tree: TreeCheck, signed: Checkpoint | None) -> Checkpoint | None:
-        """(13) The ledger must be the one that the held checkpoint is of, grown, and the one of its head mark."""
+        """(13) The ledger must be the one that the held checkpoint is of, grown, the one of its head mark, and of its
+        genesis: of a part of it the keys were not followed."""
         size = self._head.size
         self._findings += self._mark.check(tree, size=size, signed=signed)
+        self._findings += [] if self._findings else check_named_keys(self._store, self._head, first=history.first)
         if self._since is None:
             return None
         key = history.key_at("checkpoint", Checkpoint.of_note(self._since).size) or self._key_from_elsewhere()

@@ -13,10 +13,12 @@ from tallystick.core.system import Genesis
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, read_record, stored_nodes
+from tallystick.store.trusted_keys import prove_key
+from tallystick.store.verified_reads import VerifiedReads, tree_under
 
 
 def check_head(store: Store) -> Head:
-    """The head, if the key in force signed its checkpoint, and the tree in the store has its root."""
+    """The head, if a key that the genesis leads to signed its checkpoint, and the tree in the store has its root."""
     head = store.head()
     if head is None:
         raise StoreError("the ledger has lost its head: run a verification")
@@ -25,6 +27,8 @@ def check_head(store: Store) -> Head:
         key = VerifierKey(genesis.origin, checkpoint_key(store, head.checkpoint_key_at, genesis=genesis))
         checkpoint = open_checkpoint(head.checkpoint, [key], origin=genesis.origin)
         root = range_root(0, head.size, node=stored_nodes(store, head.size))
+        reads = VerifiedReads(store, tree_under(store, checkpoint, size=head.size))
+        prove_key(reads, genesis, "checkpoint", head.checkpoint_key_at)
     except (RejectedError, NotFoundError, TamperError) as error:
         raise TamperError(f"the head does not hold, and nothing is pruned: {error}; run a verification") from error
     if checkpoint != Checkpoint(genesis.origin, head.size, root):

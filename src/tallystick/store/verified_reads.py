@@ -136,23 +136,32 @@ class VerifiedReads:
                 return within
         return []
 
+    def backwards(self, mark: bytes, first: int, end: int) -> Iterator[StoredRecord]:
+        """The records at [first, end) that have the bytes `mark`, newest first, each proven.
+
+        Whether they are all, this does not tell: what has other bytes is not looked at.
+        """
+        for stop in range(min(end, self.size), first, -READ_RECORDS_MAX):
+            for stored in reversed([*self._store.read(max(stop - READ_RECORDS_MAX, first), stop)]):
+                if mark in stored.line:
+                    self._check(stored)
+                    yield stored
+
     def _prunes(self, below: int) -> Iterator[RecordsPruned]:
         """The prunes that end at `below` or before, newest first. A prune stands past all that it removed."""
-        for end in range(self.size, below, -READ_RECORDS_MAX):
-            for stored in reversed([*self._store.read(max(end - READ_RECORDS_MAX, below), end)]):
-                if RECORDS_PRUNED.encode() in stored.line:
-                    pruned = self._prune_of(stored)
-                    if pruned is not None and pruned.end <= below:
-                        yield pruned
+        for stored in self.backwards(RECORDS_PRUNED.encode(), below, self.size):
+            pruned = _prune_of(stored)
+            if pruned is not None and pruned.end <= below:
+                yield pruned
 
-    def _prune_of(self, stored: StoredRecord) -> RecordsPruned | None:
-        """The prune that a record tells of; None for another record that has these words."""
-        self._check(stored)
-        try:
-            record = Record.parse(stored.line)
-            return RecordsPruned.of(record) if record.event_type == RECORDS_PRUNED else None
-        except RejectedError:
-            return None
+
+def _prune_of(stored: StoredRecord) -> RecordsPruned | None:
+    """The prune that a record tells of; None for another record that has these words."""
+    try:
+        record = Record.parse(stored.line)
+        return RecordsPruned.of(record) if record.event_type == RECORDS_PRUNED else None
+    except RejectedError:
+        return None
 
 
 def unfinished_tiles(store: Store, size: int) -> list[bytes]:
@@ -171,6 +180,11 @@ def verified_tree(store: Store, head: Head, key: VerifierKey) -> Tree:
     """The tree of a head whose checkpoint is signed by `key`. `TamperError` when head, log and signature disagree."""
     try:
         checkpoint = open_checkpoint(head.checkpoint, [key], origin=key.name)
+    except TamperError as error:
+        raise TamperError(f"the head's checkpoint is not by the key that the head names: {error} Verify") from error
+    except RejectedError as error:
+        raise TamperError(f"the head does not hold: {error}; run a verification") from error
+    try:
         return tree_under(store, checkpoint, size=head.size)
     except RejectedError as error:
         raise TamperError(f"the head does not hold: {error}; run a verification") from error

@@ -10,16 +10,19 @@ from binascii import hexlify
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from tallystick.core import timestamp
 from tallystick.core.keys import LedgerKeys, commitment, epoch_key
 from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer, VerifierKey
 from tallystick.core.record import Record, record_hash
-from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis
-from tallystick.errors import RejectedError, StoreError, TamperError, for_operators
+from tallystick.core.system import SYSTEM_ENTITY, EpochOpened, Genesis, Purpose
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError, for_operators
 from tallystick.ids import IdMaker, spell
 from tallystick.store.contract import Batch, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record
+from tallystick.store.trusted_keys import prove_key, refuse_key
 from tallystick.store.verified_reads import VerifiedReads, verified_tree
 from tallystick.write.known import MadeRun
 from tallystick.write.seal import Planner, State
@@ -93,7 +96,7 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
         reads = VerifiedReads(store, tree)
         last, opened_record = _proven_record(reads, head.size - 1), _proven_record(reads, head.epoch_at)
         opened = EpochOpened.of(opened_record)
-    except RejectedError as error:
+    except (NotFoundError, RejectedError) as error:
         raise TamperError(f"the head does not hold: {error}; run a verification") from error
     if opened.epoch != last.members["epoch"]:
         raise TamperError("the head names the wrong epoch: run a verification")
@@ -117,17 +120,23 @@ def _proven_record(reads: VerifiedReads, position: int) -> Record:
 
 
 def check_keys(keys: LedgerKeys, store: Store, *, state: State, genesis: Genesis) -> None:
-    """Whether these are the keys of this ledger. `RejectedError` before anything is sealed under others."""
-    with for_operators():
-        check_master_key(keys, store, epoch_at=state.epoch_at)
-        if keys.root.public_key().public_bytes_raw() != genesis.root_key:
+    """Whether these are the keys of this ledger. `RejectedError` before anything is sealed under others.
+
+    `TamperError` when the keys are right, and the head names others that the ledger does not lead to.
+    """
+    check_master_key(keys, store, epoch_at=state.epoch_at)
+    if keys.root.public_key().public_bytes_raw() != genesis.root_key:
+        with for_operators():
             raise RejectedError("the root key is not the one that signed this ledger's genesis", cure=_KEYS_CURE)
-        in_force = checkpoint_key(store, state.checkpoint_key_at, genesis=genesis)
-        if keys.checkpoint.public_key().public_bytes_raw() != in_force:
-            raise RejectedError("the checkpoint key is not the one in force in this ledger", cure=_KEYS_CURE)
-        in_force = evidence_key(store, state.evidence_key_at, genesis=genesis)
-        if keys.evidence.public_key().public_bytes_raw() != in_force:
-            raise RejectedError("the evidence key is not the one in force in this ledger", cure=_KEYS_CURE)
+    named: tuple[tuple[Purpose, int, bytes, Ed25519PrivateKey], ...] = (
+        ("checkpoint", at := state.checkpoint_key_at, checkpoint_key(store, at, genesis=genesis), keys.checkpoint),
+        ("evidence", at := state.evidence_key_at, evidence_key(store, at, genesis=genesis), keys.evidence),
+    )
+    for purpose, named_at, in_force, at_hand in named:
+        if at_hand.public_key().public_bytes_raw() != in_force:
+            reads = VerifiedReads(store, state.tree)
+            prove_key(reads, genesis, purpose, named_at)
+            refuse_key(reads, purpose, named_at)
 
 
 def check_master_key(keys: LedgerKeys, store: Store, *, epoch_at: int) -> None:

@@ -312,11 +312,11 @@ class _Export:
     def _settle_head(self) -> tuple[int, bytes, Ed25519PrivateKey]:
         """One head, and the evidence key in force at it; others may change keys meanwhile."""
         for _ in range(_ATTEMPTS):
-            head, key = self._head(), self._source.load_keys().evidence
+            head = self._source.hand_out(self._head())  # which proves the keys that it names
+            key = self._source.load_keys().evidence
             named = evidence_key(self._store, head.evidence_key_at, genesis=self._source.genesis)
             if key.public_key().public_bytes_raw() == named:
                 self._source.catch_up()
-                self._source.hand_out(head)
                 return head.size, head.checkpoint, key
         raise ConflictError("the evidence key at hand is not the one in force in the ledger")
 

@@ -39,7 +39,7 @@ class History:
         self.keys: Final = {purpose: [key] for purpose, key in keys.items()}
         self.epoch: int | None = None if first else -1
         self.epoch_at: int | None = None
-        self._first: Final = first
+        self.first: Final = first
         self._event_mac: Final = event_mac
         self._closed_at: int | None = None if first else 0
         self._runs: list[list[int]] = []
@@ -157,7 +157,7 @@ class History:
         streams, absent = self._streams, self.absent
         for entity_id, (position, version, last, last_at) in scan.streams.items():
             before = streams.get(entity_id, 0)
-            from_start = not self._first and len(streams) < STREAMS_MAX
+            from_start = not self.first and len(streams) < STREAMS_MAX
             # Versions count up by one, and may leave out no more than there are positions without a record.
             left_out = absent.below(position) - self._absent_at.get(entity_id, 0)
             if (before or from_start) and not before < version <= before + 1 + left_out and not self._gap:
