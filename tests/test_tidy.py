@@ -55,7 +55,8 @@ OUR_OWN: Final = ("clock", "ids", "keystore", "private_file")
 it."""
 
 STORED: Final = (
-    *("store.contract", "store.head_mark", "store.lineage", "store.mark_file", "store.proven_store", "store.reading"),
+    *("store.contract", "store.head_mark", "store.lineage", "store.mark_file", "store.proofs", "store.proven_store"),
+    "store.reading",
     *("store.trusted_keys", "store.verified_reads"),
 )
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
@@ -95,6 +96,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "keystore": ("core", "durable", "ids", "private_file"),
     "store.contract": ("core",),
     "store.reading": ("core", "store.contract"),
+    "store.proofs": ("core", "store.contract", "store.verified_reads"),
     "store.proven_store": ("core", "store.contract", "store.verified_reads"),
     "store.trusted_keys": ("core", "store.contract", "store.reading", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),

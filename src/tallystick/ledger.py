@@ -19,11 +19,10 @@ from tallystick.appending import Appending
 from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location
-from tallystick.core.canonical import SURROGATE
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis
-from tallystick.errors import DamagedError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.export import Source
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verification.held import handed_out
@@ -45,6 +44,7 @@ from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.read.sqlite_cursors import SqliteCursors
 from tallystick.store.contract import Head, Store
+from tallystick.store.proofs import Proofs
 from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import read_record, read_records
 from tallystick.store.trusted_keys import TrustedKeys
@@ -109,6 +109,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         self.id = record.hash
         """The ledger's id: the SHA-256 of its genesis record."""
         self._trusted = TrustedKeys(store, self.genesis, self._public_keys)
+        self._proofs = Proofs(store, lambda head: self._trust(head).tree)
         self._marks = marks
         self._mark = self._open_mark(marks)
 
@@ -167,21 +168,6 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         """The store as it is now, of which every record that is read is proven."""
         head = self._head()
         return ProvenStore(self._store, head, self._trust(head).tree)
-
-    def get(self, key: int | str) -> Record:
-        """One record, by position or by event id. `NotFoundError` when there is none."""
-        if type(key) is not int and type(key) is not str:
-            raise RejectedError(f"{key!r} is neither a position nor an event id", cure="give an integer or a string")
-        if isinstance(key, str):
-            position = None if SURROGATE.search(key) else self._find(key)
-            if position is None:
-                raise NotFoundError(f"there is no event with the id {key!r} in {self.name}")
-        else:
-            position = key
-            size = self.size
-            if not 0 <= position < size:
-                raise NotFoundError(f"there is no position {position} in {self.name}, which has {size} records")
-        return read_record(self._store, position)
 
     def verify(
         self,

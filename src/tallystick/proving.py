@@ -9,17 +9,20 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tallystick.config import Location
 from tallystick.core import timestamp
+from tallystick.core.canonical import SURROGATE
 from tallystick.core.checkpoint import Checkpoint
-from tallystick.core.merkle import consistency_path, inclusion_path
+from tallystick.core.merkle import TILE_WIDTH, consistency_path, inclusion_path
 from tallystick.core.moment import Moment
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
+from tallystick.core.record import Record
 from tallystick.core.selector import Selector
-from tallystick.errors import NotFoundError, RejectedError
+from tallystick.core.tiles import TileNodes
+from tallystick.errors import NotFoundError, RejectedError, TamperError
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.export import Exported, Selection, Source, export
 from tallystick.evidence.bundle.matching import first_from, matching, span
@@ -30,9 +33,13 @@ from tallystick.read.index import Progress
 from tallystick.read.query import Query
 from tallystick.read.signed import selectors_of
 from tallystick.store.contract import Head, Store
+from tallystick.store.proofs import Proofs
 from tallystick.store.proven_store import ProvenStore
-from tallystick.store.reading import stored_nodes, tile_hashes
+from tallystick.store.reading import read_record
 from tallystick.store.trusted_keys import Trusted
+
+_ATTEMPTS: Final = 3
+"""Heads at which a record that is not there is looked for, while others prune."""
 
 
 class Proving(ABC):
@@ -40,6 +47,16 @@ class Proving(ABC):
 
     _store: Store
     _location: Location
+    _proofs: Proofs
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The ledger's name."""
+
+    @abstractmethod
+    def _find(self, event_id: str) -> int | None:
+        """The position of the record with an event id."""
 
     @abstractmethod
     def _proven_store(self) -> ProvenStore:
@@ -73,24 +90,84 @@ class Proving(ABC):
         """
         return self._hand_out(self._head()).checkpoint
 
+    def get(self, key: int | str) -> Record:
+        """One record, by position or by event id, as the log has it. `NotFoundError` when there is none."""
+        return read_record(self._store, self._position_of(key, self._head().size))
+
+    def get_checked(self, key: int | str) -> Record:
+        """As `get`, and proven to be in the signed tree.
+
+        `NotFoundError` when there is none, or a proven prune removed it; `TamperError` when it is not the one that
+        was sealed.
+        """
+        return self._proven_at(key)[1]
+
+    def get_proven(self, key: int | str) -> tuple[Record, Proof]:
+        """As `get_checked`, with the proof that the record is in the tree of the newest checkpoint."""
+        head, record, path = self._proven_at(key)
+        return record, Proof(record.position, path, self._hand_out(head).checkpoint)
+
+    def _proven_at(self, key: int | str) -> tuple[Head, Record, tuple[bytes, ...]]:
+        """The head that proves a record, the record, and the path from it to the root."""
+        for attempt in range(_ATTEMPTS):
+            head = self._head()
+            position = self._position_of(key, head.size)
+            try:
+                with self._proofs.at(head) as reads:
+                    found = reads.fetch([position])
+                    path = inclusion_path(position, head.size, node=TileNodes(head.size, reads.tile))
+                break
+            except TamperError:
+                # A prune may have come after the head was read: then the next one has its record.
+                if attempt == _ATTEMPTS - 1 or self._head().checkpoint == head.checkpoint:
+                    raise
+        for stored in found:
+            return head, Record.parse(stored.line), tuple(path)
+        raise NotFoundError(f"the record at position {position} was pruned: its time to be kept was over")
+
+    def _position_of(self, key: int | str, size: int) -> int:
+        """The position that a key names in a ledger of `size` records."""
+        if type(key) is not int and type(key) is not str:
+            raise RejectedError(f"{key!r} is neither a position nor an event id", cure="give an integer or a string")
+        if isinstance(key, str):
+            position = None if SURROGATE.search(key) else self._find(key)
+            if position is None:
+                raise NotFoundError(f"there is no event with the id {key!r} in {self.name}")
+            return position
+        if not 0 <= key < size:
+            raise NotFoundError(f"there is no position {key} in {self.name}, which has {size} records")
+        return key
+
     def prove(self, position: int) -> Proof:
-        """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof)."""
+        """The proof that a record is in the tree of the newest checkpoint (C2SP tlog-proof).
+
+        `TamperError` when its path does not lead to the signed root.
+        """
         head = self._hand_out(self._head())
         if not 0 <= position < head.size:
             raise NotFoundError(f"there is no position {position} in this ledger, which has {head.size} records")
-        path = inclusion_path(position, head.size, node=stored_nodes(self._store, head.size))
+        with self._proofs.at(head) as reads:
+            reads.tile(0, position // TILE_WIDTH, position % TILE_WIDTH + 1)
+            path = inclusion_path(position, head.size, node=TileNodes(head.size, reads.tile))
         return Proof(position, tuple(path), head.checkpoint)
 
     def prove_consistency(self, old_size: int, size: int | None = None) -> list[bytes]:
-        """The proof that the tree of `size`, by default the newest, begins with that of `old_size` (RFC 9162 2.1.4)."""
+        """The proof that the tree of `size`, by default the newest, begins with that of `old_size` (RFC 9162 2.1.4).
+
+        `TamperError` when it is not of the signed tree.
+        """
         self.check_mark()
-        size = self._head().size if size is None else size
-        return consistency_path(old_size, size, node=stored_nodes(self._store, size))
+        head = self._head()
+        size = head.size if size is None else size
+        with self._proofs.at(head) as reads:
+            return consistency_path(old_size, size, node=TileNodes(size, reads.tile))
 
     def tile(self, level: int, index: int, width: int) -> bytes:
-        """The first `width` hashes of a hash tile (C2SP tlog-tiles)."""
+        """The first `width` hashes of a hash tile (C2SP tlog-tiles). `TamperError` when it is not of the signed tree,
+        `NotFoundError` when that has no such tile."""
         self.check_mark()
-        return tile_hashes(self._store, level, index, width)
+        with self._proofs.at(self._head()) as reads:
+            return reads.tile(level, index, width)
 
     def cosign(self, policy: Policy, *, seconds: float = SECONDS) -> Cosigned:
         """Have the witnesses of a policy cosign the newest checkpoint, and keep what they gave beside the ledger.
@@ -183,8 +260,9 @@ class Proving(ABC):
 
     @property
     def is_pruned(self) -> bool:
-        """Whether records were ever removed under the retention policy."""
-        return self._store.pruned_below() > 0
+        """Whether records were ever removed under the retention policy, as the ledger itself records it."""
+        with self._proofs.at(self._head()) as reads:
+            return reads.has_prune
 
     def _kept(self) -> bytes | None:
         return None if self._location.folder is None else read_kept(self._location.folder)

@@ -9,7 +9,7 @@ import click
 from tallystick.cli import screen
 from tallystick.cli.options import Settings, file_type, ledger_options
 from tallystick.cli.progress import Bar
-from tallystick.cli.records import find_record
+from tallystick.cli.records import find_position
 from tallystick.cli.texts import parse_vkey, read_text, write_out
 
 
@@ -55,8 +55,8 @@ def prove(settings: Settings, key: str, is_id: bool, output: str | None, record:
     JSON: position, record, proof.
     """
     with settings.open() as ledger:
-        found = find_record(ledger, key, is_id=is_id)
-        proof = ledger.prove(found.position).render()
+        found, made = ledger.get_proven(find_position(ledger, key, is_id=is_id))
+        proof = made.render()
     if record is not None:
         write_out(record, found.line)
     if output is not None:

@@ -72,15 +72,15 @@ def _block_backwards(ledger: Ledger, first: int, end: int) -> Iterator[Record]:
         yield ledger.get(position)
 
 
-def find_record(ledger: Ledger, key: str, *, is_id: bool = False) -> Record:
-    """The record at a position or, for what is no number, with an event id. Needs no keys and no index."""
+def find_position(ledger: Ledger, key: str, *, is_id: bool = False) -> int:
+    """A position as it was given or, for what is no number, of an event id. Needs no keys and no index."""
     if key.isascii() and key.isdecimal() and not is_id:
         if len(key) > 19:
             raise NotFoundError(f"there is no position {key[:40]} in {ledger.name}")
-        return ledger.get(int(key))
+        return int(key)
     for record in newest_first(ledger, ledger.size):
         if record.id == key:
-            return record
+            return record.position
     raise NotFoundError(f"there is no event with the id {key!r} in {ledger.name}")
 
 

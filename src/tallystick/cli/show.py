@@ -9,7 +9,7 @@ import click
 
 from tallystick.cli import screen
 from tallystick.cli.options import Settings, ledger_options
-from tallystick.cli.records import find_record, json_line
+from tallystick.cli.records import find_position, json_line
 
 if TYPE_CHECKING:
     from tallystick.core.record import Record
@@ -26,7 +26,7 @@ def show(settings: Settings, key: str, is_id: bool, raw: bool) -> None:
     JSON: its sixteen members as they were sealed, and hash.
     """
     with settings.open() as ledger:
-        record = find_record(ledger, key, is_id=is_id)
+        record = ledger.get_checked(find_position(ledger, key, is_id=is_id))
     if raw:
         _show_raw(record)
     elif settings.json:

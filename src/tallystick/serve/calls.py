@@ -44,14 +44,14 @@ class Call:
         missing = NotFoundError(f"there is no event {str(key)[:60]!r} that this key may see")
         with self.ledger() as ledger:
             try:
-                record = ledger.get(key)
+                record, proof = ledger.get_proven(key)
             except NotFoundError:
                 if scope.is_whole:
                     raise
                 raise missing from None
             if not scope.takes(record.event_type, record.entity_id):
                 raise missing
-            return record, ledger.prove(record.position).render()
+            return record, proof.render()
 
 
 class Needs:

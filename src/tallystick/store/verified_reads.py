@@ -28,7 +28,7 @@ from tallystick.core.merkle import (
 from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import NotFoundError, RejectedError, TamperError
 from tallystick.limits import READ_RECORDS_MAX
 from tallystick.store.contract import Head, Store, StoredRecord
 from tallystick.store.reading import absent_ranges, range_with, tile_hashes
@@ -47,12 +47,14 @@ class VerifiedReads:
     the first record that is missing or is not the one in the tree, and names its position.
     """
 
-    def __init__(self, store: Store, tree: Tree) -> None:
+    def __init__(self, store: Store, tree: Tree, *, like: VerifiedReads | None = None) -> None:
+        """`like` are reads of another state of the same ledger: what was pruned lawfully then, is so for ever."""
         self._store: Final = store
         self._tree = tree
         self._tiles: Final[OrderedDict[tuple[int, int], bytes]] = OrderedDict()
-        self._lawful: list[tuple[int, int]] = []
+        self._lawful: list[tuple[int, int]] = [] if like is None else like._lawful
         """The ranges that a proven prune names as absent, in order."""
+        self._has_prune: bool | None = True if like is not None and like._has_prune else None
 
     @property
     def size(self) -> int:
@@ -82,6 +84,21 @@ class VerifiedReads:
         for position in sorted({*positions} - {stored.position for stored in found}):
             self._check_absent(position, position + 1)
         return found
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a tile. `NotFoundError` for one that the tree does not have."""
+        if not 0 < width <= TILE_WIDTH or index * TILE_WIDTH + width > self.size >> TILE_HEIGHT * level:
+            raise NotFoundError(f"a tree of {self.size} records has no tile {level}/{index} of {width} hashes")
+        return self._tile(level, index)[: width * HASH_BYTES]
+
+    @property
+    def has_prune(self) -> bool:
+        """Whether a record says that a prune removed others. That the store says so (`pruned_below`) is no proof."""
+        if self._has_prune is None:
+            has = self._store.pruned_below() > 0
+            prunes = self.backwards(RECORDS_PRUNED.encode(), 0, self.size) if has else ()
+            self._has_prune = any(_prune_of(stored) is not None for stored in prunes)
+        return self._has_prune
 
     def _check(self, stored: StoredRecord) -> None:
         position = stored.position
