@@ -437,7 +437,7 @@ def test_a_backup_needs_the_keys_to_be_signed_and_says_so(ledger: Path, tmp_path
     with pytest.raises(RejectedError, match="keys are not here"):
         tallystick.backup(ledger, tmp_path / "made", keys=tmp_path / "none", with_keys=True, signed=False)
     Keystore(tmp_path / "others").make()
-    with pytest.raises(RejectedError, match="evidence key in force is not here"):
+    with pytest.raises(TamperError, match="another root key"):
         tallystick.backup(ledger, tmp_path / "made", keys=tmp_path / "others")
     tallystick.backup(ledger, tmp_path / "made", keys=tmp_path / "none", signed=False)
 
@@ -1095,7 +1095,11 @@ def test_a_history_that_was_rewritten_is_not_accepted_as_a_loss(ledger: Path, ma
     tallystick.restore(made, tmp_path / "back")
     with tallystick.open(tmp_path / "back", keys=tmp_path / "keys", marks=tmp_path / "marks") as forked:
         append(forked, "other", "more")
-    again = tallystick.backup(tmp_path / "back", tmp_path / "made-again", keys=tmp_path / "keys").path
+    with pytest.raises(TamperError, match="history was rewritten"):
+        tallystick.backup(tmp_path / "back", tmp_path / "made-again", keys=tmp_path / "keys")
+    again = tallystick.backup(
+        tmp_path / "back", tmp_path / "made-again", keys=tmp_path / "keys", marks=tmp_path / "marks"
+    ).path
 
     restored = tallystick.restore(again, tmp_path / "b2", since=[held], accept_loss="why", keys=tmp_path / "keys")
 

@@ -20,14 +20,14 @@ from tallystick.backups.layout import VERIFIED_FILE, Extent, keys_folder
 from tallystick.backups.manifest import BackupManifest, KeptLedger
 from tallystick.backups.parcel import Parcel, told
 from tallystick.backups.source import BackupSource, LedgerSource
-from tallystick.backups.standing import Standing
+from tallystick.backups.standing import Standing, check_signer
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import LEDGER_FILE, Location
 from tallystick.core import timestamp
 from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
-from tallystick.errors import BusyError, NotFoundError, RejectedError, TamperError
+from tallystick.errors import BusyError, DeniedError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
-from tallystick.evidence.verification.held import keep_mark
+from tallystick.evidence.verification.held import write_mark
 from tallystick.limits import VERIFIED_BYTES_MAX
 from tallystick.plain_file import read_plain
 from tallystick.private_file import write_new
@@ -94,7 +94,9 @@ def backup(
     under another name, and renamed when all of it is on the disk.
 
     Raises `NotFoundError` where there is nothing to copy, `ConflictError` when the target is there, `RejectedError`
-    when the keys are wanted and not there, `TamperError` for a ledger so damaged that it does not say who it is.
+    when the keys are wanted and not there, `TamperError` for a ledger so damaged that it does not say who it is. Of a
+    ledger that contradicts its head mark, or whose checkpoint is not by its key, a backup is made only if it is not
+    signed; else `TamperError`.
     """
     began, created = time.monotonic(), timestamp.render(clock())
     found = BackupSource.of(source, keys=keys, marks=marks)
@@ -105,7 +107,10 @@ def backup(
     with Parcel(Path(target)) as parcel:
         if found.extent == "deployment":
             _copy_verified(found.root, parcel)
-        ledgers = [_copy_ledger(ledger, parcel, with_keys=with_keys, count=count.add) for ledger in found.ledgers]
+        ledgers = [
+            _copy_ledger(ledger, parcel, with_keys=with_keys, signed=signed, count=count.add)
+            for ledger in found.ledgers
+        ]
         key = ledgers[-1].evidence_key(found.vouching.keystore) if signed else None
         if signed or with_keys:
             _check_marks(parcel)
@@ -156,7 +161,9 @@ def _check_marks(parcel: Parcel) -> None:
             )
 
 
-def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count: Callable[[int], None]) -> Standing:
+def _copy_ledger(
+    source: LedgerSource, parcel: Parcel, *, with_keys: bool, signed: bool, count: Callable[[int], None]
+) -> Standing:
     """One ledger; how its copy stands. The order is what makes it whole: see above."""
     location, folder = source.location, parcel.folder(source.folder)
     assert location.folder is not None, "only ledgers in folders are found"
@@ -170,24 +177,35 @@ def _copy_ledger(source: LedgerSource, parcel: Parcel, *, with_keys: bool, count
     if not with_keys:
         _copy_log(location, folder, count)
     standing = Standing.of(folder, name=source.folder)
-    _keep_mark(source, standing)
+    _keep_mark(source, standing, folder, signed=signed)
     parcel.take(source.folder)
     for name, secret in secrets.items():
         parcel.write(f"{keys_folder(source.folder)}/{name}", secret)
     return standing
 
 
-def _keep_mark(source: LedgerSource, standing: Standing) -> None:
-    """Have the head mark on the disk for the checkpoint that the manifest will have."""
-    if not source.keystore.exists():
+def _keep_mark(source: LedgerSource, standing: Standing, folder: Path, *, signed: bool) -> None:
+    """Have the head mark on the disk for the checkpoint that the manifest will have.
+
+    Who signs the backup says that the ledger was like that: one that was rolled back, or that somebody else signed,
+    is refused then. One that is not signed keeps what is there, also as evidence.
+    """
+    name, keystore = source.folder or "the ledger", source.keystore
+    if not keystore.exists():
         return
     store = source.location.open_store(readonly=True)
     try:
-        why = keep_mark(store, standing.kept.checkpoint, keystore=source.keystore, marks=source.marks)
+        signer = check_signer(folder, keystore, name=source.folder)
+        if source.marks is not None:
+            write_mark(store, standing.kept.checkpoint, keystore=keystore, marks=source.marks, signer=signer)
+    except TamperError as error:
+        if signed:
+            raise
+        _log.warning("%s: %s", name, error)
+    except (DeniedError, NotFoundError, RejectedError, StoreError) as error:  # of the keys, or of the folder of marks
+        _log.warning("%s: the head mark was not written for this checkpoint: %s", name, error)
     finally:
         store.close()
-    if why:
-        _log.warning("%s: %s", source.folder or "the ledger", why)
 
 
 def _queue_mark(source: LedgerSource) -> Path | None:

@@ -9,10 +9,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tallystick.backups.manifest import KeptLedger
 from tallystick.config import Location
+from tallystick.core.keys import PublicKeys
+from tallystick.core.note import VerifierKey
 from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TallystickError, TamperError
 from tallystick.keystore import Keystore
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record
+from tallystick.store.trusted_keys import TrustedKeys
 from tallystick.write.resume import check_keys, load_state
 
 
@@ -51,6 +54,29 @@ class Standing:
     def evidence_key(self, keystore: Keystore) -> Ed25519PrivateKey:
         """The evidence key in force, out of the folder of the keys. Raises `RejectedError` when it is not there."""
         return _in_force(keystore, "evidence", self.evidence)
+
+
+def check_signer(folder: Path, keystore: Keystore, *, name: str) -> VerifierKey:
+    """The key that signed the checkpoint of the ledger in a folder, and may: rotations lead to it from the genesis.
+
+    Raises `TamperError` when none do, when the checkpoint is not of these records, or when the root key at hand is not
+    the one in the genesis. Keys that were rotated since the ledger was copied are no finding.
+    """
+    store = Location(folder, still=True).open_store()
+    try:
+        head, record = store.head(), read_record(store, 0)
+        genesis = Genesis.of(record)
+        if head is None or not genesis.signature_holds(record):
+            raise TamperError("the genesis is not signed by the root key that it names")
+        root = keystore.public_keys().root
+        return TrustedKeys(store, genesis, lambda: PublicKeys(root)).of(head).checkpoint
+    except (NotFoundError, RejectedError, TamperError) as error:
+        raise TamperError(
+            f"{name or 'the ledger'} does not hold, and no signed backup is made of it: {error}. To keep the files as "
+            "they are, make a backup that is not signed (--unsigned)"
+        ) from error
+    finally:
+        store.close()
 
 
 def can_seal(folder: Path, keystore: Keystore) -> bool:

@@ -31,7 +31,8 @@ def backup(settings: Settings, *, source: str, output: str, with_keys: bool, uns
     waits in its queue, the cursors of its readers and its cosigned checkpoint; all that was answered before is in it.
     Indexes are made anew, and bundles of jobs are not in it. It is signed with the evidence key, and has the keys
     themselves only with --with-keys: without them it can be read and verified, but not added to. Only an unsigned one
-    is made without the marks of queues, which are with the head marks.
+    is made without the marks of queues, which are with the head marks, and of a ledger that was rolled back or whose
+    checkpoint is not by its key.
 
     JSON: path, extent, created, ledgers (folder, name, origin, id, size, checkpoint), files, bytes, keys, signed,
     manifest_sha256, seconds.

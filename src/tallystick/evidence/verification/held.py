@@ -123,16 +123,26 @@ def keep_mark(store: Store, checkpoint: bytes, *, keystore: Keystore | None, mar
     if keystore is None or marks is None:
         return ""
     try:
-        record = read_record(store, 0)
-        genesis = Genesis.of(record)
-        keys = keystore.ledger_keys(genesis.ledger)
-        # One that somebody made up would make the good ledger look as if it were rolled back.
-        ours = VerifierKey(genesis.origin, keys.checkpoint.public_key().public_bytes_raw())
-        open_checkpoint(checkpoint, [ours], origin=genesis.origin)
-        HeadMark(marks, store=store, ledger_id=record.hash, key=lambda: keys.head_mac).keep(checkpoint)
+        write_mark(store, checkpoint, keystore=keystore, marks=marks)
     except TallystickError as error:
         return f"the head mark was not written for this checkpoint: {error}"
     return ""
+
+
+def write_mark(
+    store: Store, checkpoint: bytes, *, keystore: Keystore, marks: Path, signer: VerifierKey | None = None
+) -> None:
+    """Write the head mark for a checkpoint by `signer`, by default the key at hand.
+
+    Raises `TamperError` for a ledger that contradicts its mark, and for a checkpoint by another key.
+    """
+    record = read_record(store, 0)
+    genesis = Genesis.of(record)
+    keys = keystore.ledger_keys(genesis.ledger)
+    # One that somebody made up would make the good ledger look as if it were rolled back.
+    ours = signer or VerifierKey(genesis.origin, keys.checkpoint.public_key().public_bytes_raw())
+    open_checkpoint(checkpoint, [ours], origin=genesis.origin)
+    HeadMark(marks, store=store, ledger_id=record.hash, key=lambda: keys.head_mac).keep(checkpoint)
 
 
 def handed_out(
