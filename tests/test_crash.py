@@ -19,6 +19,8 @@ import pytest
 
 import tallystick
 from tallystick.config import Location
+from tallystick.core.checked_proof import check_proof
+from tallystick.core.policy import Policy
 from tallystick.errors import BusyError, StoreError
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Store
@@ -132,7 +134,7 @@ def test_everything_acknowledged_survives_being_killed_at_any_moment(
             assert ledger.get(record["id"]).position == record["position"]
         for version in (len(before), len(before) // 2):
             proof = ledger.prove(version - 1)
-            proof.verify(before[version - 1], [ledger.verifier_key], origin=ledger.origin)
+            assert check_proof(proof.render(), before[version - 1], Policy(logs=(ledger.verifier_key,))).holds
         ledger.append(event_type="crash.survived", entity_id="survivor")
         check_keys_of(ledger, folder / "keys")
         report = ledger.verify(since=checkpoints[0])
@@ -284,7 +286,10 @@ def test_whichever_write_fails_nothing_acknowledged_is_lost_and_nothing_repeated
     check_rotations(records)
     position = len(lines) - 1
     proof = scene.ledger.prove(position)
-    assert proof.verify(lines[position], [scene.ledger.verifier_key], origin=scene.ledger.origin).size == len(lines)
+    checked = check_proof(proof.render(), lines[position], Policy(logs=(scene.ledger.verifier_key,)))
+    assert checked.holds
+    assert checked.checkpoint is not None
+    assert checked.checkpoint.size == len(lines)
 
 
 def test_a_commit_that_failed_yet_persisted_is_recognised_by_the_head_and_acknowledged(

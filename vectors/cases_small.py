@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from tallystick.core.canonical import decode, encode
-from tallystick.core.merkle import inclusion_path
+from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
+from tallystick.core.cosignature import WitnessSigner, with_cosignatures
+from tallystick.core.merkle import inclusion_path, leaf_hash, node_hash
 from tallystick.core.note import Note, Signer, sign_note
-from tallystick.core.policy import Policy
+from tallystick.core.policy import Policy, Witness
 from tallystick.core.proof import Proof
 from tallystick.core.strict import render_base64
 from tests.evidence.forge import KEYS, ORIGIN, fixed_key
@@ -129,10 +131,48 @@ def _proofs() -> Iterator[SmallCase]:
     moved = Proof(5, path, proof.checkpoint).render()
     files = {"proof": moved, "record": record}
     yield SmallCase("proof", "other-index", "7.4", "another index", files, ("misplaced", "root"))
+    yield from _made_proofs(path, record)
+    head, _, note = good.partition(b"\n\n")
+    hashes = b"".join(b"\n" + render_base64(bytes(32)).encode() for _ in range(64 - len(path)))
     for name, says, raw in (
         ("header", "another header", good.replace(b"@v1", b"@v2")),
+        ("extra-empty", "extra data of nothing", good.replace(b"index", b"extra \nindex")),
+        ("index-largest", "an index that no tree has", good.replace(b"index 4", b"index 9223372036854775807")),
+        ("path-of-64", "64 hashes", head + hashes + b"\n\n" + note),
         ("index-sign", "a sign before the index", good.replace(b"index 4", b"index +4")),
         ("crlf", "lines end in CR LF", good.replace(b"\n", b"\r\n")),
         ("empty", "nothing", b""),
     ):
         yield SmallCase("proof", name, "7.4", says, {"proof": raw, "record": record}, ("checkpoint",))
+
+
+def _made_proofs(path: tuple[bytes, ...], record: bytes) -> Iterator[SmallCase]:
+    """Proofs in which every hash fits, and that prove nothing; and those of which others say something."""
+    signer = Signer(ORIGIN, KEYS.checkpoint)
+    left = leaf_hash(LINES[0])
+    for name, says, line, found in (
+        ("moved", "the record says another position than the one that it is proven at", LINES[4], "misplaced"),
+        ("of-no-record", "bytes that are no record, proven to be a leaf", b"{}", "not-canonical"),
+    ):
+        over = sign_checkpoint(Checkpoint(ORIGIN, 2, node_hash(left, leaf_hash(line))), signer)
+        files = {"proof": Proof(1, (left,), over).render(), "record": line}
+        yield SmallCase("proof", name, "7.4", says, files, (found,))
+    stranger, note = fixed_key(9), Note.parse(signed(LINES, 8))
+    expected: tuple[str, ...]
+    both = Policy(logs=(vkey(KEYS.checkpoint), vkey(stranger))).render()
+    for name, says, size, expected in (
+        ("both-keys", "two keys that are trusted signed", 8, ()),
+        ("bad-beside-good", "one of two keys that are trusted signed another checkpoint", 7, ("checkpoint",)),
+    ):
+        lines = (*note.signatures, *Note.parse(signed(LINES, size, key=stranger)).signatures)
+        files = {"proof": Proof(4, path, Note(note.text, lines).render()).render(), "record": record}
+        yield SmallCase("proof", name, "11", says, files, expected, trust=both)
+    witness = WitnessSigner("w.example/1", fixed_key(11))
+    asked = Policy(logs=(vkey(KEYS.checkpoint),), witnesses=(Witness("w", witness.witness_key),), quorum="w").render()
+    cosigned = with_cosignatures(note.render(), (witness.cosign(note.text, seconds=1_780_000_000),))
+    for name, says, checkpoint, expected in (
+        ("cosigned", "the witness cosigned", cosigned, ()),
+        ("not-cosigned", "the witness did not cosign", note.render(), ("witness",)),
+    ):
+        files = {"proof": Proof(4, path, checkpoint).render(), "record": record}
+        yield SmallCase("proof", name, "11 (19)", says, files, expected, trust=asked)

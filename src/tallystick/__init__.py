@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tallystick.backups.restore import Restored, check_backup, restore
     from tallystick.client.appending import UnfinishedError
     from tallystick.client.client import Client
+    from tallystick.core.checked_proof import CheckedProof, ProofFault, check_proof
     from tallystick.core.event import Event
     from tallystick.core.proof import Proof
     from tallystick.core.record import Record
@@ -50,6 +51,7 @@ __all__ = [
     "BundleFinding",
     "BundleReport",
     "BusyError",
+    "CheckedProof",
     "Client",
     "ConflictError",
     "DeniedError",
@@ -63,6 +65,7 @@ __all__ = [
     "PairReport",
     "Projection",
     "Proof",
+    "ProofFault",
     "Query",
     "Record",
     "RejectedError",
@@ -78,6 +81,7 @@ __all__ = [
     "UnfinishedError",
     "backup",
     "check_backup",
+    "check_proof",
     "open",
     "projection",
     "rebuild_index",
@@ -109,6 +113,9 @@ _HOMES: Final = {
     "State": "read.state",
     "Subscription": "read.subscription",
     "projection": "read.projection",
+    "CheckedProof": "core.checked_proof",
+    "ProofFault": "core.checked_proof",
+    "check_proof": "core.checked_proof",
     "Event": "core.event",
     "Finding": "evidence.findings",
     "Ledger": "ledger",

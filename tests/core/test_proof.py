@@ -14,13 +14,11 @@ from tallystick.core.merkle import Tree, inclusion_path, leaf_hash
 from tallystick.core.note import Signer, sign_note
 from tallystick.core.proof import Proof
 from tallystick.core.tiles import TileNodes
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import RejectedError
 from tallystick.limits import NOTE_BYTES_MAX, PROOF_HASHES_MAX, SIZE_MAX
 
 ORIGIN: Final = "audit.example/tenant/t1"
 SIGNER: Final = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
-KEY: Final = SIGNER.verifier_key
-OTHER: Final = Signer("audit.example/tenant/t2", Ed25519PrivateKey.from_private_bytes(bytes(32)))
 
 RECORDS: Final = [b'{"position":%d}' % position for position in range(5)]
 TREE: Final = Tree.empty().extend([leaf_hash(record) for record in RECORDS])[0]
@@ -55,7 +53,7 @@ def test_a_record_alone_in_its_ledger_has_an_empty_path() -> None:
     proof = Proof(0, (), sign_checkpoint(Checkpoint(ORIGIN, 1, root), SIGNER))
 
     assert proof.render().startswith(b"c2sp.org/tlog-proof@v1\nindex 0\n\naudit.example/")
-    assert Proof.parse(proof.render()).verify(b"{}", [KEY], origin=ORIGIN).root == root
+    assert Proof.parse(proof.render()) == proof
 
 
 @given(
@@ -150,48 +148,3 @@ def test_any_bytes_are_a_proof_in_its_one_form_or_rejected(data: bytes, first: i
         except RejectedError:
             continue
         assert proof.render() == hostile
-
-
-# ------------------------------------------------------------------------------------------- verifying
-
-
-@pytest.mark.parametrize("index", range(5))
-def test_a_proof_holds_for_its_record_alone(index: int) -> None:
-    proof = Proof.parse(proof_of(index).render())
-
-    checkpoint = proof.verify(RECORDS[index], [KEY], origin=ORIGIN)
-
-    assert checkpoint == Checkpoint(ORIGIN, 5, TREE.root)
-    for record in (*RECORDS[:index], *RECORDS[index + 1 :], RECORDS[index] + b"\n", b""):
-        with pytest.raises(TamperError, match=f"not at position {index} of the ledger {ORIGIN}"):
-            proof.verify(record, [KEY], origin=ORIGIN)
-
-
-@pytest.mark.parametrize("index", [1, 3, 4, 5, SIZE_MAX - 1])
-def test_a_proof_does_not_hold_at_another_index(index: int) -> None:
-    with pytest.raises(TamperError, match="not at position"):
-        Proof(index, proof_of(2).path, NOTE).verify(RECORDS[2], [KEY], origin=ORIGIN)
-
-
-def test_a_proof_under_another_key_or_of_another_ledger_does_not_hold() -> None:
-    theirs = sign_checkpoint(Checkpoint(OTHER.name, 5, TREE.root), OTHER)
-
-    with pytest.raises(TamperError, match="no signature by a known key"):
-        proof_of(2).verify(RECORDS[2], [OTHER.verifier_key], origin=ORIGIN)
-    with pytest.raises(TamperError, match="not of"):
-        proof_of(2, note=theirs).verify(RECORDS[2], [OTHER.verifier_key], origin=ORIGIN)
-
-
-def test_a_proof_under_another_root_does_not_hold() -> None:
-    other_root = sign_checkpoint(Checkpoint(ORIGIN, 5, leaf_hash(b"")), SIGNER)
-
-    with pytest.raises(TamperError, match="not at position"):
-        proof_of(2, note=other_root).verify(RECORDS[2], [KEY], origin=ORIGIN)
-
-
-def test_every_byte_of_a_proof_file_counts() -> None:
-    for at in range(len(FILE)):
-        for bit in (0x01, 0x20, 0x80):
-            changed = FILE[:at] + bytes([FILE[at] ^ bit]) + FILE[at + 1 :]
-            with pytest.raises((RejectedError, TamperError)):
-                Proof.parse(changed).verify(RECORDS[2], [KEY], origin=ORIGIN)

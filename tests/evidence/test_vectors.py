@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import pytest
 
+from tallystick.core.checked_proof import check_proof
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.note import Note
 from tallystick.core.policy import Policy
-from tallystick.core.proof import Proof
 from tallystick.core.record import Record
 from tallystick.core.timestamp import parse_rfc3339
 from tallystick.errors import RejectedError, TamperError
@@ -100,29 +100,11 @@ def test_a_trust_file_is_judged_as_its_vector_says(folder: Path) -> None:
 @pytest.mark.parametrize("folder", of_kind("proof"))
 def test_a_proof_is_judged_as_its_vector_says(folder: Path) -> None:
     expected = [one["kind"] for one in case_of(folder)["findings"]]
-    policy = Policy.parse((folder / "trust.policy").read_bytes())
+    proof, record, trust = ((folder / name).read_bytes() for name in ("proof", "record", "trust.policy"))
 
-    found = sorted(_judge_proof((folder / "proof").read_bytes(), (folder / "record").read_bytes(), policy))
+    found = sorted(finding.kind for finding in check_proof(proof, record, trust).findings)
 
-    assert found == expected
-
-
-def _judge_proof(data: bytes, line: bytes, policy: Policy) -> list[str]:
-    try:
-        proof = Proof.parse(data)
-        open_checkpoint(proof.checkpoint, policy.logs, origin=policy.logs[0].name)
-    except (RejectedError, TamperError):
-        return ["checkpoint"]
-    try:
-        record = Record.parse(line)
-    except RejectedError:
-        return ["not-canonical"]
-    found = [] if record.position == proof.index else ["misplaced"]
-    try:
-        proof.verify(line, policy.logs, origin=policy.logs[0].name)
-    except TamperError:
-        found.append("root")
-    return found
+    assert found == sorted(expected)
 
 
 def test_making_the_vectors_anew_changes_nothing() -> None:

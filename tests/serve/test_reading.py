@@ -10,8 +10,10 @@ import socket
 from typing import Any
 
 import pytest
+from tallystick_verify import judge_proof
 
 import tallystick
+from tallystick.core.checked_proof import check_proof
 from tallystick.core.merkle import verify_consistency
 from tallystick.serve.ingest import BATCH_PATH
 from tallystick.serve.routes import reading
@@ -236,3 +238,22 @@ def test_what_is_no_http_is_told_so_as_a_problem(it: Running) -> None:
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"application/problem+json" in head
     assert json.loads(body)["status"] == 400
+
+
+def test_a_record_as_it_is_and_its_proof_are_checked_without_the_service(it: Running) -> None:
+    sent = it.call(
+        "POST", "/api/v1/events", json={"event_type": "proof.asked", "entity_id": "p", "payload": {"n": 1.0}}
+    )
+    position = sent.json()["position"]
+    plain = it.call("GET", f"/api/v1/events/{position}")
+    record = it.call("GET", f"/api/v1/events/{position}", headers={"Accept": "application/octet-stream"})
+    proof = it.call("GET", f"/api/v1/proofs/{position}")
+    key = it.call("GET", "/api/v1/ledger").json()["verifier_key"]
+
+    assert record.headers["content-type"] == "application/octet-stream"
+    assert plain.headers["etag"] != record.headers["etag"]
+    trust = f"log {key}\nquorum none\n".encode()
+    assert check_proof(proof.content, record.content, trust).holds
+    assert judge_proof(proof.content, record.content, trust) == []
+    again = {"Accept": "application/octet-stream", "If-None-Match": record.headers["etag"]}
+    assert it.call("GET", f"/api/v1/events/{position}", headers=again).status_code == 304

@@ -285,7 +285,7 @@ PROOF = MADE.proof(4)
         (b"index 4", b"Index 4", ["checkpoint"]),
         (b"index 4\n", b"", ["checkpoint"]),
         (b"index 4", b"extra AA==\nindex 4", []),
-        (b"index 4", b"extra \nindex 4", []),
+        (b"index 4", b"extra \nindex 4", ["checkpoint"]),
         (b"index 4", b"extra AA\nindex 4", ["checkpoint"]),
         (b"index 4", b"extra AA==\nextra AA==\nindex 4", ["checkpoint"]),
         (b"index 4", b"extra " + b"A" * 2**18 + b"\nindex 4", ["checkpoint"]),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from tallystick.cli import screen
+from tallystick.cli import failures, screen
 from tallystick.cli.options import Settings, file_type, ledger_options
 from tallystick.cli.progress import Bar
 from tallystick.cli.records import find_position
@@ -73,49 +74,56 @@ def prove(settings: Settings, key: str, is_id: bool, output: str | None, record:
 @click.command("check-proof")
 @click.argument("file", metavar="PROOF", type=file_type())
 @click.option("--record", type=file_type(), metavar="FILE", help="The record's bytes; else the ledger is read.")
-@click.option("--vkey", required=True, metavar="VKEY", help="The ledger's verifier key, or @FILE.")
-@click.option("--origin", metavar="NAME", help="The ledger's origin; by default the name in the key.")
+@click.option("--trust", type=file_type(), metavar="FILE", help="A trust file: keys and witnesses (C2SP tlog-policy).")
+@click.option("--vkey", metavar="VKEY", help="The ledger's verifier key, or @FILE; in place of a trust file.")
 @ledger_options
-def check_proof(settings: Settings, file: str, record: str | None, vkey: str, origin: str | None) -> None:
-    """Check such a proof, anywhere and offline.
+def check_proof(settings: Settings, file: str, record: str | None, trust: str | None, vkey: str | None) -> int:
+    """Check such a proof, anywhere and offline, as tallystick-verify does.
 
     Exits 0 when it holds and 1 when it does not.
 
-    The verifier key must have come to you by another way than the proof did: what vouches for itself proves
-    nothing.
+    The trust file, or the verifier key, must have come to you by another way than the proof did: what vouches
+    for itself proves nothing.
 
-    JSON: holds, origin, position, size, root, record_hash.
+    JSON: holds, findings (kind, seen), origin, position, size, root, record_hash, cosigned.
     """
+    from tallystick.core.checked_proof import check_proof as judged
+    from tallystick.core.policy import Policy
     from tallystick.core.proof import Proof
-    from tallystick.core.record import record_hash
 
-    key = parse_vkey(vkey)
-    proof = Proof.parse(read_text(file))
+    if (trust is None) == (vkey is None):
+        raise click.UsageError("give --trust, or --vkey")
+    policy = Policy.parse(read_text(trust)) if trust is not None else Policy(logs=(parse_vkey(vkey or ""),))
+    data = read_text(file)
     if record is not None:
         line = read_text(record).removesuffix(b"\n")  # `show --raw` adds one, and no record ends in it
     else:
+        position = Proof.parse(data).index
         with settings.open() as ledger:
-            line = ledger.get(proof.index).line
-    head = proof.verify(line, [key], origin=origin or key.name)
-    facts = {
-        "holds": True,
-        "origin": head.origin,
-        "position": proof.index,
-        "size": head.size,
-        "root": head.root.hex(),
-        "record_hash": record_hash(line).hex(),
+            line = ledger.get(position).line
+    checked = judged(data, line, policy)
+    head = checked.checkpoint
+    facts: dict[str, Any] = {
+        "holds": checked.holds,
+        "findings": [finding._asdict() for finding in checked.findings],
+        "origin": head.origin if head else None,
+        "position": checked.proof.index if checked.proof else None,
+        "size": head.size if head else None,
+        "root": head.root.hex() if head else None,
+        "record_hash": checked.record_sha256,
+        "cosigned": [*checked.cosigned],
     }
     if settings.json:
         screen.say_json(facts)
-        return
-    screen.say(("HOLDS", "green bold"), f"  this record is at position {proof.index} of {head.origin}")
-    screen.say_pairs(
-        [
-            ("record", f"SHA-256 {record_hash(line).hex()}"),
-            ("tree", f"{screen.counted(head.size, 'record')}, root {head.root.hex()}"),
-            ("signed by", key.render()),
-        ]
-    )
+    elif checked.holds and head is not None:
+        screen.say(("HOLDS", "green bold"), f"  this record is at position {facts['position']} of {head.origin}")
+        cosigned = [("cosigned by", ", ".join(checked.cosigned))] if checked.cosigned else []
+        tree = f"{screen.counted(head.size, 'record')}, root {head.root.hex()}"
+        screen.say_pairs([("record", f"SHA-256 {checked.record_sha256}"), ("tree", tree), *cosigned])
+    else:
+        screen.say(("DOES NOT HOLD", "red bold"), "  do not rely on this record")
+        screen.say_pairs([(finding.kind, finding.seen) for finding in checked.findings])
+    return 0 if checked.holds else failures.REFUSED
 
 
 @click.command()

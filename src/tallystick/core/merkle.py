@@ -198,7 +198,7 @@ def consistency_path(old_size: int, size: int, *, node: NodeSource) -> list[byte
 
 def verify_inclusion(leaf: bytes, index: int, *, size: int, path: Sequence[bytes], root: bytes) -> bool:
     """Whether `path` proves leaf hash `leaf` at `index` of the tree `size`, `root` (RFC 9162 2.1.3.2)."""
-    if not 0 <= index < size:  # (1)
+    if not 0 <= index < size or {len(leaf), len(root)} != {HASH_BYTES}:  # (1)
         return False
     fn, sn, r = index, size - 1, leaf  # (2) (3)
     for p in path:  # (4)
@@ -220,7 +220,7 @@ def verify_consistency(old_size: int, size: int, *, path: Sequence[bytes], old_r
     The RFC leaves out two cases, both with an empty path. Every tree has grown from the empty one, whose
     root is `EMPTY_ROOT`; and trees of one size are consistent when their roots are equal.
     """
-    if not 0 <= old_size <= size:
+    if not 0 <= old_size <= size or {len(old_root), len(root)} != {HASH_BYTES}:
         return False
     if old_size == size:
         return not path and old_root == root and (size > 0 or root == EMPTY_ROOT)

@@ -7,20 +7,18 @@
     example.com/fancylog ...
 
 What is needed beside it is the record and the ledger's verifier key, which comes from elsewhere: a file
-that vouches for itself proves nothing.
+that vouches for itself proves nothing. `core.checked_proof` checks the three together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tallystick.core.checkpoint import Checkpoint, open_checkpoint
-from tallystick.core.merkle import HASH_BYTES, leaf_hash, verify_inclusion
-from tallystick.core.note import VerifierKey
+from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.merkle import HASH_BYTES
 from tallystick.core.strict import parse_base64, parse_decimal, render_base64
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import RejectedError
 from tallystick.limits import NOTE_BYTES_MAX, PROOF_HASHES_MAX, SIZE_MAX
 
 _HEADER: Final = "c2sp.org/tlog-proof@v1"
@@ -94,21 +92,6 @@ class Proof:
         lines.append(f"{_INDEX}{self.index}")
         lines += map(render_base64, self.path)
         return "\n".join(lines).encode("ascii") + b"\n\n" + self.checkpoint
-
-    def verify(self, record: bytes, keys: Iterable[VerifierKey], *, origin: str) -> Checkpoint:
-        """Check that `record` is in the ledger named `origin`, and give the checkpoint that covers it.
-
-        (1) The checkpoint holds under the keys. (2) The path leads from the record, at its index, to the
-        root. Raises `TamperError` when either does not hold.
-        """
-        checkpoint = open_checkpoint(self.checkpoint, keys, origin=origin)  # (1)
-        size, root = checkpoint.size, checkpoint.root
-        if not verify_inclusion(leaf_hash(record), self.index, size=size, path=self.path, root=root):  # (2)
-            raise TamperError(
-                f"The record is not at position {self.index} of the ledger {origin} with {size} records: "
-                "the record, its index or the path was changed."
-            )
-        return checkpoint
 
 
 def _check_bytes(count: int) -> None:

@@ -16,6 +16,7 @@ from tallystick_verify.report import Finding, Report, counted
 from tallystick_verify.tree import leaf_hash, root_of_path
 
 PROOF_BYTES_MAX: Final = 2 * notes.NOTE_BYTES_MAX
+HASHES_MAX: Final = 63
 _PROOF: Final = re.compile(rb"c2sp\.org/tlog-proof@v1\n(?:extra (.*)\n)?index (.+)\n((?:.{44}\n)*)\n([^\0]*)")
 
 
@@ -77,7 +78,8 @@ def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
     it, policy = Report(), notes.Policy(trust)
     with it.step(13, "checkpoint"):
         checkpoint = notes.parse_checkpoint(note)
-        is_signed = any(log.name == checkpoint.origin and checkpoint.is_signed_by(log.public) for log in policy.logs)
+        ours = [log.public for log in policy.logs if log.name == checkpoint.origin and checkpoint.signatures_by(log)]
+        is_signed = bool(ours) and all(map(checkpoint.is_signed_by, ours))
         it.check(13, "checkpoint", is_signed, "it is not signed by a key that the trust file has for its origin")
         policy.judge(checkpoint, it)
     return it.findings
@@ -87,11 +89,12 @@ def judge_proof(proof: bytes, record: bytes, trust: bytes) -> list[Finding]:
     """A single proof: *not-canonical*, *checkpoint*, *witness*, *misplaced* and *root*, as the end of SPEC 11 says."""
     it, unusable = Report(), judge_record(record)
     match = _PROOF.fullmatch(proof) if len(proof) <= PROOF_BYTES_MAX else None
-    extra, digits, rows, note = match.groups() if match else (b"", b"", b"", b"")
+    extra, digits, rows, note = match.groups() if match else (None, b"", b"", b"")
     with it.step(13, "checkpoint"):
         need(match is not None, "it is not a proof, or one that is too long")
-        need(not extra or forms.from_base64(extra) != b"", "its extra data is not base64")
+        need(extra is None or forms.from_base64(extra) != b"", "its extra data is not base64, or none")
         index, path = notes.decimal(digits), [forms.from_base64(row) for row in rows.split()]
+        need(index < notes.SIZE_MAX and len(path) <= HASHES_MAX, "no tree has such a path")
         need(all(len(sibling) == 32 for sibling in path), "its path has something else than hashes")
         checkpoint = notes.parse_checkpoint(note)
         if not unusable:

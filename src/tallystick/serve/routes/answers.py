@@ -16,6 +16,7 @@ from tallystick.read.shapes import page_json, record_json
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
+OCTETS: Final = "application/octet-stream"
 CSV: Final = "text/csv"
 NOT_KEPT: Final = {"Cache-Control": "no-store"}
 FOR_EVER: Final = {"Cache-Control": "private, max-age=31536000, immutable"}

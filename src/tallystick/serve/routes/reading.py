@@ -28,6 +28,7 @@ from tallystick.serve.routes.answers import (
     FOR_EVER,
     JSON,
     NOT_KEPT,
+    OCTETS,
     PAGING,
     WITH_TERMS,
     page_answer,
@@ -71,21 +72,28 @@ def count_events(call: ReadingAll, request: Request) -> dict[str, int]:
         return {"count": ledger.count(query_of(request))}
 
 
-@router.get("/events/{key:path}")
+@router.get("/events/{key:path}", responses={200: {"content": {OCTETS: {}}}})
 def get_event(
     call: Reading,
+    request: Request,
     key: str,
     by: Annotated[Literal["id", "position"] | None, Query(description="How to take a number; as a position.")] = None,
     if_none_match: Annotated[str | None, Header(max_length=512)] = None,
 ) -> Response:
-    """One record, by its event's id or by its position. It never changes, so its hash is its `ETag`."""
+    """One record, by its event's id or by its position. It never changes, so its hash is its `ETag`.
+
+    Who accepts `application/octet-stream` gets the record's own bytes, which `GET /proofs/{position}` is the proof of.
+    """
     is_number = key.isascii() and key.isdecimal() and len(key) < 19
     if by == "position" and not is_number:
         raise RejectedError(f"{key[:60]!r} is not a position", place="key", cure="send a number, or by=id")
     record, _ = call.get(int(key) if is_number and by != "id" else key)
-    headers = {"ETag": f'"{record.hash.hex()}"', **FOR_EVER}
+    as_it_is = request.headers.get("accept", "").partition(";")[0].strip() == OCTETS
+    headers = {"ETag": f'"{record.hash.hex()}{"-octets" * as_it_is}"', "Vary": "Accept", **FOR_EVER}
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)
+    if as_it_is:
+        return Response(record.line, media_type=OCTETS, headers=headers)
     return Response(record_json(record), media_type=JSON, headers=headers)
 
 
