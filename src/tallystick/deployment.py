@@ -54,7 +54,7 @@ from tallystick.govern.plans import Plan
 from tallystick.leases import Ledgers, drain
 from tallystick.ledger import Ledger
 from tallystick.limits import LEDGERS_OPEN_MAX
-from tallystick.opening import open_ledger
+from tallystick.opening import open_own_ledger
 from tallystick.plain_file import check_folder
 from tallystick.queueing import Pulse
 from tallystick.system_ledger import SystemLedger
@@ -356,7 +356,7 @@ class Deployment:
     def _open(self, name: str) -> Ledger:
         folder = self._folder_of(name)
         keys = self._keys / check_folder(folder, below=self.folder).relative_to(self.folder)
-        return open_ledger(folder, name=name, keys=keys, clock=self.clock, **self._given)
+        return open_own_ledger(folder, name=name, keys=keys, clock=self.clock, **self._given)
 
     def _folder_of(self, name: str) -> Path:
         kind, _, tenant = name.partition("/")

@@ -6,9 +6,11 @@ is committed, or there is none.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location, deployment_name, marks_folder, open_keystore
@@ -24,6 +26,12 @@ from tallystick.read.index import Progress
 from tallystick.store.contract import Store
 from tallystick.store.mark_file import find_mark
 from tallystick.write.resume import create_ledger
+
+_log: Final = logging.getLogger("tallystick.ledger")
+
+
+class _OtherLedgerError(ConflictError):
+    """A ledger is there, and has another name than the one that was asked for."""
 
 
 def open_ledger(
@@ -80,12 +88,26 @@ def open_ledger(
             marks=marks_folder(marks, keystore.folder),
         )
         if name is not None and name != ledger.name:
-            raise ConflictError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
+            raise _OtherLedgerError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
         ledger.inspect_mark()
     except BaseException:
         store.close()
         raise
     return ledger
+
+
+def open_own_ledger(
+    url: str | os.PathLike[str], *, name: str, keys: str | os.PathLike[str], clock: Clock, **given: Any
+) -> Ledger:
+    """As `open_ledger`, where each ledger has a folder of its own: `TamperError` when another's is in it.
+
+    Whose it is, and where it lies, is for the diagnostics: the error goes to whoever the folder belongs to.
+    """
+    try:
+        return open_ledger(url, name=name, keys=keys, clock=clock, **given)
+    except _OtherLedgerError as error:
+        _log.error("what lies in the folder of %s is not its ledger: %s", name, error)
+        raise TamperError(f"another ledger lies in the place of {name}: its folder was moved or replaced") from None
 
 
 def rebuild_index(url: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
