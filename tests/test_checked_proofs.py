@@ -44,8 +44,8 @@ def alter_record(log: Path) -> None:
     replace_record(log, ALTERED, encode({**decode(line_at(log, ALTERED)), "payload": {"n": "FORGED"}}))
 
 
-def alter_tile(log: Path) -> None:
-    edit(log, "UPDATE tile SET hashes = CAST(zeroblob(32) || substr(hashes, 33) AS BLOB) WHERE rowid = 0")
+def alter_tile(log: Path, index: int = 0) -> None:
+    edit(log, "UPDATE tile SET hashes = CAST(zeroblob(32) || substr(hashes, 33) AS BLOB) WHERE rowid = ?", index)
 
 
 def say_pruned(log: Path) -> None:
@@ -141,3 +141,21 @@ def test_proofs_of_earlier_sizes_hold(folder: Path) -> None:
             ledger.tile(0, ledger.size // 256, 255)
         with pytest.raises(NotFoundError, match="has no tile"):
             ledger.tile(3, 0, 1)
+
+
+def test_a_tile_that_was_altered_is_not_told_as_another_history(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.append_many(events(300))
+    [mark] = (tmp_path / "keys/heads").glob("*.head")
+    behind = mark.read_bytes()
+    with opened(tmp_path) as ledger:
+        ledger.append_many(events(300))
+    mark.write_bytes(behind)  # as after a crash
+    alter_tile(tmp_path / "data/ledger.db", 1)
+
+    with opened(tmp_path) as ledger:
+        assert ledger.mark_problem is not None
+        assert ledger.mark_problem.kind == "unreadable"
+        assert "hash tile 0/1" in ledger.mark_problem.text
+        with pytest.raises(TamperError, match="hash tile 0/1"):
+            ledger.append(events(1)[0])

@@ -103,7 +103,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.lineage": ("core", "store.contract", "store.reading"),
     "store.head_mark": (
         *("core", "durable", "plain_file", "private_file"),
-        *("store.contract", "store.lineage", "store.mark_file", "store.reading"),
+        *("store.contract", "store.mark_file", "store.verified_reads"),
     ),
     "store.mark_file": ("core", "plain_file"),
     "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
