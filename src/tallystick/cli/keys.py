@@ -10,7 +10,6 @@ import click
 from tallystick.cli import screen
 from tallystick.cli.init import keys_folder
 from tallystick.cli.options import Settings, ledger_options, sealing_options
-from tallystick.cli.records import newest_first
 from tallystick.cli.texts import write_out
 
 if TYPE_CHECKING:
@@ -125,27 +124,11 @@ def export(settings: Settings, *, trust_file: bool, allowed_signers: bool) -> No
 
 
 def _in_force(ledger: Ledger) -> list[_Key]:
-    genesis = ledger.genesis
-    checkpoint, evidence = ledger.verifier_key, ledger.evidence_key
     return [
-        _Key("root", _base64(genesis.root_key), 0),
-        _Key(
-            "checkpoint",
-            checkpoint.render(),
-            _since(ledger, checkpoint.public_key, first=genesis.checkpoint_key),
-        ),
-        _Key("evidence", _base64(evidence), _since(ledger, evidence, first=genesis.evidence_key)),
+        _Key("root", _base64(ledger.genesis.root_key), 0),
+        _Key("checkpoint", ledger.verifier_key.render(), ledger.key_named_at("checkpoint")),
+        _Key("evidence", _base64(ledger.evidence_key), ledger.key_named_at("evidence")),
     ]
-
-
-def _since(ledger: Ledger, key: bytes, *, first: bytes) -> int:
-    """The position of the record that put the key in force."""
-    if key == first:
-        return 0
-    for record in newest_first(ledger, ledger.size):
-        if record.event_type == "tallystick.key.rotated" and record.payload["new_key"] == _base64(key):
-            return record.position
-    return 0
 
 
 def _base64(data: bytes) -> str:
