@@ -97,7 +97,7 @@ class Case:
             return job["state"] not in ("waiting", "running")
 
         until(is_over)
-        assert job["state"] == "done", job
+        assert job["state"] == "done", job["problem"]
         return job
 
 
