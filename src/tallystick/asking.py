@@ -30,7 +30,7 @@ from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.read.search import PAGE_RECORDS, Page
 from tallystick.read.sqlite_cursors import Saved
-from tallystick.read.state import Difference, State, Turn
+from tallystick.read.state import Difference, Held, State, Turn, held_anyhow
 from tallystick.read.subscription import Subscription
 from tallystick.read.timeseries import Extent, Series
 
@@ -108,22 +108,23 @@ class Asking(ABC):
         reader = self._open_reader()
         return reader.search.count(query, size=reader.catch_up())
 
-    def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
+    def state(self, entity_id: str, as_of: When = None, *, held: Held = held_anyhow, **point: Unpack[Point]) -> State:
         """What an entity was at a time, a `version` or a `position`, now without them, and the events that made it.
 
         A date takes in all of that day in UTC. Time is recorded time, or with `clock="occurred"` what the events
-        claim. `NotFoundError` when the ledger has no event of the entity at all.
+        claim. `NotFoundError` when the ledger has no event of the entity at all. `held` is told meanwhile how many
+        bytes of records the answer holds, and what it raises is raised.
         """
-        state = self._open_reader().states().state(entity_id, as_of, **point)
+        state = self._open_reader().states().state(entity_id, as_of, held=held, **point)
         return replace(state, index_verified=self._compared())
 
     def history(self, entity_id: str, *, earlier: When = BEGINNING, later: When = None) -> Iterator[Record]:
         """The records of an entity, upcast, from one moment to another, in order."""
         return self._open_reader().states().history(entity_id, earlier=earlier, later=later)
 
-    def diff(self, entity_id: str, *, earlier: When, later: When = None) -> Difference:
-        """What became of an entity from one moment to another, and the records between."""
-        return self._open_reader().states().diff(entity_id, earlier=earlier, later=later)
+    def diff(self, entity_id: str, *, earlier: When, later: When = None, held: Held = held_anyhow) -> Difference:
+        """What became of an entity from one moment to another, and the records between. `held` as for a state."""
+        return self._open_reader().states().diff(entity_id, earlier=earlier, later=later, held=held)
 
     def timeline(self, entity_id: str, member: str | None = None, *, as_of: When = None) -> Iterator[Turn]:
         """Every record that changed the state of an entity, or one member of it, with the old and new values."""

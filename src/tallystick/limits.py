@@ -273,13 +273,20 @@ VERIFIED_BYTES_MAX: Final = 134_217_728
 """What a service remembers of its verifications: twenty findings each of some ten thousand ledgers."""
 
 HISTORY_TURNS_MAX: Final = 10_000
-HISTORY_BYTES_MAX: Final = 16_777_216
-"""Turns of one history over HTTP, and the bytes of their records: all of them are in one answer."""
+"""Turns of one history over HTTP: all of them are in one answer."""
 
 BODIES_BYTES_MAX: Final = 100_663_296
 TENANT_BODIES_BYTES_MAX: Final = 50_331_648
 """Bodies that one process has in memory, of all callers together and of one tenant's, as they came, unpacked, and split
 into events: three of the largest batches, and half of that."""
+
+ANSWER_BYTES_MAX: Final = 16_777_216
+"""A history, a state or a difference over HTTP: what is rendered, and the records that it is made of."""
+
+ANSWERS_BYTES_MAX: Final = 134_217_728
+TENANT_ANSWERS_BYTES_MAX: Final = 67_108_864
+"""Answers that one process has in memory, of all callers together and of one tenant's: of the largest eight, and half
+of that."""
 
 UNPACKED_AT_ONCE_BYTES: Final = 1_048_576
 """What a packed body becomes before it is counted."""

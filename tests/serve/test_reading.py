@@ -16,7 +16,7 @@ import tallystick
 from tallystick.core.checked_proof import check_proof
 from tallystick.core.merkle import verify_consistency
 from tallystick.serve.ingest import BATCH_PATH
-from tallystick.serve.routes import reading
+from tallystick.serve.routes import answers, reading
 from tests.serve.conftest import Running
 
 
@@ -198,7 +198,7 @@ def test_a_report_that_cannot_be_made_says_why(it: Running, asked: str, status: 
     assert answer.json().get("place") == place
 
 
-@pytest.mark.parametrize(("bound", "most"), [("HISTORY_TURNS_MAX", 3), ("HISTORY_BYTES_MAX", 2_000)])
+@pytest.mark.parametrize(("bound", "most"), [("HISTORY_TURNS_MAX", 3), ("ANSWER_BYTES_MAX", 1_000)])
 def test_a_history_too_long_for_one_answer_is_refused(
     it: Running, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +207,7 @@ def test_a_history_too_long_for_one_answer_is_refused(
         assert it.call("POST", "/api/v1/events", json=event).status_code == 201
     path = f"/api/v1/entities/long-{bound}/history"
     assert len(it.call("GET", path).json()["turns"]) == 6
-    monkeypatch.setattr(reading, bound, most)
+    monkeypatch.setattr(reading if bound == "HISTORY_TURNS_MAX" else answers, bound, most)
 
     answer = it.call("GET", path)
     assert (answer.status_code, answer.json()["place"]) == (400, "entity_id")

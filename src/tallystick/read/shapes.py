@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,8 +43,8 @@ def compared_json(compared: Compared | None) -> dict[str, int | str] | None:
 
 def whole_json(told: dict[str, Any], records: Iterable[Record]) -> bytes:
     """An answer, and with it in `whole` the records that it is about, so that who asked can make the answer anew."""
-    head = json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return b'%b,"whole":[%b]}' % (head[:-1].encode(), b",".join(map(record_json, records)))
+    head = orjson.dumps(told)
+    return b'%b,"whole":[%b]}' % (head[:-1], b",".join(map(record_json, records)))
 
 
 def state_whole(found: State) -> bytes:

@@ -10,7 +10,7 @@ Records and snapshots come through the ports `Streams` and `Snapshots`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, Unpack
 
@@ -33,7 +33,17 @@ BETWEEN_RECORDS_MAX: Final = 100_000
 BETWEEN_BYTES_MAX: Final = 33_554_432
 """Records that one difference lists, and their bytes; they are all held in memory."""
 
+WEIGHED_BYTES: Final = 1_048_576
+"""Bytes of records that are read before those that are held are weighed again."""
+
 Kind: TypeAlias = Literal["added", "removed", "changed"]
+
+Held: TypeAlias = Callable[[int], object]
+"""Is told from time to time how many bytes of records an answer holds, and raises when that is too much."""
+
+
+def held_anyhow(_: int) -> None:
+    """A `Held` to which nothing is too much."""
 
 
 class Streams(Protocol):
@@ -207,28 +217,34 @@ class States:
         self._upcasters: Final = upcasters
         self._declared: Final = Declared(folds, upcasters)
 
-    def state(self, entity_id: str, as_of: When = None, **point: Unpack[Point]) -> State:
+    def state(self, entity_id: str, as_of: When = None, *, held: Held = held_anyhow, **point: Unpack[Point]) -> State:
         """What the entity was at a time, a version or a position; without them, what it is now (see `AsOf`)."""
         moment = AsOf.of(as_of, **point)
         size, begins_at_version = self._check(entity_id)
         cut = self._cut(moment, size)
         run = self._start(entity_id, begins_at_version, cut)
+        unweighed = 0
         for record in self._records(entity_id, cut, first=run.end):
             self._add(run, record, entity_id)
+            unweighed += len(record.line)
+            if unweighed > WEIGHED_BYTES:
+                held(_weight(run.makers.values()))
+                unweighed = 0
+        events = self._makers(run, held)
         return State(
             entity_id=entity_id,
             value=copied(run.state),
             version=run.version,
             position=run.position,
             made_by=copied(run.made_by),
-            events=self._makers(run),
+            events=events,
             folded=run.events,
             begins_at_version=run.begins_at_version,
             size=size,
             moment=moment,
         )
 
-    def diff(self, entity_id: str, *, earlier: When, later: When = None) -> Difference:
+    def diff(self, entity_id: str, *, earlier: When, later: When = None, held: Held = held_anyhow) -> Difference:
         """What became of the entity from one moment to another. By occurred time a record that was sealed late may
         stand amid those of the earlier state; the later one is then folded with it in its place.
 
@@ -238,8 +254,12 @@ class States:
         first, last = self._cut(earlier, size), self._cut(later, size)
         before, after = self._start(entity_id, begins_at_version, first, last), None
         between: list[Record] = []
-        room = BETWEEN_BYTES_MAX
+        room, unweighed = BETWEEN_BYTES_MAX, 0
         for record in self._records(entity_id, first, last, first=before.end):
+            unweighed += len(record.line)
+            if unweighed > WEIGHED_BYTES:
+                held(_weight([*before.makers.values(), *between]))
+                unweighed = 0
             known, taken = first.takes(record), last.takes(record)
             if known and not taken:
                 problem = f"the range runs backwards: {later.described} leaves out the record at {record.position}"
@@ -258,6 +278,7 @@ class States:
                 self._add(before, record, entity_id)
             if taken and after:
                 after.add(record)
+        held(_weight([*before.makers.values(), *between]))
         after = after or before
         return Difference(
             entity_id=entity_id,
@@ -338,12 +359,21 @@ class States:
         if snapshot is not None and self._snapshots is not None:
             self._snapshots.save(snapshot)
 
-    def _makers(self, run: _Run) -> tuple[Record, ...]:
+    def _makers(self, run: _Run, held: Held) -> tuple[Record, ...]:
         made_by, read = run.made_by, run.makers
         makers = {position: read[name] for name, position in made_by.items() if name in read}
-        older = self._streams.at(sorted({*made_by.values()} - makers.keys()))
-        makers |= {record.position: self._upcasters.upcast(record) for record in older}
+        weight = _weight(makers.values())
+        held(weight)
+        for record in self._streams.at(sorted({*made_by.values()} - makers.keys())):
+            makers[record.position] = self._upcasters.upcast(record)
+            weight += len(record.line)
+            held(weight)
         return tuple(makers[position] for position in sorted(makers))
+
+
+def _weight(records: Iterable[Record]) -> int:
+    """The bytes of these, each counted once."""
+    return sum({record.position: len(record.line) for record in records}.values())
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any], makers: dict[str, Record]) -> tuple[Change, ...]:

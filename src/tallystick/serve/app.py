@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
+from tallystick.serve.answering import ANSWERING, Answering
 from tallystick.serve.body import LeftError, read_body
 from tallystick.serve.described import POLICY, page
 from tallystick.serve.diagnostics import logged
@@ -60,6 +61,15 @@ def application(service: Service) -> ASGIApp:
             scope = {**scope, "method": "GET"}  # the server leaves the body out
         if service.settings.oidc is not None and scope["type"] != "lifespan":
             await service.settle(scope)
+        if scope["type"] != "http" or scope["path"] == STREAM_PATH:  # which counts by itself
+            await counted(scope, receive, send)
+            return
+        is_reading = scope["method"] in ("GET", "HEAD")
+        with Answering(send, is_reading=is_reading, hold=lambda: service.answers.hold(_tenant(service, scope))) as one:
+            scope["state"][ANSWERING] = one
+            await counted(scope, receive, one.send)
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
         if peers is not None and scope["type"] != "lifespan":
             peers.take_over(scope)
             tenant = _tenant_elsewhere(service, peers, scope)
@@ -78,6 +88,14 @@ def application(service: Service) -> ASGIApp:
 
     measured = Measured(answered, service.metrics.http, bare=BARE_PATHS, endless=frozenset((STREAM_PATH,)))
     return logged(measured) if service.settings.log_requests else measured
+
+
+def _tenant(service: Service, scope: Scope) -> str:
+    """The tenant of whoever asks; of those whom nobody knows all are one."""
+    try:
+        return service.caller_of(scope).tenant
+    except TallystickError:
+        return ""
 
 
 def _tenant_elsewhere(service: Service, peers: Peers, scope: Scope) -> str | None:

@@ -1,7 +1,9 @@
-"""How many bytes of requests are in memory, of all callers of a process together, so that no crowd of them fills it.
+"""How many bytes of requests, and of answers, are in memory, of all callers of a process together, so that no crowd of
+them fills it.
 
-Bytes are counted where they exist: as they arrive, once more as they are unpacked, and as long as their events wait to
-be sealed. Whoever wants more than there is gets a 503, with the request unread, and comes again.
+Bytes are counted where they exist: those of requests as they arrive, once more as they are unpacked, and as long as
+their events wait to be sealed; those of answers from when they are made until they are taken. Whoever wants more than
+there is gets a 503, with the request unread, or the answer not made, and comes again.
 """
 
 from __future__ import annotations
@@ -33,12 +35,15 @@ class Budget:
         """What one request of a tenant takes: nothing yet, and nothing any more at the end of a `with`."""
         return Hold(self, tenant)
 
-    def take(self, tenant: str, count: int, *, is_small: bool) -> None:
-        """Raises `BusyError` when there are not so many bytes left, for a small request or for any."""
+    def take(self, tenant: str, count: int, *, is_small: bool, is_due: bool = False) -> None:
+        """Raises `BusyError` when there are not so many bytes left, for a small request or for any.
+
+        What `is_due` is counted whether or not there are.
+        """
         part = 8 if is_small else 7
         with self._lock:
             total, its_own = self.used + count, self._used[tenant] + count
-            if total > self._most * part // 8 or its_own > self._tenant_most * part // 8:
+            if not is_due and (total > self._most * part // 8 or its_own > self._tenant_most * part // 8):
                 raise BusyError("too much is on its way at once: wait a moment, then send the same again")
             self.used += count
             self._used[tenant] += count
@@ -65,6 +70,11 @@ class Hold:
     def take(self, count: int) -> None:
         """So many bytes more. Raises `BusyError`, and takes none then."""
         self._budget.take(self._tenant, count, is_small=self.bytes + count <= SMALL_BYTES)
+        self.bytes += count
+
+    def owe(self, count: int) -> None:
+        """So many bytes more, which are there already, whatever room there is."""
+        self._budget.take(self._tenant, count, is_small=True, is_due=True)
         self.bytes += count
 
     def give_back(self, count: int) -> None:

@@ -15,6 +15,8 @@ from tallystick.errors import NotFoundError
 from tallystick.govern.access import Permission
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query
+from tallystick.serve.answering import ANSWERING
+from tallystick.serve.budget import Hold
 from tallystick.serve.caller import Caller
 from tallystick.serve.service import Service
 
@@ -27,6 +29,8 @@ class Call:
 
     service: Service
     caller: Caller
+    answer: Hold
+    """What of the answer is counted, as it is made."""
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
@@ -69,7 +73,7 @@ class Needs:
             service.check_trail(caller)
         elif service.settings.record_reads:
             service.record(caller, "read", {"query": request.url.query[:2_048]})
-        return Call(service, caller)
+        return Call(service, caller, request.scope["state"][ANSWERING].hold)
 
 
 Reading: TypeAlias = Annotated[Call, Depends(Needs("Read"))]

@@ -20,6 +20,7 @@ import orjson
 from tallystick.core import timestamp
 from tallystick.errors import NotFoundError, RejectedError, TallystickError
 from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
+from tallystick.serve.answering import ANSWERING, Answering
 from tallystick.serve.body import LeftError, Receive, apart, read_body, split_body, wrong_type
 from tallystick.serve.budget import Hold
 from tallystick.serve.caller import Caller
@@ -43,6 +44,9 @@ EVENTS_PATH: Final = "/api/v1/events"
 BATCH_PATH: Final = "/api/v1/events/batch"
 _JSON: Final = {"Content-Type": "application/json"}
 _SHOWN: Final = 60
+_TOLD_BYTES: Final = 320
+"""What an answer has of each event of a batch, about: its receipt, or what is wrong with it."""
+
 _log: Final = logging.getLogger("tallystick.serve")
 
 _T = TypeVar("_T")
@@ -57,6 +61,7 @@ class _Asked(NamedTuple):
     """`Idempotency-Key`."""
     is_queued: bool
     is_atomic: bool
+    answering: Answering
 
 
 class Ingest:
@@ -185,6 +190,7 @@ class Ingest:
         hold.give_back(len(data))
         del data
         await _near(events, lambda: self._check_scope(caller, events))
+        asked.answering.hold.take(len(events) * _TOLD_BYTES)  # before anything is done of which an answer tells
         await self._take(caller, events)
         if asked.is_queued:
             tickets = await self._queue(caller, Submission(events, caller.principal.actor))
@@ -285,6 +291,7 @@ def _asked(scope: Scope) -> _Asked:
         key=key,
         is_queued=options.get("ack") == "queued",
         is_atomic=options.get("atomic") == "true",
+        answering=scope["state"][ANSWERING],
     )
 
 

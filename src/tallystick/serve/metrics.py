@@ -93,9 +93,8 @@ class Metrics:
         self.behind: Final = Gauge(
             "tallystick_index_behind", "Records that the slowest index has not taken yet.", registry=self.registry
         )
-        self.bodies: Final = Gauge(
-            "tallystick_bodies_bytes", "Bytes of requests that are in memory.", registry=self.registry
-        )
+        self.bodies: Final = Gauge("tallystick_bodies_bytes", "Of requests in memory.", registry=self.registry)
+        self.answers: Final = Gauge("tallystick_answers_bytes", "Of answers in memory.", registry=self.registry)
         self.jobs: Final = Gauge("tallystick_jobs", "Jobs that wait or run.", registry=self.registry)
         self.findings: Final = Gauge(
             "tallystick_verify_findings", "Findings of the last verifications: raise the alarm.", registry=self.registry

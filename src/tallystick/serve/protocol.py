@@ -16,6 +16,7 @@ from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from tallystick.errors import BusyError
 from tallystick.ids import random_bytes
+from tallystick.serve.outlet import Outlet
 from tallystick.serve.problems import MEDIA_TYPE, answer, problem, problem_of
 
 HEAD_BYTES_MAX: Final = 65_536
@@ -129,11 +130,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.transport = Outlet(transport, self.loop)  # type: ignore[assignment]  # it passes on what it does not do
         self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self._let_go()
+        self.transport.stop()  # type: ignore[attr-defined]  # as above
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -25,6 +25,7 @@ from tallystick.errors import (
 from tallystick.govern.access import ForbiddenNetworkError, Permission
 from tallystick.govern.directory import trail_of
 from tallystick.ledger import Ledger
+from tallystick.limits import ANSWERS_BYTES_MAX, TENANT_ANSWERS_BYTES_MAX
 from tallystick.serve.authentication import Authentication
 from tallystick.serve.budget import Budget
 from tallystick.serve.caller import Caller, Origin
@@ -69,6 +70,7 @@ class Service:
         self.streams: Final = Streams(deployment.lease, ledgers_max=max(1, deployment.open_max // 2))
         self.quotas: Final = Quotas(deployment)
         self.budget: Final = Budget()
+        self.answers: Final = Budget(ANSWERS_BYTES_MAX, tenant_most=TENANT_ANSWERS_BYTES_MAX)
         self.faults: Final[deque[float]] = deque(maxlen=_FAULTS_KEPT)
         """When the last ones were."""
         self.disk: Final = self._disk()
@@ -260,6 +262,7 @@ class Service:
         """Bring the gauges up to date."""
         self.metrics.waiting.set(self.lanes.waiting)
         self.metrics.bodies.set(self.budget.used)
+        self.metrics.answers.set(self.answers.used)
         self.metrics.ledgers.set(len(self.deployment.pool))
         self.metrics.readers.set(self.streams.readers)
         self.metrics.used.clear()

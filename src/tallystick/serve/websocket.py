@@ -26,6 +26,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._said = 0
         self._since = self.loop.time()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.stop()  # type: ignore[attr-defined]  # it is an `Outlet`, as it was for the head
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:  # the head, which was bounded before
             super().data_received(data)

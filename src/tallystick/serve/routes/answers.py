@@ -6,13 +6,17 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
 
+from tallystick.errors import RejectedError
 from tallystick.evidence.bundle.views import CSV_COLUMNS, csv_row
+from tallystick.limits import ANSWER_BYTES_MAX
 from tallystick.read.query import Query, parse_terms, terms_of_query_string
 from tallystick.read.search import Page
 from tallystick.read.shapes import page_json, record_json
+from tallystick.serve.budget import Hold
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -31,8 +35,50 @@ WITH_TERMS: Final[dict[str, Any]] = {
 AS_ASKED: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {NDJSON: {}, CSV: {}}}}
 """For the document: the types beside JSON that pages have."""
 
+_MADE_OF: Final = 3
+"""Times the bytes of records: what they take, with the values that are made of them."""
+
 _ACCEPTED_MAX: Final = 32
 """Types of one `Accept` that are looked at."""
+
+
+class Room:
+    """What one answer may take: counted among all answers while it is made, and bounded in bytes."""
+
+    def __init__(self, hold: Hold, *, cure: str) -> None:
+        """`cure` says what else to ask for."""
+        self._hold: Final = hold
+        self._cure: Final = cure
+        self._held = 0
+        self._rendered = 0
+
+    def hold(self, count: int) -> None:
+        """So many bytes of records are held to make it. Raises `RejectedError` for too many, and `BusyError`."""
+        self._check(count)
+        self._count(count * _MADE_OF)
+
+    def take(self, rendered: bytes) -> bytes:
+        """A part of it, rendered, which is held beside the others. Raises as `hold`."""
+        self._rendered += len(rendered)
+        self._check(self._rendered)
+        self._hold.take(len(rendered))
+        return rendered
+
+    def release(self) -> None:
+        """The records are not held any more."""
+        self._count(0)
+
+    def _count(self, count: int) -> None:
+        if count > self._held:
+            self._hold.take(count - self._held)
+        else:
+            self._hold.give_back(self._held - count)
+        self._held = count
+
+    def _check(self, count: int) -> None:
+        if count > ANSWER_BYTES_MAX:
+            problem = f"more than {ANSWER_BYTES_MAX >> 20} MiB in one answer"
+            raise RejectedError(problem, place="entity_id", cure=self._cure)
 
 
 def query_of(request: Request, own: Sequence[str] = ()) -> Query:
@@ -56,8 +102,7 @@ def page_answer(page: Page, request: Request) -> Response:
     """A page as JSON, NDJSON or CSV, with the way to the next one in `Link`."""
     headers = dict(NOT_KEPT)
     if page.cursor is not None:
-        following = request.url.include_query_params(cursor=page.cursor)
-        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'  # whoever the client says that we are
+        headers["Link"] = f'<{_following(request, page.cursor)}>; rel="next"'
     kind = wanted(request, (JSON, NDJSON, CSV))
     if kind == NDJSON:
         return Response(b"".join(record_json(one) + b"\n" for one in page.records), media_type=kind, headers=headers)
@@ -73,6 +118,15 @@ def csv_answer(columns: Sequence[str], rows: Iterable[Sequence[Any]], headers: d
     table.writerow(columns)
     table.writerows(rows)
     return Response(written.getvalue(), media_type=CSV, headers=headers)
+
+
+def _following(request: Request, cursor: str) -> str:
+    """Where the page at a cursor is, whoever the client says that we are: a path and a query.
+
+    Each name and value is encoded anew, so that none ends the link, or leads anywhere else.
+    """
+    kept = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
+    return f"{quote(request.url.path, safe='/')}?{urlencode([*kept, ('cursor', cursor)], quote_via=quote)}"
 
 
 def _weight(parameters: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tallystick.core.custody import RetentionPolicy
@@ -15,8 +14,9 @@ from tallystick.read.shapes import policy_json
 from tallystick.serve.calls import Administering, Pruning, ReadingAll
 from tallystick.serve.jobs import Job
 from tallystick.serve.routes.jobs import Position, accepted
+from tallystick.serve.routes.rendered import Rendered, rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 Text = Annotated[str, Field(max_length=512)]
 Label = Annotated[str, Field(max_length=LABEL_CHARACTERS_MAX)]
@@ -141,4 +141,4 @@ def prune(call: Pruning, order: Order) -> Response:
 
     job = service.jobs.begin(caller.tenant, "prune", order.model_dump(), work)
     service.record(caller, "prune_ordered", {"job": job.id, **job.asked})
-    return JSONResponse(*accepted(job))
+    return rendered(*accepted(job))

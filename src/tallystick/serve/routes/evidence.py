@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from tallystick.errors import RejectedError
 from tallystick.evidence.controls.assessment import Assessor
@@ -18,8 +17,9 @@ from tallystick.evidence.report.write import render
 from tallystick.evidence.shapes import assessments_json, catalogue_json, control_json, document_json, matches_json
 from tallystick.serve.calls import Exporting, Reading
 from tallystick.serve.routes.answers import NOT_KEPT, wanted
+from tallystick.serve.routes.rendered import Rendered, rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 _HTML: Final = "text/html"
 _PDF: Final = "application/pdf"
@@ -72,7 +72,7 @@ def assess_controls(
         assessor = Assessor(ledger, period)
         told = {"size": assessor.size, "time": clock, **assessments_json(assessor.assess_all(wanted_))}
     call.service.record(call.caller, "evidence_read", {"controls": [control.key for control in wanted_[:64]]})
-    return JSONResponse(told, headers=NOT_KEPT)
+    return rendered(told, headers=NOT_KEPT)
 
 
 @router.get("/controls/{control:path}")

@@ -13,8 +13,9 @@ from tallystick.govern.plans import Plan
 from tallystick.serve.calls import Administering, Call, ManagingTenants, MeasuringAll, Reading
 from tallystick.serve.problems import PermissionDeniedError
 from tallystick.serve.quotas import usage
+from tallystick.serve.routes.rendered import Rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 Text = Annotated[str, Field(max_length=512)]
 Texts = Annotated[list[Text], Field(max_length=64)]

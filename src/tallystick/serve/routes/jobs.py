@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 
@@ -30,9 +30,10 @@ from tallystick.read.signed import selectors_of
 from tallystick.serve.calls import Call, Exporting, ExportingSome, Reading, ReadingAll
 from tallystick.serve.jobs import Job
 from tallystick.serve.routes.answers import NOT_KEPT
+from tallystick.serve.routes.rendered import Rendered, rendered
 from tallystick.serve.watch import verified
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 _CHUNK_BYTES: Final = 1 << 18
 
@@ -103,7 +104,7 @@ def verify(call: ReadingAll, new: NewVerification) -> Response:
 
     job = service.jobs.begin(caller.tenant, "verify", new.model_dump(), work)
     service.record(caller, "verification_ordered", {"job": job.id})
-    return JSONResponse(*accepted(job))
+    return rendered(*accepted(job))
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def export(call: ExportingSome, new: NewExport) -> Response:
     asked = new.model_dump(exclude_defaults=True) | ({} if scope.is_whole else {"scope": [*scope.terms]})
     job = service.jobs.begin(caller.tenant, "export", asked, work, by=caller.principal.entity)
     service.record(caller, "export", {"job": job.id, "asked": job.asked})
-    return JSONResponse(*accepted(job))
+    return rendered(*accepted(job))
 
 
 @router.get("/verify")
@@ -182,7 +183,7 @@ def _job_of(call: Call, job_id: str) -> Job:
 @router.get("/jobs/{job_id}")
 def job_progress(call: Reading, job_id: str) -> Response:
     """How far a job is, and when it is over its result or its problem. With a scope only of one's own exports."""
-    return JSONResponse(_job_of(call, job_id).to_json(), headers=NOT_KEPT)
+    return rendered(_job_of(call, job_id).to_json(), headers=NOT_KEPT)
 
 
 @router.delete("/jobs/{job_id}", status_code=204)

@@ -8,8 +8,9 @@ from fastapi import APIRouter
 
 from tallystick.errors import NotFoundError
 from tallystick.serve.calls import Call, ManagingPipelines, ReadingAll
+from tallystick.serve.routes.rendered import Rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 
 @router.get("/projections")

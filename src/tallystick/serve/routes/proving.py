@@ -13,8 +13,9 @@ from tallystick.errors import NotFoundError, RejectedError
 from tallystick.limits import SIZE_MAX
 from tallystick.serve.calls import MeasuringAll, Reading, ReadingAll
 from tallystick.serve.routes.answers import FOR_EVER, NOT_KEPT
+from tallystick.serve.routes.rendered import Rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 _TEXT: Final = "text/plain; charset=utf-8"
 

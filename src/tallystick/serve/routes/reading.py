@@ -5,11 +5,11 @@ from __future__ import annotations
 from hmac import compare_digest
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.limits import HISTORY_BYTES_MAX, HISTORY_TURNS_MAX
+from tallystick.limits import HISTORY_TURNS_MAX
 from tallystick.read.as_of import AsOf
 from tallystick.read.query import Query as Records
 from tallystick.read.shapes import (
@@ -19,9 +19,7 @@ from tallystick.read.shapes import (
     state_json,
     state_whole,
     turn_json,
-    whole_json,
 )
-from tallystick.read.state import Turn
 from tallystick.serve.calls import Call, Exporting, MeasuringAll, Reading, ReadingAll, Writing
 from tallystick.serve.routes.answers import (
     AS_ASKED,
@@ -31,11 +29,13 @@ from tallystick.serve.routes.answers import (
     OCTETS,
     PAGING,
     WITH_TERMS,
+    Room,
     page_answer,
     query_of,
 )
+from tallystick.serve.routes.rendered import Rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Records of a page.")]
 Cursor = Annotated[str | None, Query(max_length=64, description="That of the page before.")]
@@ -115,11 +115,12 @@ def entity_state(
 ) -> Response:
     """What an entity was, now or at a point in time, and which events made it so."""
     _check_entity(call, entity_id)
+    room = Room(call.answer, cure="read its history of one member, or its events page by page")
     with call.ledger() as ledger:
-        found = ledger.state(entity_id, _point(as_of, clock, "as_of"))
-    if whole:
-        return Response(state_whole(found), media_type=JSON, headers=NOT_KEPT)
-    return JSONResponse(state_json(found), headers=NOT_KEPT)
+        found = ledger.state(entity_id, _point(as_of, clock, "as_of"), held=room.hold)
+    told = room.take(state_whole(found) if whole else orjson.dumps(state_json(found)))
+    room.release()
+    return Response(told, media_type=JSON, headers=NOT_KEPT)
 
 
 @router.get("/entities/{entity_id:path}/history")
@@ -134,20 +135,20 @@ def entity_history(
 ) -> Response:
     """What changed an entity, or one member of its state, event by event."""
     _check_entity(call, entity_id)
+    room = Room(call.answer, cure="ask for one member, or up to an earlier as_of; or read its events page by page")
+    turns: list[bytes] = []
+    records: list[bytes] = []
     with call.ledger() as ledger:
-        turns: list[Turn] = []
-        room = HISTORY_BYTES_MAX
         for turn in ledger.timeline(entity_id, member, as_of=_point(as_of, clock, "as_of")):
-            room -= len(turn.record.line)
-            if len(turns) == HISTORY_TURNS_MAX or room < 0:
+            if len(turns) == HISTORY_TURNS_MAX:
                 cure = "ask for one member, or up to an earlier as_of; or read its events page by page"
-                most = f"{HISTORY_TURNS_MAX:,} turns, or {HISTORY_BYTES_MAX >> 20} MiB of their records"
-                raise RejectedError(f"more than {most}", place="entity_id", cure=cure)
-            turns.append(turn)
-    told = {"entity_id": entity_id, "turns": [turn_json(turn) for turn in turns]}
-    if whole:
-        return Response(whole_json(told, (turn.record for turn in turns)), media_type=JSON, headers=NOT_KEPT)
-    return JSONResponse(told, headers=NOT_KEPT)
+                raise RejectedError(f"more than {HISTORY_TURNS_MAX:,} turns", place="entity_id", cure=cure)
+            turns.append(room.take(orjson.dumps(turn_json(turn))))
+            if whole:
+                records.append(room.take(record_json(turn.record)))
+    head = b'{"entity_id":%b,"turns":[%b]' % (orjson.dumps(entity_id), b",".join(turns))
+    told = b'%b,"whole":[%b]}' % (head, b",".join(records)) if whole else head + b"}"
+    return Response(told, media_type=JSON, headers=NOT_KEPT)
 
 
 @router.get("/entities/{entity_id:path}/diff")
@@ -162,11 +163,13 @@ def entity_diff(
 ) -> Response:
     """What became of an entity from one point to another."""
     _check_entity(call, entity_id)
+    room = Room(call.answer, cure="ask for a shorter range, or read its events page by page")
     with call.ledger() as ledger:
-        found = ledger.diff(entity_id, earlier=_point(earlier, clock, "from"), later=_point(later, clock, "to"))
-    if whole:
-        return Response(difference_whole(found), media_type=JSON, headers=NOT_KEPT)
-    return JSONResponse(difference_json(found), headers=NOT_KEPT)
+        points = {"earlier": _point(earlier, clock, "from"), "later": _point(later, clock, "to")}
+        found = ledger.diff(entity_id, **points, held=room.hold)
+    told = room.take(difference_whole(found) if whole else orjson.dumps(difference_json(found)))
+    room.release()
+    return Response(told, media_type=JSON, headers=NOT_KEPT)
 
 
 @router.get("/queue/stats")

@@ -13,8 +13,9 @@ from tallystick.govern.registered import RegisteredSchema
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.body import split
 from tallystick.serve.calls import Call, ManagingSchemas, Reading
+from tallystick.serve.routes.rendered import Rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 Text = Annotated[str, Field(max_length=1_000)]
 At = Annotated[str | None, Query(max_length=64, description="As it was at a time or on a date (UTC).")]

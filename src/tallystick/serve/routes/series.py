@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Asked
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tallystick.core import timestamp
@@ -17,8 +16,9 @@ from tallystick.read.query import Query, parse_terms
 from tallystick.read.shapes import extent_json, series_json
 from tallystick.serve.calls import ManagingPipelines, MeasuringAll
 from tallystick.serve.routes.answers import CSV, JSON, NOT_KEPT, WITH_TERMS, csv_answer, query_of, wanted
+from tallystick.serve.routes.rendered import Rendered, rendered
 
-router: Final = APIRouter(prefix="/api/v1")
+router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 _OWN: Final = ("width", "zone", "measure", "group", "fill", "time")
 _COLUMNS: Final = ("start", "end", "label", "group", "value", "count")
@@ -47,7 +47,7 @@ def series_range(call: MeasuringAll, request: Request, time: Clock = "recorded")
     """From when to when there are records that fit, and how many."""
     with call.ledger() as ledger:
         found = ledger.extent(query_of(request, ("time",)), time=time)
-    return JSONResponse(extent_json(found), headers=NOT_KEPT)
+    return rendered(extent_json(found), headers=NOT_KEPT)
 
 
 @router.get("/timeseries/query", openapi_extra=WITH_TERMS, responses={200: {"content": {CSV: {}}}})
