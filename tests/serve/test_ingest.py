@@ -14,11 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import pytest
 import zstandard
 
 from tallystick.limits import BATCH_EVENTS_MAX, BODY_BYTES_MAX, INPUT_BYTES_MAX
+from tallystick.serve import ingest
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
+from tallystick.serve.problems import OverQuotaError
 from tallystick.serve.protocol import HEAD_BYTES_MAX
 from tests.serve.conftest import Running, running
 
@@ -366,3 +369,40 @@ def test_a_ledger_without_its_keys_says_so_to_operators_only(tmp_path: Path) -> 
         answer = it.call("POST", EVENTS_PATH, json=EVENT)
         assert answer.status_code == 503
         assert str(tmp_path) not in answer.text
+
+
+@pytest.mark.parametrize("why", ["scope", "plan", "key", "small"])
+def test_nothing_large_is_parsed_by_the_loop_and_nothing_too_long_by_anybody(
+    it: Running, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[tuple[str, int]] = []
+
+    class Seen:
+        dumps = staticmethod(orjson.dumps)
+        JSONDecodeError = orjson.JSONDecodeError
+
+        @staticmethod
+        def loads(data: bytes) -> Any:
+            parsed.append((threading.current_thread().name, len(data)))
+            return orjson.loads(data)
+
+    async def no_room(*_: Any) -> None:
+        raise OverQuotaError("full", bound="month", reset_at="2030-01-01T00:00:00Z", retry_seconds=1)
+
+    there = {**EVENT, "id": f"there-{why}"}
+    assert it.call("POST", EVENTS_PATH, json=there).status_code == 201
+    monkeypatch.setattr(ingest, "orjson", Seen)
+    if why == "plan":
+        monkeypatch.setattr(it.service.quotas, "take", no_room)
+    who = it.key("acme", "ServiceAccount", event_types=["doc.*"]) if why == "scope" else "acme/ServiceAccount"
+    if why in ("key", "small"):
+        words = "v" * (200_000 if why == "key" else 10)
+        headers = {"Idempotency-Key": f"large-{why}"}
+        it.call("POST", EVENTS_PATH, who, json={**EVENT, "payload": {"v": words}}, headers=headers)
+    else:
+        events = [there, {**EVENT, "payload": {"v": ["v"] * 200_000}}]
+        it.call("POST", BATCH_PATH, who, json=events)
+    looped = {name for name, _ in parsed if not name.startswith(("tallystick", "asyncio", "uvloop"))}
+    assert all(size <= INPUT_BYTES_MAX for _, size in parsed)
+    assert bool(looped) == (why == "small")
+    assert parsed

@@ -21,7 +21,7 @@ from tallystick.core import timestamp
 from tallystick.errors import NotFoundError, RejectedError, TallystickError
 from tallystick.limits import BODY_BYTES_MAX, EVENT_ID_CHARACTERS_MAX, INPUT_BYTES_MAX
 from tallystick.serve.answering import ANSWERING, Answering
-from tallystick.serve.body import LeftError, Receive, apart, read_body, split_body, wrong_type
+from tallystick.serve.body import AT_HAND_BYTES, LeftError, Receive, apart, read_body, split_body, wrong_type
 from tallystick.serve.budget import Hold
 from tallystick.serve.caller import Caller
 from tallystick.serve.lanes import AT_HAND_EVENTS, Way
@@ -111,9 +111,11 @@ class Ingest:
         data = await read_body(receive, asked.encoding, most=INPUT_BYTES_MAX, hold=hold)
         if asked.content_type not in ("application/json", ""):
             raise wrong_type(asked.content_type, "application/json")
-        if asked.key is not None:
-            data = _with_id(data, asked.key)
-        self._check_scope(caller, [data])
+        key = asked.key
+        if key is not None:
+            data = await _near([data], lambda: _with_id(data, key))
+        if not caller.principal.scope.is_whole:
+            await _near([data], lambda: self._check_scope(caller, [data]))
         submission = Submission([data], caller.principal.actor)
         await self._take(caller, [data])
         if asked.is_queued:
@@ -145,6 +147,8 @@ class Ingest:
         """Whether all of these have ids by which they were sealed before."""
         with self._service.ledger_of(caller) as ledger:
             for data in events:
+                if len(data) > INPUT_BYTES_MAX:
+                    return False
                 try:
                     said = orjson.loads(data)
                     ledger.get(said["id"] if isinstance(said["id"], str) else "")
@@ -170,6 +174,8 @@ class Ingest:
         if scope.is_whole:
             return
         for data in events:
+            if len(data) > INPUT_BYTES_MAX:
+                continue
             try:
                 said = orjson.loads(data)
             except orjson.JSONDecodeError:
@@ -233,8 +239,9 @@ def _is_about_one(error: TallystickError) -> bool:
 
 
 async def _near(events: Sequence[bytes], work: Callable[[], _T]) -> _T:
-    """Do what takes as long as there are events: of a few at once, of many by a thread."""
-    return work() if len(events) <= AT_HAND_EVENTS else await apart(work)
+    """Do what takes as long as there are events: of a few small ones at once, else by a thread."""
+    is_little = len(events) <= AT_HAND_EVENTS and sum(map(len, events)) <= AT_HAND_BYTES
+    return work() if is_little else await apart(work)
 
 
 def _rendered(outcomes: Sequence[Any], refused: int) -> bytes:

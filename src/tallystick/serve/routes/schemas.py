@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -13,9 +13,12 @@ from tallystick.govern.registered import RegisteredSchema
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.body import split
 from tallystick.serve.calls import Call, ManagingSchemas, Reading
-from tallystick.serve.routes.rendered import Rendered
+from tallystick.serve.routes.rendered import Rendered, rendered
 
 router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
+
+_VERDICT_BYTES: Final = 320
+"""Of one event, about."""
 
 Text = Annotated[str, Field(max_length=1_000)]
 At = Annotated[str | None, Query(max_length=64, description="As it was at a time or on a date (UTC).")]
@@ -84,8 +87,8 @@ def enforce_schemas(call: ManagingSchemas, new: NewEnforcement) -> dict[str, Any
     return {"enforcement": new.enforcement}
 
 
-@router.post("/schemas/validate")
-async def validate_events(call: Reading, request: Request) -> dict[str, Any]:
+@router.post("/schemas/validate", response_model=dict[str, Any])
+async def validate_events(call: Reading, request: Request) -> Response:
     """What would become of an event, or of an array of them, if it came now. Nothing is sealed."""
     body = bytearray()
     async for chunk in request.stream():
@@ -93,9 +96,7 @@ async def validate_events(call: Reading, request: Request) -> dict[str, Any]:
         if len(body) > INPUT_BYTES_MAX:
             cure = "send fewer events at once"
             raise RejectedError(f"more than {INPUT_BYTES_MAX:,} bytes", place="body", cure=cure)
-    data = bytes(body)
-    events = split(data, "application/json") if data.lstrip()[:1] == b"[" else [data]
-    return {"events": await _verdicts(call, events)}
+    return await run_in_threadpool(_verdicts, call, bytes(body))
 
 
 @router.get("/schemas/{name}")
@@ -123,15 +124,15 @@ def infer_schema(call: Reading, name: str, *, enums: bool = False) -> dict[str, 
     return {"name": name, "schema": schema, "events": count}
 
 
-async def _verdicts(call: Call, events: list[bytes]) -> list[dict[str, Any]]:
-    def judge() -> list[dict[str, Any]]:
-        with call.ledger() as ledger:
-            return [
-                {"index": one.index, "taken": one.taken, "problem": one.problem, "place": one.place, "cure": one.cure}
-                for one in ledger.schemas.validate(events)
-            ]
-
-    return await run_in_threadpool(judge)
+def _verdicts(call: Call, data: bytes) -> Response:
+    events = split(data, "application/json") if data.lstrip()[:1] == b"[" else [data]
+    call.answer.take(len(events) * _VERDICT_BYTES)
+    with call.ledger() as ledger:
+        told = [
+            {"index": one.index, "taken": one.taken, "problem": one.problem, "place": one.place, "cure": one.cure}
+            for one in ledger.schemas.validate(events)
+        ]
+    return rendered({"events": told})
 
 
 def _told(one: RegisteredSchema) -> dict[str, Any]:
