@@ -213,6 +213,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 
 EVERYWHERE: Final = ("",)
 THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
+    "anyio": ("serve",),
     "apsw": (
         "sqlite_file",
         "sqlite_intact",

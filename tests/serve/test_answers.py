@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -104,3 +105,13 @@ def test_a_batch_is_refused_before_it_is_sealed_when_there_is_no_room_for_its_an
     events = [{"event_type": "a.b", "entity_id": f"e{n}"} for n in range(300)]
     assert it.call("POST", "/api/v1/events/batch", content=orjson.dumps(events)).status_code == 503
     assert it.call("GET", "/api/v1/ledger").json()["size"] == size
+
+
+def test_a_crowd_that_asks_for_large_answers_holds_up_nobody(it: Running) -> None:
+    with ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(asking(it, PAGE, "other/ReadOnly"))
+            stack.enter_context(asking(it, PAGE))
+        at_work = [one for one in threading.enumerate() if one.name.startswith("AnyIO")]
+        assert len(at_work) <= 10
+        assert it.call("GET", "/health/live", None).status_code == 200

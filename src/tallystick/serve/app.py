@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -45,6 +46,9 @@ from tallystick.serve.streaming import STREAM_PATH, Streaming
 
 BARE_PATHS: Final = frozenset((EVENTS_PATH, BATCH_PATH, STREAM_PATH))
 _ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
+_THREADS: Final = 10
+"""In which routes do their work: each that wants the interpreter may have the loop wait for five milliseconds."""
+
 _TIDY_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 0.1
@@ -138,6 +142,7 @@ def conventional(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = _THREADS
         going = [asyncio.create_task(work(service)) for work in (_tidy, _look, _time_loop)]
         if service.authentication.issuer is not None:
             going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))
