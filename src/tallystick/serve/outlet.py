@@ -19,8 +19,9 @@ LOOK_SECONDS: Final = 15.0
 TAKEN_BYTES: Final = 16_384
 """What it takes at least from one look to the next, if so much waits: less is as good as nothing."""
 
-HIGH_BYTES: Final = 65_536
-"""With more unread than this a connection is written to no more; of TLS it would be half a megabyte."""
+HIGH_BYTES: Final = 16_384
+"""With more unread than this a connection is written to no more. What is written at once is four times as much, which
+of a thousand who read nothing is eighty megabytes."""
 
 _SENT_BYTES: Final = 0x5411 if sys.platform == "linux" else None
 """By which request the system says how many bytes it still has (tcp(7), SIOCOUTQ)."""

@@ -7,6 +7,7 @@ the last message, and only that, is `{"bye": {"why", "cursor"}}`.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -20,20 +21,24 @@ from tallystick.limits import SIZE_MAX
 from tallystick.read.query import Query, parse_terms, terms_of_query_string
 from tallystick.serve.body import Receive
 from tallystick.serve.caller import Caller
+from tallystick.serve.past import Form
 from tallystick.serve.problems import Send, answer, problem
 from tallystick.serve.service import Service
-from tallystick.serve.streams import LATE, Form
+from tallystick.serve.streams import LATE
 
 STREAM_PATH: Final = "/api/v1/events/stream"
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _GONE: Final = "the reader has gone"
-MESSAGE_BYTES: Final = 262_144
-"""Of one message of a WebSocket: most clients take no more than a megabyte, and no record has as much."""
+MESSAGE_BYTES: Final = 65_536
+"""Of one message of a WebSocket, unless a record alone is more: it stays in the buffer of one who does not read."""
 
 _WRITTEN_BYTES: Final = 65_536
 """What is given to a connection at once: of a reader who does not read so much stays in its buffer, and no more."""
+
+_PARTS_A_TURN: Final = 16
+"""Parts that are written in one turn of the loop: a megabyte, in some two milliseconds."""
 
 _OVER: Final = 1000
 """The code with which a WebSocket is closed (RFC 6455, 7.4.1): nothing failed."""
@@ -44,6 +49,7 @@ class Streaming:
 
     def __init__(self, service: Service) -> None:
         self._service: Final = service
+        self._turns: Final = Turns()
 
     def takes(self, scope: Scope) -> bool:
         if scope["type"] == "websocket":
@@ -53,6 +59,7 @@ class Streaming:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line: _Line = _Socket(send) if scope["type"] == "websocket" else _Sse(send)
         try:
+            await self._turns.wait()
             if scope["path"] != STREAM_PATH:
                 raise RejectedError(f"there is no stream at {scope['path'][:60]}", cure=f"open {STREAM_PATH}")
             caller, query, cursor = await self._asked(scope)
@@ -66,7 +73,9 @@ class Streaming:
                     async for piece in given:
                         if not self._service.is_in_force(caller):
                             break
-                        await line.write(piece)
+                        for part in line.parts(piece):
+                            await self._turns.wait()
+                            await line.write(part)
             except asyncio.CancelledError as error:
                 if error.args not in ((_GONE,), (LATE,)):
                     raise
@@ -96,6 +105,42 @@ class Streaming:
         return caller, query, max(position + 1, query.first or 0)
 
 
+class Turns:
+    """Has so many readers written to in each turn of the loop, and no more: others are answered in between.
+
+    A connection takes megabytes before it has anybody wait. To be used from one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._left = _PARTS_A_TURN
+        self._waiting: Final[deque[asyncio.Future[None]]] = deque()
+        self._is_due = False
+
+    async def wait(self) -> None:
+        """Wait for a turn that has room."""
+        loop = asyncio.get_running_loop()
+        if not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._next, loop)
+        if self._left:
+            self._left -= 1
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._left = _PARTS_A_TURN
+        while self._waiting and self._left:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._left -= 1
+        self._is_due = bool(self._waiting)
+        if self._is_due:
+            loop.call_soon(self._next, loop)
+
+
 class _Line(Protocol):
     """What a stream is written to."""
 
@@ -103,8 +148,11 @@ class _Line(Protocol):
     begun: bool
     """Whether it was accepted: what follows can be no refusal any more."""
 
-    async def write(self, piece: bytes) -> None:
-        """The next piece; the first one accepts."""
+    def parts(self, piece: bytes) -> Iterator[bytes]:
+        """A piece in parts that are written one by one; at least one."""
+
+    async def write(self, part: bytes) -> None:
+        """The next part; the first one accepts."""
 
     async def end(self) -> None:
         """There is no more."""
@@ -127,13 +175,14 @@ class _Sse:
         self.form: Form = EVENTS
         self.begun = False
 
-    async def write(self, piece: bytes) -> None:
+    def parts(self, piece: bytes) -> Iterator[bytes]:
+        return (piece[first : first + _WRITTEN_BYTES] for first in range(0, len(piece) or 1, _WRITTEN_BYTES))
+
+    async def write(self, part: bytes) -> None:
         if not self.begun:
             await self._send({"type": "http.response.start", "status": 200, "headers": self._HEADERS})
             self.begun = True
-        for first in range(0, len(piece) or 1, _WRITTEN_BYTES):
-            part = piece[first : first + _WRITTEN_BYTES]
-            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})
@@ -150,12 +199,15 @@ class _Socket:
         self.form: Form = LINES
         self.begun = False
 
-    async def write(self, piece: bytes) -> None:
+    def parts(self, piece: bytes) -> Iterator[bytes]:
+        return _messages(piece) if piece else iter((b"",))
+
+    async def write(self, part: bytes) -> None:
         if not self.begun:
             await self._send({"type": "websocket.accept"})
             self.begun = True
-        for message in _messages(piece):
-            await self._send({"type": "websocket.send", "text": message.decode()})
+        if part:
+            await self._send({"type": "websocket.send", "text": part.decode()})
 
     async def end(self) -> None:
         await self._send({"type": "websocket.close", "code": _OVER})

@@ -14,12 +14,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
-from typing import Any, Final, Protocol, TypeAlias
+from contextlib import suppress
+from typing import Any, Final
 
 from tallystick.core.record import Record
 from tallystick.errors import BusyError, TallystickError
-from tallystick.ledger import Ledger
 from tallystick.limits import (
     STREAM_PIECE_BYTES,
     STREAM_READERS_MAX,
@@ -27,11 +26,8 @@ from tallystick.limits import (
     STREAM_WAITING_BYTES_MAX,
     STREAMS_WAITING_BYTES_MAX,
 )
-from tallystick.read.query import Query
 from tallystick.read.shapes import record_json
-
-BATCH_RECORDS: Final = 500
-"""Records of a piece, which has `STREAM_PIECE_BYTES` at most."""
+from tallystick.serve.past import BATCH_RECORDS, Asked, Form, Lease, Past
 
 JOIN_RECORDS: Final = 5_000
 """A reader who is no further behind is given what comes from now on, and reads the rest beside it."""
@@ -47,31 +43,13 @@ _SECONDS_PER_READER: Final = 0.0001
 """A thousand readers are written to ten times a second: more often would leave no time for anything else."""
 
 _TAKE_SECONDS: Final = 0.5
+_GIVEN_AT_ONCE: Final = 64
+"""Readers who are woken in one turn of the loop."""
+
+_ROOM_SECONDS: Final = 0.01
+_ROOM_LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.005
 _log: Final = logging.getLogger("tallystick.serve")
-
-Lease: TypeAlias = Callable[[str], AbstractContextManager[Ledger]]
-
-
-class Form(Protocol):
-    """How what is told stands on the line. What is joined is what was framed, one behind another."""
-
-    @property
-    def greeting(self) -> bytes:
-        """What comes first."""
-
-    @property
-    def beat(self) -> bytes:
-        """What says that the line stands; empty where something else does."""
-
-    def frame(self, position: int, record: bytes) -> bytes:
-        """A record."""
-
-    def farewell(self, why: str, cursor: int) -> bytes:
-        """What comes last, to one who is let go: why, and the position to go on from."""
-
-
-Asked: TypeAlias = tuple[Query, Form]
 
 
 class Waiting:
@@ -83,6 +61,13 @@ class Waiting:
     @property
     def is_full(self) -> bool:
         return self.bytes > STREAMS_WAITING_BYTES_MAX
+
+    async def has_room(self) -> None:
+        """Wait for room, but not for long: whoever is given more without it is let go."""
+        for _ in range(_ROOM_LOOKS):
+            if not self.is_full:
+                return
+            await asyncio.sleep(_ROOM_SECONDS)
 
 
 class Piece:
@@ -116,7 +101,8 @@ class Reader:
         self._all: Final = waiting
         self.cursor = cursor
         """The position from which it has not been given anything yet."""
-        self.waiting: Final[deque[Piece]] = deque()
+        self.waiting: Final[deque[tuple[Piece, int]]] = deque()
+        """What it is to be given, and from which position on that is."""
         self.bytes = 0
         self.ended = ""
         """Why it is let go."""
@@ -129,15 +115,19 @@ class Reader:
         if self.ended:
             return
         size = len(piece.data)
-        if self.bytes and (self.bytes + size > STREAM_WAITING_BYTES_MAX or self._all.is_full):
+        if size and self._all.is_full:
+            self.forget()
             self.end("slow")
             return
-        self.cursor = max(self.cursor, end)
+        if self.bytes and self.bytes + size > STREAM_WAITING_BYTES_MAX:
+            self.end("slow")
+            return
         if size:
             piece.wait()
-            self.waiting.append(piece)
+            self.waiting.append((piece, self.cursor))
             self.bytes += size
             self.woken.set()
+        self.cursor = max(self.cursor, end)
 
     def end(self, why: str) -> None:
         """Let it go, after what it was given; one that does not read even that is cut off."""
@@ -150,8 +140,17 @@ class Reader:
         """It reads no more."""
         if self._late is not None:
             self._late.cancel()
+        self.ended = self.ended or "gone"
+        self.forget()
+
+    def forget(self) -> None:
+        """It is not given what waits for it, and has to go on from there."""
+        if self.waiting:
+            self.cursor = self.waiting[0][1]
         while self.waiting:
-            self.waiting.popleft().taken()
+            piece, _ = self.waiting.popleft()
+            self.bytes -= len(piece.data)
+            piece.taken()
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """What to write, piece by piece; with nothing to say for a while, a beat."""
@@ -164,7 +163,7 @@ class Reader:
                 continue
             self.woken.clear()
             while self.waiting:
-                piece = self.waiting.popleft()
+                piece, _ = self.waiting.popleft()
                 try:
                     yield piece.data
                 finally:
@@ -207,7 +206,7 @@ class Streams:
         reader = None
         try:
             await tail.started
-            past = _Past(ledger, self._lease, asked, tail.position if cursor is None else cursor)
+            past = Past(ledger, self._lease, asked, tail.position if cursor is None else cursor)
             if past.cursor > tail.position:
                 await asyncio.to_thread(past.check)
             yield asked[1].greeting
@@ -256,36 +255,6 @@ class Streams:
         """Wait until no ledger is followed any more. From any thread but the loop's, after `close`."""
         for thread in self._threads:
             thread.join()
-
-
-class _Past:
-    """What was committed before a reader came, read in pieces by whatever thread is free."""
-
-    def __init__(self, ledger: str, lease: Lease, asked: Asked, cursor: int) -> None:
-        self._ledger: Final = ledger
-        self._lease: Final = lease
-        self._query, self._form = asked
-        self.cursor = cursor
-
-    def check(self) -> None:
-        """Raises `RejectedError` for a position that is not there yet."""
-        with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor):
-            pass
-
-    def more(self, end: int) -> bytes:
-        """The next frames of records below a position; the cursor is there when there are no more. Some, not all."""
-        pieces: list[bytes] = []
-        room = STREAM_PIECE_BYTES
-        with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor) as subscription:
-            while room > 0 and len(pieces) < BATCH_RECORDS:
-                record = subscription.take(0)
-                if record is None or record.position >= end:
-                    self.cursor = end
-                    break
-                self.cursor = record.position + 1
-                pieces.append(self._form.frame(record.position, record_json(record)))
-                room -= len(pieces[-1])
-        return b"".join(pieces)
 
 
 class _Tail:
@@ -340,8 +309,7 @@ class _Tail:
                 while not self._stop.is_set():
                     records = _some(subscription.take, wait=_TAKE_SECONDS)
                     if records:
-                        told = [(record, record_json(record)) for record in records]
-                        self._loop.call_soon_threadsafe(self._give, told, records[-1].position + 1)
+                        self._have_given([(record, record_json(record)) for record in records])
                         time.sleep(min(self.expected * _SECONDS_PER_READER, 0.25))
         except Exception as error:  # noqa: BLE001 - whatever it was, they are let go, and come again
             if not isinstance(error, TallystickError):
@@ -359,13 +327,36 @@ class _Tail:
             self.started.set_exception(error)
         self.end("failed")
 
-    def _give(self, told: Sequence[tuple[Record, bytes]], end: int) -> None:
-        self.position = end
-        for (query, form), readers in self._channels.items():
-            joined = b"".join(form.frame(record.position, data) for record, data in told if query.takes(record))
-            piece = Piece(joined, self._waiting)
+    def _have_given(self, told: Sequence[tuple[Record, bytes]]) -> None:
+        """Give records to all who are there, and wait until that is done. Of the following thread, as is framing."""
+        framed = {asked: _framed(asked, told) for asked in [*self._channels]}
+        given = asyncio.run_coroutine_threadsafe(self._give(framed, told), self._loop)
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                given.result(_TAKE_SECONDS)
+                return
+
+    async def _give(self, framed: dict[Asked, bytes], told: Sequence[tuple[Record, bytes]]) -> None:
+        """Give each channel its own. Who joins meanwhile begins behind all of it."""
+        there = [(asked, [*readers]) for asked, readers in self._channels.items()]
+        end = self.position = told[-1][0].position + 1
+        turns = 0
+        for asked, readers in there:
+            data = framed.pop(asked, None)
+            if data is None:  # a channel that there was not yet when the others were framed
+                data = await asyncio.to_thread(_framed, asked, told)
+            await self._waiting.has_room()
+            piece = Piece(data, self._waiting)
             for reader in readers:
                 reader.give(piece, end)
+                turns += 1
+                if turns % _GIVEN_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+
+def _framed(asked: Asked, told: Sequence[tuple[Record, bytes]]) -> bytes:
+    query, form = asked
+    return b"".join(form.frame(record.position, data) for record, data in told if query.takes(record))
 
 
 def _some(take: Callable[[float], Record | None], *, wait: float = 0.0) -> list[Record]:
