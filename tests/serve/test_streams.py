@@ -20,10 +20,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection as Connection
 from websockets.sync.client import connect
 
+from tallystick.limits import STREAMS_WAITING_BYTES_MAX
 from tallystick.read.subscription import Subscription
 from tallystick.serve import streams
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
-from tallystick.serve.streaming import MESSAGE_BYTES, STREAM_PATH
+from tallystick.serve.streaming import EVENTS, MESSAGE_BYTES, STREAM_PATH, Turns
+from tallystick.serve.streams import Piece, Reader, Waiting
 from tests.serve.conftest import Running, running
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
@@ -549,3 +551,46 @@ def test_a_stop_does_not_wait_for_who_reads_what_was_before(tmp_path: Any, monke
     assert time.monotonic() - began < 10
     told = [*events_of_it]
     assert (told[-1][0], told[-1][1]["why"]) == ("bye", "closing")
+
+
+def test_in_one_turn_of_the_loop_few_are_written_to() -> None:
+    async def run() -> tuple[int, int]:
+        turns, written, most, looks = Turns(), 0, 0, 0
+
+        async def write() -> None:
+            nonlocal written
+            for _ in range(3):
+                await turns.wait()
+                written += 1
+
+        tasks = [asyncio.create_task(write()) for _ in range(200)]
+        while any(not task.done() for task in tasks):
+            before = written
+            await asyncio.sleep(0)
+            most, looks = max(most, written - before), looks + 1
+        return most, written
+
+    most, written = asyncio.run(run())
+    assert written == 600
+    assert most <= 32  # those who were let in, and as many who came just then
+
+
+def test_when_all_is_full_nobody_is_given_more_and_each_knows_where_to_go_on() -> None:
+    async def run() -> None:
+        waiting, task = Waiting(), asyncio.current_task()
+        assert task is not None
+        first, second = (Reader(7, task, EVENTS, waiting) for _ in range(2))
+        first.give(Piece(b"a" * 100, waiting), 8)
+        first.give(Piece(b"b" * 100, waiting), 9)
+        assert (first.cursor, waiting.bytes) == (9, 200)
+        waiting.bytes += STREAMS_WAITING_BYTES_MAX + 1
+        second.give(Piece(b"", waiting), 10)
+        assert (second.ended, second.cursor) == ("", 10)
+        second.give(Piece(b"c" * 100, waiting), 11)
+        first.give(Piece(b"c" * 100, waiting), 11)
+        assert [(one.ended, one.cursor, one.bytes) for one in (first, second)] == [("slow", 7, 0), ("slow", 10, 0)]
+        assert waiting.bytes == STREAMS_WAITING_BYTES_MAX + 1
+        for reader in (first, second):
+            reader.gone()
+
+    asyncio.run(run())

@@ -46,6 +46,9 @@ _TAKE_SECONDS: Final = 0.5
 _GIVEN_AT_ONCE: Final = 64
 """Readers who are woken in one turn of the loop."""
 
+_LITTLE_BYTES: Final = 16_384
+"""Records that are framed in the loop."""
+
 _ROOM_SECONDS: Final = 0.01
 _ROOM_LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.005
@@ -328,24 +331,22 @@ class _Tail:
         self.end("failed")
 
     def _have_given(self, told: Sequence[tuple[Record, bytes]]) -> None:
-        """Give records to all who are there, and wait until that is done. Of the following thread, as is framing."""
-        framed = {asked: _framed(asked, told) for asked in [*self._channels]}
-        given = asyncio.run_coroutine_threadsafe(self._give(framed, told), self._loop)
+        """Give records to all who are there, and wait until that is done. Of the following thread."""
+        given = asyncio.run_coroutine_threadsafe(self._give(told), self._loop)
         while not self._stop.is_set():
             with suppress(TimeoutError):
                 given.result(_TAKE_SECONDS)
                 return
 
-    async def _give(self, framed: dict[Asked, bytes], told: Sequence[tuple[Record, bytes]]) -> None:
-        """Give each channel its own. Who joins meanwhile begins behind all of it."""
+    async def _give(self, told: Sequence[tuple[Record, bytes]]) -> None:
+        """Give each channel its own, one after another. Who joins meanwhile begins behind all of it."""
         there = [(asked, [*readers]) for asked, readers in self._channels.items()]
         end = self.position = told[-1][0].position + 1
+        is_little = sum(len(data) for _, data in told) <= _LITTLE_BYTES
+        await self._waiting.has_room()
         turns = 0
         for asked, readers in there:
-            data = framed.pop(asked, None)
-            if data is None:  # a channel that there was not yet when the others were framed
-                data = await asyncio.to_thread(_framed, asked, told)
-            await self._waiting.has_room()
+            data = _framed(asked, told) if is_little else await asyncio.to_thread(_framed, asked, told)
             piece = Piece(data, self._waiting)
             for reader in readers:
                 reader.give(piece, end)
