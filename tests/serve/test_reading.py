@@ -6,8 +6,10 @@ import base64
 import csv
 import io
 import json
+import re
 import socket
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tallystick_verify import judge_proof
@@ -257,3 +259,48 @@ def test_a_record_as_it_is_and_its_proof_are_checked_without_the_service(it: Run
     assert judge_proof(proof.content, record.content, trust) == []
     again = {"Accept": "application/octet-stream", "If-None-Match": record.headers["etag"]}
     assert it.call("GET", f"/api/v1/events/{position}", headers=again).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        "\u00e9\U0001f4a5",
+        'x>; rel="next", <https://evil.example/',
+        'a/b"<>',
+        "e\r\nX: 1",
+        "100%0d%0a",
+        "a b;c,d",
+        "?limit=9&cursor=1#x",
+    ],
+)
+def test_the_way_to_the_next_page_leads_there_and_nowhere_else(it: Running, entity: str) -> None:
+    events = [
+        {"event_type": "a.b", "entity_id": entity.replace("\r\n", "%0d%0a"), "payload": {"n": n}} for n in range(3)
+    ]
+    name = events[0]["entity_id"]
+    assert it.call("POST", BATCH_PATH, json=events).status_code == 201
+    path = f"/api/v1/entities/{quote(str(name), safe='')}/events?limit=1"
+    numbers = []
+    for _ in range(3):
+        answer = it.call("GET", path)
+        assert answer.status_code == 200, answer.text
+        numbers += [record["payload"]["n"] for record in answer.json()["records"]]
+        link = answer.headers.get("Link", "")
+        if not link:
+            break
+        found = re.fullmatch(r"<(/api/v1/entities/[A-Za-z0-9._~%/-]+/events\?[A-Za-z0-9._~%=&-]+)>; rel=\"next\"", link)
+        assert found, link
+        path = found[1]
+    assert numbers == [0, 1, 2]
+
+
+def test_the_terms_of_a_query_stand_in_the_way_to_the_next_page(it: Running) -> None:
+    for number in range(2):
+        event = {"event_type": "link.ed", "entity_id": 'l"><\u00e9', "payload": {"rows": number}}
+        assert it.call("POST", "/api/v1/events", json=event).status_code == 201
+    terms = "entity_id=l%22%3E%3C%C3%A9&payload.rows%3E=0&event_type=link.*&!payload.errorCode"
+    link = it.call("GET", f"/api/v1/events/query?limit=1&{terms}").headers["Link"]
+    assert link.startswith(f"</api/v1/events/query?limit=1&{terms.replace('*', '%2A').replace('!', '%21')}&cursor=")
+    assert link.count("<") == link.count(">") == 1
+    following = it.call("GET", link[1 : link.index(">")]).json()
+    assert [record["payload"]["rows"] for record in following["records"]] == [0]

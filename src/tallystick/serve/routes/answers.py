@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_to_bytes
 
 from fastapi import Request, Response
 
@@ -123,10 +123,12 @@ def csv_answer(columns: Sequence[str], rows: Iterable[Sequence[Any]], headers: d
 def _following(request: Request, cursor: str) -> str:
     """Where the page at a cursor is, whoever the client says that we are: a path and a query.
 
-    Each name and value is encoded anew, so that none ends the link, or leads anywhere else.
+    The path is encoded anew, and of the query what came as it should not: so nothing ends the link, or leads elsewhere.
     """
-    kept = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
-    return f"{quote(request.url.path, safe='/')}?{urlencode([*kept, ('cursor', cursor)], quote_via=quote)}"
+    asked: bytes = request.scope["query_string"]
+    kept = [piece for piece in asked.split(b"&") if piece and unquote_to_bytes(piece.partition(b"=")[0]) != b"cursor"]
+    query = "&".join((*(quote(piece, safe="%=+") for piece in kept), f"cursor={quote(cursor, safe='')}"))
+    return f"{quote(request.scope['path'], safe='/')}?{query}"
 
 
 def _weight(parameters: str) -> float:
