@@ -19,6 +19,11 @@ from tallystick.read.query import Query
 When = datetime | str | None
 """A time with a zone, or a date, which is its midnight in UTC; None is open."""
 
+_EARLIEST: Final = timestamp.parse("0001-01-01T00:00:00.000000Z")
+_LATEST: Final = timestamp.parse("9999-12-31T23:59:59.999999Z")
+_BACK_DAYS_MAX: Final = 36_600
+"""How far one may have to go back from an end that is given without a begin."""
+
 _MIDNIGHT: Final = "T00:00:00.000000Z"
 
 
@@ -96,6 +101,11 @@ class Period:
         cls, after: int | None, before: int | None, names: tuple[str, str], *, occurred: bool, now: int | None
     ) -> Period:
         now = wall_clock() if now is None else now
+        for moment, name in zip((after, before), names, strict=True):
+            if moment is not None and not _EARLIEST <= moment <= _LATEST:
+                raise RejectedError("it is not within the years 1 to 9999", place=name, cure="give a time that is")
+        if after is None and before is not None and before < _EARLIEST + _BACK_DAYS_MAX * DAY:
+            raise RejectedError("there is no time before it", place=names[1], cure=f"give {names[0]}, or a later end")
         if after is not None and (now if before is None else before) <= after:
             problem = "no time is left between the two" if before is not None else "it has not come yet"
             raise RejectedError(problem, place=names[before is not None], cure="give an earlier begin or a later end")
@@ -104,7 +114,7 @@ class Period:
     def window(self, days: int) -> Window:
         """The time itself, where `days` is how far one goes back if no begin was given."""
         before = self.now if self.before is None else self.before
-        after = before - days * DAY if self.after is None else self.after
+        after = max(before - days * DAY, _EARLIEST) if self.after is None else self.after
         return Window(after=after, before=before, occurred=self.occurred)
 
 
