@@ -166,7 +166,11 @@ SCHEMA_PARTS_DEPTH_MAX: Final = 64
 """How deep they nest then: an event nests half as deep, and what is behind a `$ref` may be behind another."""
 
 SCHEMAS_MAX: Final = 2_000
-"""Versions of schemas in one ledger: all are in memory, compiled when they are first needed."""
+SCHEMAS_BYTES_MAX: Final = 15_728_640
+"""Versions of schemas in one ledger, and their bytes in canonical JSON: all are in memory, and in one answer."""
+
+SCHEMAS_READ_BYTES_MAX: Final = 8_388_608
+"""Bytes of the schemas of all ledgers of a process that are kept compiled: some thirty times as much of memory."""
 
 PATTERN_CHARACTERS_MAX: Final = 1_000
 PATTERN_BYTES_MAX: Final = 262_144

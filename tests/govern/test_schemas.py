@@ -21,10 +21,11 @@ from tallystick.core.custody import OwnEvent
 from tallystick.core.merkle import Tree
 from tallystick.core.moment import DAY
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.govern import registered
 from tallystick.govern import schemas as schemas_module
 from tallystick.govern.document import Document
 from tallystick.govern.registry import Registry
-from tallystick.limits import SCHEMA_DEPTH_MAX
+from tallystick.limits import SCHEMA_DEPTH_MAX, SCHEMAS_READ_BYTES_MAX
 from tallystick.store.verified_reads import VerifiedReads, unfinished_tiles
 from tallystick.write.request import Submission
 from tallystick.write.sealer import Sealer
@@ -217,6 +218,7 @@ def test_a_schema_that_cannot_be_read_any_more_is_our_trouble_and_not_the_events
     def read(_: bytes) -> Document:
         raise RejectedError("not JSON Schema 2020-12")
 
+    monkeypatch.setattr(registered, "DOCUMENTS", registered.Documents(SCHEMAS_READ_BYTES_MAX))
     monkeypatch.setattr(Document, "read", read)
     with pytest.raises(StoreError, match=r"version 1 of the schema of user\.created, .* cannot be read"):
         ledger.append(event())
@@ -753,3 +755,26 @@ def test_a_registry_reads_the_same_by_the_index_by_the_log_and_commit_by_commit(
             found = registry.snapshot()
             assert (found.schemas, found.changes) == (wanted.schemas, wanted.changes)
             assert registry.generation == 5
+
+
+def test_the_bytes_of_all_versions_have_a_bound(ledger: tallystick.Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas_module, "SCHEMAS_BYTES_MAX", 300)
+    ledger.schemas.register("a.b", 1, {"type": "object", "title": "a" * 100})
+    with pytest.raises(RejectedError) as refused:
+        ledger.schemas.register("c.d", 1, {"type": "object", "title": "a" * 200})
+    assert refused.value.place == "schema"
+    ledger.schemas.register("c.d", 1, {"type": "object", "title": "a" * 100})
+
+
+def test_versions_are_kept_as_bytes_and_few_of_them_are_read(ledger: tallystick.Ledger) -> None:
+    documents = registered.Documents(4_000)
+    sources = [b'{"title":"%d","type":"object"}' % number for number in range(8)]
+    read = [documents.read(source) for source in sources]
+    assert documents.bytes <= 4_000
+    assert documents.read(sources[-1]) is read[-1]
+    assert documents.read(sources[0]) is not read[0]
+    assert documents.read(sources[0]).takes({})
+    assert not documents.read(sources[0]).takes(1)
+    version = ledger.schemas.register("a.b", 1, {"type": "object"})
+    assert isinstance(version.source, bytes)
+    assert version.document is version.document

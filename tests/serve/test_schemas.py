@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from typing import Any, Final
 
+import orjson
 import pytest
 
+from tallystick.govern import registered
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
+from tallystick.serve.routes import rendered, schemas
 from tests.serve.conftest import Running
 
 SCHEMA: Final[dict[str, Any]] = {
@@ -97,3 +101,35 @@ def test_other_tenants_have_schemas_of_their_own_and_modes_are_told(it: Running)
     warned = it.call("POST", EVENTS_PATH, "other/Admin", json=event(door=1))
     assert warned.status_code == 201
     assert "actor" in warned.json()["breach"]
+
+
+def test_a_history_reads_no_document_and_has_a_bound(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        schema = {"type": "object", "title": f"{number}" * 1_000}
+        body = {"name": "hist.ory", "schema": schema, "compatibility": "none"}
+        assert it.call("POST", "/api/v1/schemas", json=body).status_code == 201
+    rendering: list[str] = []
+    monkeypatch.setattr(rendered, "orjson", _Dumping(rendering))
+    with monkeypatch.context() as unread:
+        unread.setattr(registered.Documents, "read", None)
+        told = it.call("GET", "/api/v1/schemas/hist.ory/history").json()
+    assert [one["schema"]["title"][0] for one in told["versions"]] == ["0", "1", "2", "3"]
+    assert rendering
+    assert not any(name.startswith(("MainThread", "Thread-")) for name in rendering)
+    monkeypatch.setattr(schemas, "ANSWER_BYTES_MAX", 3_000)
+    answer = it.call("GET", "/api/v1/schemas/hist.ory/history")
+    assert (answer.status_code, answer.json()["place"]) == (400, "name")
+    assert it.call("GET", "/api/v1/schemas/hist.ory").json()["version"] == 4
+
+
+class _Dumping:
+    """orjson, and in which threads it renders."""
+
+    OPT_NON_STR_KEYS = orjson.OPT_NON_STR_KEYS
+
+    def __init__(self, threads: list[str]) -> None:
+        self._threads = threads
+
+    def dumps(self, value: Any, *, option: int) -> bytes:
+        self._threads.append(threading.current_thread().name)
+        return orjson.dumps(value, option=option)

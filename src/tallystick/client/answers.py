@@ -358,7 +358,7 @@ def schema_of(one: Any) -> RegisteredSchema:
             reason=found.reason,
         )
     )
-    return RegisteredSchema(registration, found.position, found.recorded_at, found.actor)
+    return RegisteredSchema.of(registration, position=found.position, recorded_at=found.recorded_at, actor=found.actor)
 
 
 def _moment(text: str | None, otherwise: int) -> int:

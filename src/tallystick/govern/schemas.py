@@ -32,7 +32,7 @@ from tallystick.govern.infer import infer
 from tallystick.govern.registered import Enforced, InForce, RegisteredSchema
 from tallystick.govern.registry import Registry
 from tallystick.govern.retention import Actor, SealOwn
-from tallystick.limits import SCHEMAS_MAX
+from tallystick.limits import SCHEMAS_BYTES_MAX, SCHEMAS_MAX
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 
@@ -238,8 +238,12 @@ class Schemas:
             there = f"there is {_range(following - 1)}" if last else "there is none yet"
             problem = f"version {registration.version} of {registration.name} is not the next: {there}"
             raise RejectedError(problem, place="version", cure=f"register version {following}")
-        if self._registry.snapshot().count >= SCHEMAS_MAX:
+        in_force = self._registry.snapshot()
+        if in_force.count >= SCHEMAS_MAX:
             raise RejectedError(f"{SCHEMAS_MAX} versions of schemas are registered, and no more can be", place="name")
+        if in_force.bytes + len(registration.document) > SCHEMAS_BYTES_MAX:
+            problem = f"all versions of all schemas have at most {SCHEMAS_BYTES_MAX >> 20} MiB, and it would be more"
+            raise RejectedError(problem, place="schema", cure="describe less of the type")
 
 
 class _OvertakenError(ConflictError):
@@ -258,17 +262,16 @@ def _read(document: bytes) -> Document:
 def _next_version(last: RegisteredSchema | None, document: bytes, target: Target) -> int:
     if last is None:
         return 1
-    same = (last.registration.document, last.target) == (document, target)
+    same = (last.source, last.target) == (document, target)
     return last.version if same else last.version + 1
 
 
 def _repeated(there: RegisteredSchema, wanted: Registration, compatibility: Compatibility | None) -> RegisteredSchema:
     """What is registered, if it is the same. Raises `ConflictError`."""
-    registration = there.registration
     other = (
-        "document" if registration.document != wanted.document
-        else "target" if registration.target != wanted.target
-        else "compatibility" if compatibility not in (None, registration.compatibility)
+        "document" if there.source != wanted.document
+        else "target" if there.target != wanted.target
+        else "compatibility" if compatibility not in (None, there.compatibility)
         else None
     )  # fmt: skip
     if other is not None:

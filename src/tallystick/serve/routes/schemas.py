@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from tallystick.errors import RejectedError
 from tallystick.govern.registered import RegisteredSchema
-from tallystick.limits import INPUT_BYTES_MAX
+from tallystick.limits import ANSWER_BYTES_MAX, INPUT_BYTES_MAX
 from tallystick.serve.body import split
 from tallystick.serve.calls import Call, ManagingSchemas, Reading
 from tallystick.serve.routes.rendered import Rendered, rendered
 
 router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
+
+_TOLD_BYTES: Final = 512
+"""Of a version beside its document, about."""
 
 _VERDICT_BYTES: Final = 320
 """Of one event, about."""
@@ -72,10 +77,9 @@ def register_schema(call: ManagingSchemas, new: NewSchema) -> dict[str, Any]:
 def list_schemas(call: Reading, as_of: At = None) -> dict[str, Any]:
     """The newest version of every schema, and how they are enforced."""
     with call.ledger() as ledger:
-        return {
-            "enforcement": ledger.schemas.enforcement(as_of),
-            "schemas": [_told(one) for one in ledger.schemas.list(as_of)],
-        }
+        enforcement, found = ledger.schemas.enforcement(as_of), ledger.schemas.list(as_of)
+    _check_room(call, found)
+    return {"enforcement": enforcement, "schemas": [_told(one) for one in found]}
 
 
 @router.put("/schemas/enforcement")
@@ -112,7 +116,9 @@ def get_schema(
 def schema_history(call: Reading, name: str) -> dict[str, Any]:
     """Every version of a schema, with when and by whom it was registered."""
     with call.ledger() as ledger:
-        return {"name": name, "versions": [_told(one) for one in ledger.schemas.history(name)]}
+        found = ledger.schemas.history(name)
+    _check_room(call, found)
+    return {"name": name, "versions": [_told(one) for one in found]}
 
 
 @router.get("/schemas/{name}/infer")
@@ -135,5 +141,15 @@ def _verdicts(call: Call, data: bytes) -> Response:
     return rendered({"events": told})
 
 
+def _check_room(call: Call, found: Sequence[RegisteredSchema]) -> None:
+    """Count what is about to be rendered. Raises `RejectedError` for more than an answer may have, and `BusyError`."""
+    size = sum(len(one.source) + _TOLD_BYTES for one in found)
+    if size > ANSWER_BYTES_MAX:
+        problem, cure = f"more than {ANSWER_BYTES_MAX >> 20} MiB in one answer", "ask for versions one by one"
+        raise RejectedError(problem, place="name", cure=cure)
+    call.answer.take(size)
+
+
 def _told(one: RegisteredSchema) -> dict[str, Any]:
-    return {**one.to_json(), "personal": [*one.personal], "schema": one.schema}
+    """Its document stands in the answer as it is kept, and is not read for that."""
+    return {**one.to_json(), "personal": [*one.personal], "schema": orjson.Fragment(one.source)}
