@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -146,3 +148,19 @@ def test_the_address_of_who_asks_is_known_behind_a_process_that_hands_on(tmp_pat
             assert call(said, "POST", "/api/v1/events", here, json=EVENT).status_code == 201
             lied = {"Tallystick-For": "10.0.0.1"}
             assert call(said, "POST", "/api/v1/events", elsewhere, json=EVENT, headers=lied).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/x/../events", "/allowed/../api/v1/events", "/api/v1/./events", "//api/v1/events"]
+)
+def test_a_path_is_the_same_in_the_process_that_it_is_handed_to(tmp_path: Path, path: str) -> None:
+    with serving(tmp_path, "--workers", "2") as (_, said):
+        at = urlsplit(said["address"])
+        body = json.dumps(EVENT).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {said['first_key']}\r\nConnection: close\r\n"
+        statuses = set()
+        for _ in range(12):  # about half of them come to the process that writes the ledger
+            with socket.create_connection((at.hostname, at.port), timeout=10) as connection:
+                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                statuses.add(connection.makefile("rb").readline().split()[1])
+        assert statuses == {b"404"}

@@ -108,8 +108,8 @@ class Peers:
 
     async def _answer(self, owner: int, scope: MutableMapping[str, Any], body: bytes, send: Send) -> None:
         query = scope["query_string"]
-        # As it came: what the other process reads must be what was asked for here.
-        target = httpx2.URL("http://peer").copy_with(raw_path=scope["raw_path"] + (b"?" + query if query else b""))
+        # As it came: what the other process reads must be what was asked for here. A URL would lose `..` and the like.
+        target = scope["raw_path"] + (b"?" + query if query else b"")
         client = scope.get("client")
         headers = [pair for pair in scope["headers"] if pair[0] not in _NOT_HANDED_ON]
         headers.append((_FOR, (client[0] if client else "").encode("latin-1")))
@@ -117,7 +117,9 @@ class Peers:
         begun = False
         try:
             # The body is framed here, by its length: nothing that came says how.
-            request = self._client(owner).build_request(scope["method"], target, headers=headers, content=body)
+            request = self._client(owner).build_request(
+                scope["method"], "http://peer", headers=headers, content=body, extensions={"target": target}
+            )
             found = await self._client(owner).send(request, stream=True)
             try:
                 kept = [pair for pair in found.headers.raw if pair[0].lower() not in _OF_THE_LINE]
