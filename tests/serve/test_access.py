@@ -405,3 +405,27 @@ def test_a_key_that_the_trail_cannot_tell_of_is_not_made(tmp_path: Path, monkeyp
         assert (made.status_code, rotated.status_code) == (503, 503)
         assert {key["id"] for key in it.call("GET", "/api/v1/keys").json()["keys"]} == kept | {turned}
         assert it.call("GET", "/api/v1/ledger", mine).status_code == 200, "the old one is in force"
+
+
+@pytest.mark.parametrize("name", ["x\u202e", "\u2066x\u2069", "a\u200bb", "a\u2028b", "\x7f", " ", "\ufeff"])
+def test_a_key_has_a_name_that_is_what_it_looks_like(it: Running, name: str) -> None:
+    answer = it.call("POST", "/api/v1/keys", json={"name": name, "role": "ReadOnly"})
+    assert (answer.status_code, answer.json()["place"]) == (400, "name")
+    assert it.call("POST", "/api/v1/keys", json={"name": "Zo\u00eb \u6771", "role": "ReadOnly"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("network", "kept"),
+    [
+        ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
+        ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    ],
+)
+def test_a_network_of_ipv4_within_ipv6_is_one_of_ipv4(it: Running, network: str, kept: str) -> None:
+    answer = it.call("POST", "/api/v1/keys", json={"name": "n", "role": "ReadOnly", "networks": [network]})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["scope"]["networks"] == [kept]
+    admitted = it.call("GET", "/api/v1/events/query", answer.json()["key"]).status_code
+    assert admitted == (200 if "." in kept else 401)

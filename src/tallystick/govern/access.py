@@ -55,7 +55,9 @@ OPERATORS_ROLES: Final = ("Admin", "Metrics")
 """What operators' keys may be."""
 
 _TEXT: Final = re.compile(r"ts_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]+")
+_MAPPED_BITS: Final = 96
+"""Of an IPv6 address before the IPv4 address that is in it."""
+
 _NOBODY: Final = bytes(32)
 _SECRET_BYTES: Final = 32
 
@@ -85,7 +87,7 @@ class Scope:
             if not 0 < len(prefix) <= ENTITY_ID_CHARACTERS_MAX:
                 raise RejectedError("a prefix is empty or too long", place="entity_prefixes")
         try:
-            nets = tuple(ip_network(text) for text in _bounded(networks, "networks"))
+            nets = tuple(_network(text) for text in _bounded(networks, "networks"))
         except ValueError as error:
             cure = "give addresses or networks such as 10.0.0.0/8"
             raise RejectedError(str(error), place="networks", cure=cure) from error
@@ -302,7 +304,7 @@ def check_role(role: str) -> str:
 
 def check_name(name: str, *, place: str = "name") -> str:
     """A name for people. Raises `RejectedError`."""
-    if len(name) > KEY_NAME_CHARACTERS_MAX or not _NAME.fullmatch(name):
+    if len(name) > KEY_NAME_CHARACTERS_MAX or not name.isprintable() or not name.strip():
         cure = f"give 1 to {KEY_NAME_CHARACTERS_MAX} printable characters"
         raise RejectedError("not a name", place=place, cure=cure)
     return name
@@ -321,6 +323,15 @@ def check_expiry(text: str | None, *, now: int) -> str | None:
 def role_of(text: object) -> str:
     """A role read back from an event. Raises `RejectedError`."""
     return check_role(text if isinstance(text, str) else "")
+
+
+def _network(text: str) -> Network:
+    """Raises `ValueError`. What is IPv4 within IPv6 is IPv4, as a caller's address is."""
+    network = ip_network(text)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def _bounded(values: Iterable[str], place: str) -> tuple[str, ...]:

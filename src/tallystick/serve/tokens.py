@@ -30,7 +30,6 @@ _SECONDS_MAX: Final = 253_402_300_799
 """The end of the year 9999."""
 
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)", re.ASCII)
-_PLAIN: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _SHOWN: Final = 60
 
 
@@ -188,7 +187,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _is_plain(value: Any, characters_max: int) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= characters_max and _PLAIN.fullmatch(value) is not None
+    return isinstance(value, str) and 0 < len(value) <= characters_max and value.isprintable()
 
 
 def _shown(value: object) -> str:
