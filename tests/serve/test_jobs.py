@@ -385,3 +385,47 @@ def test_a_mistake_of_ours_is_told_as_such_and_the_next_job_goes_on(
     assert "ZeroDivisionError" in caplog.text
     assert waited(jobs, jobs.begin("acme", "verify", {}, lambda _: {"fine": 1})).result == {"fine": 1}
     jobs.close()
+
+
+def test_a_deleted_job_is_not_seen_while_it_ends_and_a_large_result_is_not_listed(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, clock=wall_clock, authenticate=mac)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(job: Job) -> dict[str, Any]:
+        begun.set()
+        assert go_on.wait(20)
+        job.progress(1)
+        return {}
+
+    deleted = jobs.begin("acme", "export", {}, work)
+    assert begun.wait(20)
+    jobs.delete("acme", deleted.id)
+    assert jobs.all_of("acme") == []
+    with pytest.raises(NotFoundError):
+        jobs.get("acme", deleted.id)
+    go_on.set()
+    waited(jobs, deleted)
+    assert not deleted.folder.exists()
+
+    large = jobs.begin("acme", "verify", {}, lambda _: {"findings": ["f" * 1_000] * 100})
+    waited(jobs, large)
+    assert [job.result for job in jobs.all_of("acme")] == [None]
+    found = jobs.get("acme", large.id).result
+    assert found is not None
+    assert len(found["findings"]) == 100
+    jobs.close()
+
+
+def test_an_export_that_looks_at_many_records_ends_when_it_is_deleted(it: Running) -> None:
+    events = [{"event_type": "a.b", "entity_id": f"e{n}"} for n in range(3_000)]
+    assert it.call("POST", "/api/v1/events/batch", json=events).status_code == 201
+    queries = [[f"payload.a{n}!=1", f"payload.b{n}!=1"] for n in range(200)]
+    answer = it.call("POST", "/api/v1/exports", json={"queries": queries})
+    assert answer.status_code == 202, answer.text
+    folder = it.service.jobs.get("acme", answer.json()["id"]).folder
+    assert it.call("DELETE", answer.headers["Location"]).status_code == 204
+    assert it.call("GET", answer.headers["Location"]).status_code == 404
+    deadline = time.monotonic() + 2
+    while folder.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -49,6 +49,9 @@ _TOLD: Final = "job.json"
 _TOLD_BYTES_MAX: Final = 16 << 20
 """A verification's findings are in it."""
 
+LISTED_BYTES_MAX: Final = 65_536
+"""With more than this a job is listed without its result: there may be a hundred of them."""
+
 _MICROSECONDS: Final = 1_000_000
 _log: Final = logging.getLogger("tallystick.serve")
 
@@ -200,17 +203,18 @@ class Jobs:
         with self._lock:
             job = self._live.get(job_id)
         if job is None or job.tenant != tenant:
-            job = next((kept for kept in self._kept(tenant) if kept.id == job_id), None)
-        if job is None or by not in (None, job.by):
+            job = next(self._kept(tenant, job_id), None)
+        if job is None or job.is_deleted or by not in (None, job.by):
             raise NotFoundError(f"there is no job {job_id[:60]!r}: those that are over are kept for a day")
         return job
 
     def all_of(self, tenant: str) -> list[Job]:
-        """Those of a tenant, the newest first."""
+        """Those of a tenant, the newest first. Of one that came to much there is no result: ask for it alone."""
         with self._lock:
             live = {job.id: job for job in self._live.values() if job.tenant == tenant}
-        jobs = {job.id: job for job in self._kept(tenant)} | live
-        return sorted(jobs.values(), key=lambda job: (job.created_at, job.id), reverse=True)
+        jobs = {job.id: job for job in self._kept(tenant, result_bytes_max=LISTED_BYTES_MAX)} | live
+        wanted = [job for job in jobs.values() if not job.is_deleted]
+        return sorted(wanted, key=lambda job: (job.created_at, job.id), reverse=True)
 
     def delete(self, tenant: str, job_id: str) -> None:
         """Remove a job and its file; one that runs ends soon. Raises `NotFoundError`."""
@@ -241,7 +245,7 @@ class Jobs:
 
     def _make_room(self, tenant: str) -> None:
         """Of jobs that made nothing the oldest go when there are too many; bundles stay. `ConflictError`."""
-        kept = [job for job in self._kept(tenant) if job.id not in self._live]
+        kept = [job for job in self._kept(tenant, result_bytes_max=0) if job.id not in self._live]
         while len(kept) >= JOBS_KEPT_MAX:
             plain = [job for job in kept if not job.file.exists()]
             if not plain:
@@ -310,8 +314,11 @@ class Jobs:
         about = _about(job.tenant, job.folder)
         replace(job.folder / _TOLD, authentic.render(data, self._authenticate, about=about))
 
-    def _kept(self, tenant: str) -> Iterator[Job]:
+    def _kept(self, tenant: str, job_id: str = "", *, result_bytes_max: int = _TOLD_BYTES_MAX) -> Iterator[Job]:
+        """Those that are kept, or one of them; without a result that has more bytes."""
         for folder in self._folders(tenant):
+            if job_id not in ("", folder.name):
+                continue
             try:
                 kept = read_plain(folder / _TOLD, bytes_max=_TOLD_BYTES_MAX)
             except OSError:
@@ -323,7 +330,10 @@ class Jobs:
             if data is None:
                 _log.error("the job %s is not what was kept, and counts as none", folder.name)
                 continue
-            yield Job.of_json(folder, tenant, orjson.loads(data))
+            job = Job.of_json(folder, tenant, orjson.loads(data))
+            if len(data) > result_bytes_max:
+                job.result = None
+            yield job
 
     def _folders(self, tenant: str) -> Iterator[Path]:
         """Those with names that we give; nobody has us look into, or remove, another folder."""

@@ -46,6 +46,7 @@ TOOL: Final = "tallystick"
 _NOTHING: Final = "nothing fits, and a bundle proves nothing of what is not there"
 _FIRST_OPENING: Final = 1  # of epoch 0: the genesis before it says that it is of that epoch, too
 _ATTEMPTS: Final = 10
+_LOOKED_AT: Final = 64
 """Changes of keys by others, while an export begins, before it gives up."""
 
 Vouch = Callable[[bytes], tuple[bytes, Sequence[bytes], Sequence[tuple[str, bool]]]]
@@ -284,10 +285,12 @@ class _Export:
 
     def _fitting(self, first: int, end: int) -> list[int]:
         """The positions that fit a selector, from the log itself."""
-        checkpoint, found = Checkpoint.of_note(self._head().checkpoint), []
-        for members, taken in matching(self._store, self._selection.selectors, checkpoint, first=first, end=end):
+        under, found = Checkpoint.of_note(self._head().checkpoint), []
+        for members, taken in matching(self._store, self._selection.selectors, under, first=first, end=end):
             if taken:
                 found.append(members["position"])
+            if self._progress and not members["position"] % _LOOKED_AT:
+                self._progress(0, end - first)
             if len(found) > FILTERED_RECORDS_MAX:
                 cure = "ask for less, or export the whole range: that is proven to be complete"
                 raise RejectedError(f"more than {FILTERED_RECORDS_MAX:,} records fit", cure=cure)
@@ -382,8 +385,7 @@ class _Written:
             self.ended = members["recorded_at"]
         data = b"\n".join([stored.line for stored in chunk]) + b"\n"
         self._hasher.update(data)
-        self.size += len(data)
-        self.count += len(chunk)
+        self.size, self.count = self.size + len(data), self.count + len(chunk)
         for stored in chunk:
             self._add_beside(stored.position)
             self._fold.add(stored.position, leaf_hash(stored.line))
