@@ -250,11 +250,8 @@ class _Export:
         """A prune may have come between the look at what is absent and the reading."""
         if not count:
             raise NotFoundError(_NOTHING)
-        if self._positions is None:
-            gone = absent.below(self._end) - absent.below(self._first)
-            expected = self._end - self._first - gone
-        else:
-            expected = len(self._positions)
+        gone = absent.below(self._end) - absent.below(self._first)
+        expected = self._end - self._first - gone if self._positions is None else len(self._positions)
         if count != expected:
             raise ConflictError("records were pruned while they were exported: export again")
 
