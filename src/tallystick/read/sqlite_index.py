@@ -310,7 +310,8 @@ class SqliteIndexFile:
         except (DamagedError, *_UNUSABLE) as error:
             return str(error)
         except apsw.Error as error:
-            if is_damage(error):
+            # What cannot be read may be what another thread deletes just now. A disk that fails says so once more.
+            if is_damage(error) or isinstance(error, apsw.IOError | apsw.CantOpenError):
                 return str(error)
             raise StoreError(f"could not open the index {self.path}: {error}") from error  # such as of a full disk
 
