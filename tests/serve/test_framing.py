@@ -343,7 +343,7 @@ def test_what_comes_behind_a_request_waits_as_bytes(it: Running, monkeypatch: py
     assert {one.status for one in (line.answer() for _ in range(3_000)) if one is not None} == {200}
     line.close()
     assert len(open_at_once) == 3_000
-    assert max(open_at_once) <= 2
+    assert max(open_at_once) <= 3, "one that is answered, and one more, of which the head ended with the next part"
 
 
 def test_no_more_is_kept_behind_requests_than_the_process_has_room_for(

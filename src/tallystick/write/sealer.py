@@ -342,7 +342,8 @@ class Sealer:
 
     def _is_current(self) -> bool:
         head = self._store.head()
-        if self._state is not None and head is not None and head.checkpoint == self._state.checkpoint:
+        state = self._state
+        if state and head and (head.size, head.checkpoint) == (state.tree.size, state.checkpoint):
             return True
         self._state = None
         return False
