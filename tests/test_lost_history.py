@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 
 import tallystick
 from tallystick.core.custody import RetentionPolicy
-from tallystick.errors import DamagedError, TamperError
+from tallystick.deployment import Deployment
+from tallystick.errors import DamagedError, DeniedError, TallystickError, TamperError
 from tallystick.store.head_mark import HaltedError
 
 FILES: Final = ("ledger.db", "index.db", "sealing.db")
@@ -310,3 +312,34 @@ def test_what_the_sealer_relies_on_may_be_removed_at_any_time_under_two_processe
     with tallystick.open(scene.folder / "ledger", keys=scene.folder / "keys") as ledger:
         assert ledger.verify().holds
         assert ledger.count(event_type="door.opened") == 10 + 3 * 1_500
+
+
+def test_keys_of_a_lost_history_are_not_obeyed_by_who_knew_them(tmp_path: Path) -> None:
+    folder, actor = tmp_path / "data", {"id": "operator"}
+    with Deployment(folder) as first:
+        first.begin()
+        first.create_tenant("acme", actor=actor)
+    (tmp_path / "old").mkdir()
+    for name in FILES:
+        copied(folder / "system" / name, tmp_path / "old" / name)
+    with Deployment(folder) as idle:
+        _, lost = idle.create_key("acme", role="Admin", name="lost", actor=actor)
+        assert idle.authenticate(lost).name == "lost"
+        for name in FILES:
+            copied(tmp_path / "old" / name, folder / "system" / name)
+        with tallystick.open(folder / "system", keys=folder / "keys" / "system", create=False) as system:
+            system.accept_loss("the disk died")
+        with Deployment(folder) as other:
+            for number in range(8):
+                other.create_key("acme", role="Admin", name=f"new {number}", actor=actor)
+
+        until_denied = 0
+        while until_denied < 100:
+            until_denied += 1
+            try:
+                idle.authenticate(lost)
+            except (TallystickError, DeniedError):
+                break
+            time.sleep(0.02)  # how long what was read may be relied on
+        assert until_denied < 100, "a key that the system ledger does not have"
+        assert {key.name for key in idle.keys("acme")} >= {f"new {number}" for number in range(8)}

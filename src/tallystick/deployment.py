@@ -97,7 +97,8 @@ class Deployment:
         self.open_max: Final = open_max
         self._changing: Final = threading.Lock()
         self._following: Final = threading.Lock()
-        self._directory: Final = Directory()
+        self._read_of: Ledger | None = None
+        self._directory = Directory()
         self._asked_at = float("-inf")
         self.pool: Final = Ledgers(self._open, open_max=open_max, idle_seconds=idle_seconds)
         self._system: Final = SystemLedger(lambda: self._open(_SYSTEM), self._folder_of(_SYSTEM))
@@ -384,10 +385,11 @@ class Deployment:
         self._asked_at = asked_at
 
     def _read_on(self) -> None:
-        with self._system.used() as system:
-            if system.size > self._directory.size:
-                with self._following:
-                    self._directory.follow(system.read_proven(self._directory.size))
+        with self._system.used() as system, self._following:
+            directory = self._directory if system is self._read_of else Directory()  # else it may be of a lost history
+            if system.size > directory.size:
+                directory.follow(system.read_proven(directory.size))
+            self._read_of, self._directory = system, directory
 
     def _shorten(self, tenant: Tenant, plan: Plan, actor: dict[str, str]) -> None:
         """Have a tenant's records kept no longer than the plan says."""
