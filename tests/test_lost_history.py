@@ -9,10 +9,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 import apsw
 import pytest
@@ -343,3 +344,75 @@ def test_keys_of_a_lost_history_are_not_obeyed_by_who_knew_them(tmp_path: Path) 
             time.sleep(0.02)  # how long what was read may be relied on
         assert until_denied < 100, "a key that the system ledger does not have"
         assert {key.name for key in idle.keys("acme")} >= {f"new {number}" for number in range(8)}
+
+
+@contextmanager
+def without(scene: Scene, *positions: int, altered: bool = False) -> Iterator[None]:
+    """While some records are not there, or not what they were; then they are put back."""
+    with closing(apsw.Connection(str(scene.folder / "ledger" / "ledger.db"))) as connection:
+        connection.set_busy_timeout(5_000)
+        found = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+        triggers: list[Any] = connection.execute(found).fetchall()
+        rows: list[Any] = [
+            connection.execute("SELECT * FROM record WHERE position = ?", (at,)).fetchall()[0] for at in positions
+        ]
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        for row in rows:
+            connection.execute("DELETE FROM record WHERE position = ?", (row[0],))
+            if altered:
+                line = bytes(row[1]).replace(b"jane", b"jans")
+                connection.execute("INSERT INTO record VALUES (?, ?, ?)", (row[0], line, crc32(line)))
+        for _, sql in triggers:
+            connection.execute(sql)
+        yield
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        for row in rows:
+            connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", row)
+        for _, sql in triggers:
+            connection.execute(sql)
+
+
+@pytest.mark.parametrize("altered", [True, False])
+def test_what_cannot_be_told_for_a_moment_sets_no_mark_back(scene: Scene, altered: bool) -> None:
+    with scene.opened() as first:
+        first.append_many(events(400))
+    scene.copy()
+    with scene.opened() as idle:
+        idle.append_many(events(10))
+        idle.checkpoint()
+        scene.put_back()
+        with scene.opened() as other:
+            other.accept_loss("the disk died")
+            other.append_many(events(100, "other"))
+            other.checkpoint()
+        with without(scene, 5, altered=altered), pytest.raises(TallystickError):
+            idle.append(event())
+        with suppress(TallystickError):
+            idle.append(event())
+    with scene.opened() as after:
+        after.append(event())
+        assert after.verify().holds
+
+
+@pytest.mark.parametrize("altered", [True, False])
+def test_a_place_of_the_lost_history_does_not_pass_for_one_that_was_pruned(scene: Scene, altered: bool) -> None:
+    with scene.opened() as ledger:
+        ledger.append_many(events(300))
+        assert len(taken(ledger)) == 312
+    scene.copy()
+    with scene.opened() as ledger:
+        ledger.append_many(events(40))
+        assert len(taken(ledger)) == 40
+    scene.copy("lost", ["cursors.db"])
+    scene.put_back()
+    with scene.opened() as ledger:
+        ledger.accept_loss("the disk died")
+        ledger.append_many(events(60, "other"))
+        size = ledger.size
+    scene.put_back("lost", ["cursors.db"])
+    with scene.opened() as ledger:
+        with without(scene, 351, 352, altered=altered), suppress(TamperError), ledger.subscribe(name="siem") as begun:
+            assert begun.acknowledged == 0
+        assert taken(ledger) == [*range(size)], "all of it once more, as at least once allows"

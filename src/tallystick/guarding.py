@@ -194,13 +194,6 @@ class Guarding(ABC):
             self._step_readers_back(event.payload["size"] if problem.kind == "rollback" else 0)
             self._record_restore(event, epochs)
 
-    def _is_loss_accepted(self, checkpoint: bytes) -> bool:
-        try:
-            return self.has_accepted_loss_of(checkpoint)
-        except (RejectedError, StoreError, TamperError) as error:
-            _log.error("whether a loss was accepted cannot be told: %s", error)
-            return False
-
     def has_accepted_loss_of(self, checkpoint: bytes) -> bool:
         """Whether the ledger records, proven, that what this checkpoint is of was lost."""
         size, proven = Checkpoint.of_note(checkpoint).size, self._proven_store()
@@ -257,7 +250,7 @@ class Guarding(ABC):
         if marks is None:
             return None
         return HeadMark(
-            marks, store=self._store, ledger_id=self.id, key=self._mark_key, is_accepted=self._is_loss_accepted
+            marks, store=self._store, ledger_id=self.id, key=self._mark_key, is_accepted=self.has_accepted_loss_of
         )
 
     def _mark_key(self) -> bytes:

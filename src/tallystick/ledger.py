@@ -293,7 +293,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         with self._opening:
             if self._readers is None:
                 self._readers = Readers(
-                    Live(self._store, reader.follower.told, prove=self._proven_store),
+                    Live(self._store, reader.follower.told, prove=self._proven_store, root_at=self.root_at),
                     upcasters=reader.upcasters,
                     open_cursors=self._open_cursors,
                 )

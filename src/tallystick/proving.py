@@ -15,7 +15,7 @@ from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.canonical import SURROGATE
 from tallystick.core.checkpoint import Checkpoint
-from tallystick.core.merkle import TILE_WIDTH, consistency_path, inclusion_path
+from tallystick.core.merkle import TILE_WIDTH, consistency_path, inclusion_path, range_root
 from tallystick.core.moment import Moment
 from tallystick.core.policy import Policy
 from tallystick.core.proof import Proof
@@ -150,6 +150,14 @@ class Proving(ABC):
             reads.tile(0, position // TILE_WIDTH, position % TILE_WIDTH + 1)
             path = inclusion_path(position, head.size, node=TileNodes(head.size, reads.tile))
         return Proof(position, tuple(path), head.checkpoint)
+
+    def root_at(self, size: int) -> bytes:
+        """The root of the tree of the first `size` records, proven. `NotFoundError` for more than there are."""
+        head = self._head()
+        if not 1 <= size <= head.size:
+            raise NotFoundError(f"there is no tree of {size} records in this ledger, which has {head.size}")
+        with self._proofs.at(head) as reads:
+            return range_root(0, size, node=TileNodes(head.size, reads.tile))
 
     def prove_consistency(self, old_size: int, size: int | None = None) -> list[bytes]:
         """The proof that the tree of `size`, by default the newest, begins with that of `old_size` (RFC 9162 2.1.4).

@@ -1,6 +1,6 @@
 -- How far readers have come, one file a ledger. Derived but for the cursors of subscriptions: without them
 -- delivery begins again, as at least once allows. Tables that projections make for themselves lie beside these.
--- after is the SHA-256, in hex, of the record before the cursor, and so of all before it; empty where that was pruned.
+-- after is the root, in hex, of the tree of the records below the cursor; empty where there are none.
 -- mac is over the rest of a row, under a key of the ledger; null where whoever wrote it had no keys.
 PRAGMA user_version = 3;
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final
 
 from tallystick.core.canonical import encode
-from tallystick.core.record import Record, record_hash
-from tallystick.errors import RejectedError, StoreError
+from tallystick.core.record import Record
+from tallystick.errors import NotFoundError, StoreError
 from tallystick.read.query import Query
 from tallystick.read.sqlite_cursors import Place
 from tallystick.store.contract import Store
@@ -26,12 +25,20 @@ _LOOK_SECONDS: Final = 0.01
 class Live:
     """Follows the head of one ledger. Safe for many threads."""
 
-    def __init__(self, store: Store, told: threading.Condition, *, prove: Callable[[], Store]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        told: threading.Condition,
+        *,
+        prove: Callable[[], Store],
+        root_at: Callable[[int], bytes],
+    ) -> None:
         """`told` is notified of commits of this process. `prove` gives the store as it is, of which each record that is
-        read is proven."""
+        read is proven; `root_at` the proven root of the first so many records, or `NotFoundError`."""
         self._store: Final = store
         self._told: Final = told
         self._prove: Final = prove
+        self._root_at: Final = root_at
 
     def wait(self, size: int, *, stop: threading.Event, timeout: float | None = None) -> int:
         """The ledger's size as soon as it is above `size`; or what it is when stopped, or after the seconds."""
@@ -66,21 +73,15 @@ class Live:
 
     def place(self, cursor: int) -> Place:
         """The place behind all records below a cursor."""
-        return Place(cursor, self._hash_before(cursor))
+        return Place(cursor, self._root_at(cursor).hex() if cursor else "")
 
     def stands(self, place: Place) -> bool:
-        """Whether a place is of this log: the same record stands there, and so before it the same; or it was pruned."""
-        now = self._hash_before(place.cursor)
-        return not now or not place.after or now == place.after
-
-    def _hash_before(self, cursor: int) -> str:
-        """Of the record before a cursor, also as the next one names it; nothing if neither is there."""
-        for stored in self._store.read(cursor - 1, cursor) if cursor else ():
-            return record_hash(stored.line).hex()
-        for stored in self._store.read(cursor, cursor + 1) if cursor else ():
-            with suppress(RejectedError):
-                return str(Record.parse(stored.line).members["prev_hash"])
-        return ""
+        """Whether a place is of this log, as far as that goes: the tree up to it is the same, also where records were
+        pruned. Raises `TamperError`."""
+        try:
+            return self.place(place.cursor) == place
+        except NotFoundError:
+            return True  # it is past the end, which whoever goes on from there finds
 
 
 def _literals(query: Query) -> list[bytes]:

@@ -3,7 +3,7 @@
 A state and its cursor are saved in one transaction, which is what makes a projection count every record once. Each row
 has a MAC, so that nobody without the keys makes a reader skip records or gives a projection another state: a row that
 was altered counts as none, and its reader begins again. An older row put back makes its reader see records again. Each
-row names the record before its cursor: of a log that has another one there, it counts as none, too.
+row names the root of the tree up to its cursor: of a log that has another one there, it counts as none, too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Place(NamedTuple):
     cursor: int
     """Every record below it was seen."""
     after: str
-    """The SHA-256, in hex, of the last of them; empty where it was pruned, or there is none."""
+    """The root, in hex, of the tree of all of them; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Saved:
     paused: bool
     problem: str | None
     after: str = ""
-    """The SHA-256, in hex, of the record before the cursor; empty where it was pruned, or there is none."""
+    """The root, in hex, of the tree of the records below the cursor; empty where there are none."""
 
     def behind(self, size: int) -> int:
         """How many records of a ledger of this size it has not seen."""

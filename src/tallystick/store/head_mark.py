@@ -172,7 +172,10 @@ class HeadMark:
         problem = None if newest is None else compare(self._store, newest)
         if newest is None or problem is None:
             return
-        if problem.kind != "unreadable" and self._is_accepted(newest):
+        if problem.kind == "unreadable":  # by a tile that somebody altered for a moment, maybe: it changes no mark
+            self._find(problem)
+            return
+        if self._is_accepted(newest):  # raises where that cannot be told, for the same reason
             self._newest = self._kept = self._seen = None
             raise DamagedError(
                 "the log was put back while it was open, and that loss was accepted elsewhere: open the ledger again"
