@@ -416,3 +416,28 @@ def test_a_place_of_the_lost_history_does_not_pass_for_one_that_was_pruned(scene
         with without(scene, 351, 352, altered=altered), suppress(TamperError), ledger.subscribe(name="siem") as begun:
             assert begun.acknowledged == 0
         assert taken(ledger) == [*range(size)], "all of it once more, as at least once allows"
+
+
+def test_what_a_projection_made_of_the_lost_history_is_told_of_by_nobody(scene: Scene) -> None:
+    @tallystick.projection("count", event_type="door.opened")
+    def count(state: int | None, _record: Any) -> int:
+        return (state or 0) + 1
+
+    with scene.opened() as ledger:
+        ledger.append_many(events(40))
+        ledger.project(count).run()
+        [kept] = ledger.projections()
+        assert kept.state == 50
+    scene.copy("lost", ["cursors.db"])
+    scene.put_back()
+    with scene.opened() as ledger:
+        ledger.accept_loss("the disk died")
+        ledger.append_many(events(60, "other"))
+    scene.put_back("lost", ["cursors.db"])
+    with scene.opened() as ledger:
+        [kept] = ledger.projections()
+        assert (kept.state, kept.cursor) == (None, 0)
+        assert "not in the log any more" in (kept.problem or "")
+        ledger.project(count).run()
+        [kept] = ledger.projections()
+        assert (kept.state, kept.problem) == (70, None)

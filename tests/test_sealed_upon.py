@@ -22,6 +22,7 @@ from tallystick.core.custody import RetentionPolicy
 from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.errors import StoreError, TallystickError, TamperError
 from tallystick.opening import rebuild_index
+from tallystick.store.contract import Store
 from tests.tampering import line_at
 
 DAY: Final = 86_400_000_000
@@ -97,6 +98,42 @@ def test_a_held_record_that_was_deleted_is_not_sealed_as_pruned(tmp_path: Path) 
     rebuild_index(tmp_path / "ledger")
     with opened(tmp_path) as ledger:
         assert ledger.retention.prune().count
+    check_holds(tmp_path)
+
+
+def test_a_record_that_is_missing_for_a_moment_is_not_sealed_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, days_ago=20) as ledger:
+        ledger.append_many([*events(30), {"event_type": "door.opened", "entity_id": "suspect"}, *events(300)])
+        ledger.retention.set(RetentionPolicy.of("5d"))
+        ledger.retention.hold("case-1", reason="court", entity="suspect")
+    with opened(tmp_path, days_ago=3) as ledger:
+        ledger.append_many(events(20))
+        [held] = [record.position for record in ledger.records(entity_id="suspect")]
+    line = line_at(tmp_path / "ledger/ledger.db", held)
+
+    with opened(tmp_path) as ledger:
+        retention, size = ledger.retention, ledger.size
+        assert retention.plan().count, "somebody looked at it, and what the head needs is in memory"
+        with log(tmp_path) as connection:
+            connection.execute("DELETE FROM record WHERE position = ?", (held,))
+            connection.execute("INSERT OR REPLACE INTO pruned VALUES (1, ?)", (held + 1,))
+        proven = retention._proven
+
+        def when_all_is_there_again() -> Store:
+            with log(tmp_path) as connection:
+                connection.execute("INSERT OR IGNORE INTO record VALUES (?, ?, ?)", (held, line, crc32(line)))
+                connection.execute("DELETE FROM pruned")
+            return proven()
+
+        # The last that is asked for before all records are read.
+        monkeypatch.setattr(retention, "_proven", when_all_is_there_again)
+        with pytest.raises(TamperError, match="a record is missing"):
+            retention.prune()
+        when_all_is_there_again()
+        assert ledger.size == size
+        assert retention.prune().count
     check_holds(tmp_path)
 
 

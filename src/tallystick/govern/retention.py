@@ -28,7 +28,7 @@ from tallystick.core.custody import (
     RetentionSet,
 )
 from tallystick.core.event import RESERVED_PREFIX
-from tallystick.core.pruned import RecordsPruned
+from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.govern.head import check_head, checked_frontier, last_hash
@@ -167,7 +167,7 @@ class Retention:
         due = first_unexpired(self._questions, in_force.policy.period_days, moment, end=size)
         end = max(due, last[1].end if last else 0)
         terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()))
-        selection = Selection(self._questions, terms, self._absent(end, unfinished))
+        selection = Selection(self._questions, terms, self._absent(end, last, unfinished=unfinished is not None))
         # All that is below the end is looked at in the log itself, and not only through the index.
         doomed = selection.doomed(self._proven(), expired_from=last[1].end if last else 0, progress=progress)
         size_bytes = sum(len(record.line) for record in doomed)
@@ -264,11 +264,20 @@ class Retention:
         # All that a prune removes goes in one transaction: its first record tells of all of them.
         return bool(self._store.fetch([pruned.first]))
 
-    def _absent(self, end: int, unfinished: tuple[int, RecordsPruned] | None) -> Iterator[tuple[int, int]]:
-        """The ranges below `end` without records, as they will be when the unfinished prune is finished."""
-        if unfinished is None:
-            return absent_ranges(self._store, 0, min(end, self._store.pruned_below()))
-        return self._selection_of(unfinished[1]).absent_ranges()
+    def _absent(
+        self, end: int, last: tuple[int, RecordsPruned] | None, *, unfinished: bool
+    ) -> Iterable[tuple[int, int]]:
+        """The ranges below `end` without records, as they will be when the last prune is finished.
+
+        They are what that prune names, or nothing: `TamperError` for a record that is missing, were it for a moment, as
+        it would be sealed that it is gone.
+        """
+        if last is not None and unfinished:
+            return self._selection_of(*last).absent_ranges()
+        absent = [*absent_ranges(self._store, 0, min(end, self._store.pruned_below()))]
+        if Absent.over(absent) != (last[1].absent if last is not None else Absent.over(())):
+            raise TamperError("a record is missing that the last prune does not name: run a verification")
+        return absent
 
     def _time_of_oldest(self, selection: Selection, size: int) -> str | None:
         position = selection.oldest_kept
@@ -298,7 +307,8 @@ class Retention:
     def _say_before(self, plan: PrunePlan) -> Sequence[tuple[str, dict[str, Any]]]:
         if self._before_prune is None:
             return ()
-        selection = Selection(self._questions, plan.terms, self._absent(plan.end, None))
+        last = self._last_prune(self._catch_up())
+        selection = Selection(self._questions, plan.terms, self._absent(plan.end, last, unfinished=False))
         return self._before_prune(plan.end, selection.doomed(self._proven()))
 
     # ---------------------------------------------------------------------------------------- removing
@@ -315,12 +325,7 @@ class Retention:
         """Remove what the record of a prune says, selected anew from what it names. The only way to remove."""
         if not self._is_unfinished(pruned):
             return  # another process did it
-        selection = self._selection_of(pruned)
-        if selection.absent_after() != pruned.absent:
-            raise StoreError(
-                f"the index does not select what the prune at position {position} names, and nothing was removed: "
-                "delete index.db, which is then made anew, and prune again"
-            )
+        selection = self._selection_of(position, pruned)
         for hold in self._in_force(self._catch_up()).holds.values():
             touched = selection.touched_by(hold) if hold.position > position else 0
             if touched:
@@ -334,19 +339,25 @@ class Retention:
         if self._after_prune is not None:
             self._after_prune()
 
-    def _selection_of(self, pruned: RecordsPruned) -> Selection:
-        """What a prune selected, from its record."""
+    def _selection_of(self, position: int, pruned: RecordsPruned) -> Selection:
+        """What a prune selected, from its record. `StoreError` when that is not what it names."""
         try:
             proven = self._proven()
             policy = RetentionSet.of(read_record(proven, pruned.policy_position)).policy
             in_force = InForce()
-            for position in pruned.holds_checked:
-                in_force.take(read_record(proven, position))
+            for hold in pruned.holds_checked:
+                in_force.take(read_record(proven, hold))
         except RejectedError as error:
             raise TamperError(f"a prune names what is no policy, or no hold: {error}; run a verification") from error
         terms = Terms(end=pruned.end, moment=pruned.moment, policy=policy, holds=tuple(in_force.holds.values()))
         absent = absent_ranges(self._store, 0, min(pruned.end, self._store.pruned_below()))
-        return Selection(self._questions, terms, absent)
+        selection = Selection(self._questions, terms, absent)
+        if selection.absent_after() != pruned.absent:
+            raise StoreError(
+                f"the index does not select what the prune at position {position} names, and nothing was removed: "
+                "delete index.db, which is then made anew, and prune again"
+            )
+        return selection
 
 
 class _OvertakenError(ConflictError):

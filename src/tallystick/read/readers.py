@@ -12,7 +12,7 @@ from tallystick.errors import ConflictError
 from tallystick.read.live import Live
 from tallystick.read.projection import Projection, RunningProjection
 from tallystick.read.query import Query
-from tallystick.read.sqlite_cursors import Saved, SqliteCursors
+from tallystick.read.sqlite_cursors import Place, Saved, SqliteCursors
 from tallystick.read.subscription import Subscription
 
 
@@ -51,8 +51,13 @@ class Readers:
         return known
 
     def projections(self) -> list[Saved]:
-        """What is kept of every projection that was ever begun over this ledger, by name."""
-        return self.cursors.projections()
+        """What is kept of every projection that was ever begun over this ledger, by name.
+
+        One that is of another history than the log is told of as failed, without its state.
+        """
+        return [
+            one if self.live.stands(Place(one.cursor, one.after)) else one.lost() for one in self.cursors.projections()
+        ]
 
     def subscribe(self, query: Query, *, cursor: int | None = None, name: str | None = None) -> Subscription:
         """A subscription; with a name it goes on where it acknowledged last, and `cursor` is where it begins."""

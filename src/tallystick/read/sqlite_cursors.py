@@ -41,6 +41,7 @@ _OURS: Final = "tallystick_*"
 """Names of our tables; others a projection made for itself."""
 _CONTEXT: Final = b"tallystick/v1/cursors\0"
 _ALTERED: Final = "its row in cursors.db is not what was written: it begins again when it is run"
+_LOST: Final = "what it has seen is not in the log any more: it begins again when it is run"
 _number: Final = count()
 _log: Final = logging.getLogger("tallystick.read")
 
@@ -66,6 +67,10 @@ class Saved:
     problem: str | None
     after: str = ""
     """The root, in hex, of the tree of the records below the cursor; empty where there are none."""
+
+    def lost(self) -> Saved:
+        """The same where its state is of records that the log has not: nothing is told of that."""
+        return Saved(self.name, self.version, 0, None, paused=False, problem=_LOST)
 
     def behind(self, size: int) -> int:
         """How many records of a ledger of this size it has not seen."""
