@@ -12,8 +12,9 @@ import pytest
 import tallystick
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.record import Record
-from tallystick.errors import ConflictError, NotFoundError, TamperError
+from tallystick.errors import ConflictError, NotFoundError, PruneTooLargeError, TamperError
 from tallystick.evidence.findings import Kind
+from tallystick.opening import rebuild_index
 from tallystick.read.query import parse_terms
 from tests.read.test_search import check
 from tests.tampering import edit, replace_record
@@ -110,6 +111,46 @@ def test_what_was_pruned_is_gone_and_the_rest_answers_verifies_and_is_counted_as
         assert ledger.append(event_type="t.x0", entity_id="gone-0", id="id-0").entity_version == 1
         assert ledger.append(event_type="t.x0", entity_id="e-1").entity_version > 10
     assert tallystick.verify(folder, clock=clock).holds
+
+
+def test_a_prune_that_roll_ups_count_too_finely_for_one_goes_in_parts(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallystick.read.rollup.PRUNE_CELLS_MAX", 40)
+    with tallystick.open(tmp_path / "ledger", keys=tmp_path / "keys", clock=clock) as ledger:
+        fill(ledger, clock)
+        ledger.downsample("fine", parse_terms(["event_type=t.*"]), width="minute", group="entity")
+        ledger.retention.set(RetentionPolicy.of("10d", {"phi": "20d"}))
+        before, plan = minutely(ledger), ledger.retention.plan()
+
+        pruned = ledger.retention.prune(plan)
+
+        assert (pruned.count, pruned.bytes, pruned.end) == (plan.count, plan.bytes, plan.end)
+        parts = [*ledger.records(event_type="tallystick.records.pruned")]
+        assert len(parts) > 3
+        assert sum(part.payload["count"] for part in parts) == plan.count
+        assert parts[-1].position == pruned.position
+        assert minutely(ledger) == before
+        assert ledger.retention.plan().count == 0
+        with monkeypatch.context() as tighter:
+            clock.now += 30 * DAY
+            tighter.setattr("tallystick.read.rollup.PRUNE_CELLS_MAX", 0)
+            again, size = ledger.retention.plan(), ledger.size
+            # What a policy kept for longer lies below the end of the last prune, and below that no prune can end.
+            with pytest.raises(PruneTooLargeError, match="define one of them anew"):
+                ledger.retention.prune(again)
+            assert ledger.size == size
+        assert ledger.retention.prune(again).count == again.count > 0
+    rebuild_index(tmp_path / "ledger")
+    with tallystick.open(tmp_path / "ledger", keys=tmp_path / "keys", clock=clock) as ledger:
+        assert minutely(ledger) == before
+        assert ledger.verify().holds
+
+
+def minutely(ledger: tallystick.Ledger) -> list[Any]:
+    series = ledger.series(parse_terms(["event_type=t.*"]), width="minute", group="entity")
+    assert series.source == "rollup:fine"
+    return [*series.buckets]
 
 
 def _sums(ledger: tallystick.Ledger) -> list[Any]:

@@ -62,7 +62,14 @@ STORED: Final = (
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
 
 BUILT_ON_READ: Final = (*OUR_OWN, "config", "core", "ledger", "read", *STORED)
-DECIDED: Final = ("govern.pruning", "govern.registered", "govern.registry", "govern.retention", "govern.schemas")
+DECIDED: Final = (
+    "govern.orders",
+    "govern.pruning",
+    "govern.registered",
+    "govern.registry",
+    "govern.retention",
+    "govern.schemas",
+)
 FRONT_DOOR: Final = (*OUR_OWN, "config", "core", "evidence", *DECIDED, "read", *STORED, "write")
 ANSWERS: Final = tuple(
     f"read.{name}"
@@ -162,11 +169,21 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "govern.schemas": (
         *("core", "govern.compatibility", "govern.document", "govern.infer"),
-        *("govern.registered", "govern.registry", "govern.retention", "read"),
+        *("govern.registered", "govern.registry", "govern.orders", "read"),
     ),
+    "govern.orders": ("core",),
     "govern.pruning": ("core", "govern.selection"),
     "govern.plans": ("core",),
-    "govern.retention": ("clock", "core", "govern.head", "govern.pruning", "govern.selection", "read", *STORED),
+    "govern.retention": (
+        "clock",
+        "core",
+        "govern.head",
+        "govern.orders",
+        "govern.pruning",
+        "govern.selection",
+        "read",
+        *STORED,
+    ),
     "privacy": ("privacy", *BUILT_ON_READ),
     "deliver": ("deliver", *BUILT_ON_READ),
     "serve": (

@@ -55,6 +55,17 @@ class ConflictError(TallystickError):
     """Someone else was first, or the same id came with other content: read again, then decide."""
 
 
+class PruneTooLargeError(ConflictError):
+    """What a prune removes comes to more cells of roll-ups than it may seal: those below `position` do not."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        super().__init__(
+            f"the roll-ups count too finely what a prune removes up to position {position}: define one of them anew, "
+            "with a wider width or without groups"
+        )
+
+
 class BusyError(TallystickError):
     """There is no room just now: wait, then try the same call again."""
 

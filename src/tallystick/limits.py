@@ -79,8 +79,11 @@ ROLLUPS_MAX: Final = 100
 """Stored roll-ups of one ledger: each is looked after whenever the index is saved."""
 
 ROLLUP_NAME_CHARACTERS_MAX: Final = 100
-ROLLUP_CELLS_MAX: Final = 2_000_000
-"""Cells of a roll-up that one answer adds up: all are in memory, about 200 bytes each."""
+ROLLUP_CELLS_MAX: Final = 600_000
+"""Cells of a roll-up that one answer adds up: all are in memory, about 400 bytes each."""
+
+PRUNE_CELLS_MAX: Final = 100_000
+"""Cells that one prune seals of all roll-ups: all are in memory, as events too. What comes to more goes in parts."""
 
 ZONE_CHARACTERS_MAX: Final = 64
 """The name of a time zone; the longest that IANA has is half as long."""

@@ -15,7 +15,8 @@ from tallystick.core.moment import DAY
 from tallystick.core.record import Record
 from tallystick.evidence.findings import Report
 from tallystick.evidence.verify import verify_store
-from tallystick.govern.retention import BeforePrune, Retention
+from tallystick.govern.orders import BeforePrune
+from tallystick.govern.retention import Retention
 from tallystick.ids import IdMaker
 from tallystick.read.follower import Follower
 from tallystick.read.search import Search

@@ -687,6 +687,13 @@ def test_the_cells_of_one_answer_are_bounded(world: World, monkeypatch: pytest.M
         world.ask(AMOUNTS)
 
 
+def test_a_step_ends_where_its_cells_are_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollup, "_STEP_CELLS", 3)
+    world.define("amounts", AMOUNTS)
+    world.append([paid(1, actor=f"a-{number}") for number in range(11)])
+    world.check(AMOUNTS, "rollup:amounts")
+
+
 @pytest.mark.parametrize("event_type", [ROLLUP_DEFINED, ROLLUP_SEALED])
 def test_events_that_the_ledger_never_wrote_so_are_reported(world: World, event_type: str) -> None:
     world.seal_own(event_type, {"name": "amounts"})

@@ -7,8 +7,9 @@ held, never one of the ledger's own. That the ledger is whole is for the verific
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import orjson
 
@@ -30,8 +31,9 @@ from tallystick.core.custody import (
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
-from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
+from tallystick.errors import ConflictError, NotFoundError, PruneTooLargeError, RejectedError, StoreError, TamperError
 from tallystick.govern.head import check_head, checked_frontier, last_hash
+from tallystick.govern.orders import Actor, BeforePrune, OvertakenError, Receipt, SealOwn, actor_of, read_prune
 from tallystick.govern.pruning import Pruned, PrunePlan
 from tallystick.govern.selection import Selection, Terms, first_unexpired
 from tallystick.read.index import Progress, Questions
@@ -42,29 +44,6 @@ from tallystick.store.reading import absent_ranges, read_lines, read_record
 
 _ATTEMPTS_MAX: Final = 100
 """Orders by others that came first, in a row, before an order gives up."""
-
-
-class Receipt(Protocol):
-    """What says where an event was sealed."""
-
-    @property
-    def position(self) -> int: ...
-
-
-class SealOwn(Protocol):
-    """Seals events of the ledger's own as one, durable on return. `guard` is asked right before, with the size
-    that the ledger has then; what it raises is raised, and nothing is sealed."""
-
-    def __call__(
-        self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None
-    ) -> Sequence[Receipt]: ...
-
-
-BeforePrune = Callable[[int, Iterator[Record]], Sequence[tuple[str, dict[str, Any]]]]
-"""Asked with the end of a prune and the records that it is about to remove, in order; gives types and payloads of
-events of the ledger's own, which are sealed together with the record of the prune, right before it."""
-
-Actor = str | Mapping[str, str] | None
 
 
 class Retention:
@@ -108,7 +87,7 @@ class Retention:
         if type(policy) is not RetentionPolicy:
             cure = 'make it with RetentionPolicy.of("90d", {"phi": "6y"})'
             raise RejectedError(f"{policy!r} is no policy", place="policy", cure=cure)
-        return self._order(lambda _: OwnEvent(RETENTION_SET, RetentionSet(policy, reason).payload(), _actor_of(actor)))
+        return self._order(lambda _: OwnEvent(RETENTION_SET, RetentionSet(policy, reason).payload(), actor_of(actor)))
 
     def holds(self) -> list[Hold]:
         """The holds in force, in the order of their placing."""
@@ -135,7 +114,7 @@ class Retention:
             if name in in_force.holds:
                 raise ConflictError(f"the hold {name!r} is in force already: release it first, or choose another name")
             in_force.check_room()
-            return OwnEvent(HOLD_PLACED, placed.payload(), _actor_of(actor))
+            return OwnEvent(HOLD_PLACED, placed.payload(), actor_of(actor))
 
         return self._order(place)
 
@@ -146,7 +125,7 @@ class Retention:
         def lift(in_force: InForce) -> OwnEvent:
             if name not in in_force.holds:
                 raise NotFoundError(f"there is no hold {name!r} in force")
-            return OwnEvent(HOLD_RELEASED, released.payload(), _actor_of(actor))
+            return OwnEvent(HOLD_RELEASED, released.payload(), actor_of(actor))
 
         return self._order(lift)
 
@@ -155,6 +134,10 @@ class Retention:
 
         `RejectedError` when no policy was ever set, `TamperError` when the ledger does not hold at its head.
         """
+        return self._plan(self._clock(), progress=progress)
+
+    def _plan(self, moment: int, *, most: int | None = None, progress: Progress | None = None) -> PrunePlan:
+        """What a prune would do as of a moment, below the position `most` if it is given."""
         size = self._catch_up()
         in_force = self._in_force(size)
         if in_force.policy is None or in_force.policy_position is None:
@@ -163,9 +146,8 @@ class Retention:
         check_head(self._store)
         last = self._last_prune(size)
         unfinished = last if last is not None and self._is_unfinished(last[1]) else None
-        moment = self._clock()
         due = first_unexpired(self._questions, in_force.policy.period_days, moment, end=size)
-        end = max(due, last[1].end if last else 0)
+        end = max(due if most is None else min(due, most), last[1].end if last else 0)
         terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()))
         selection = Selection(self._questions, terms, self._absent(end, last, unfinished=unfinished is not None))
         # All that is below the end is looked at in the log itself, and not only through the index.
@@ -194,21 +176,42 @@ class Retention:
 
         Nothing to prune is no error, and seals nothing. `ConflictError` when the policy, a hold or a prune came
         after the plan was made: plan again. After any other error it may be repeated.
+
+        Where roll-ups come to more than one transaction should hold, it goes in parts, each a prune of its own.
         """
         finished = self._finish_last()
-        plan = plan or self.plan(progress=progress)
-        if plan.first is None:
-            return Pruned(position=None, end=plan.end, count=0, bytes=0, finished=finished)
+        plan = part = plan or self.plan(progress=progress)
+        done = Pruned(position=None, end=plan.end, count=0, bytes=0, finished=finished)
+        ours: set[int] = set()
+        while part.first is not None:
+            try:
+                position = self._prune(part, since=plan.size, ours=ours, actor=actor)
+            except PruneTooLargeError as error:
+                if error.position >= part.end:
+                    raise
+                part = self._plan(plan.terms.moment, most=error.position)
+                if part.end > error.position:
+                    raise
+                continue
+            ours.add(position)
+            done = replace(done, position=position, count=done.count + part.count, bytes=done.bytes + part.bytes)
+            if part.end >= plan.end:
+                break
+            part = self._plan(plan.terms.moment, most=plan.end)
+        return done
+
+    def _prune(self, plan: PrunePlan, *, since: int, ours: Container[int], actor: Actor) -> int:
+        """Seal and remove what a plan says; the position of its record. Nothing but `ours` was ordered `since`."""
         size = self._catch_up()
-        self._check_nothing_ordered(plan.size, size)
+        self._check_nothing_ordered(since, size, ours)
         head = check_head(self._store)
         pruned = self._record_of(plan, head)
         events = [OwnEvent(kind, payload) for kind, payload in self._say_before(plan)]
-        receipts = self._seal_own([*events, pruned.event(_actor_of(actor))], guard=self._nothing_ordered_since(size))
+        receipts = self._seal_own([*events, pruned.event(actor_of(actor))], guard=self._nothing_ordered_since(size))
         # A crash here leaves a ledger that says what it is about to remove, with all of it still there.
         position = receipts[-1].position
         self._finish(position, RecordsPruned.of(read_record(self._store, position)))
-        return Pruned(position=position, end=plan.end, count=plan.count, bytes=plan.bytes, finished=finished)
+        return position
 
     # ------------------------------------------------------------------------------ what is in force, orders
 
@@ -234,7 +237,7 @@ class Retention:
             event = make(self._in_force(size))
             try:
                 return self._seal_own([event], guard=self._nothing_ordered_since(size))[0]
-            except _OvertakenError:
+            except OvertakenError:
                 continue
         raise ConflictError(f"other orders were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
 
@@ -244,20 +247,20 @@ class Retention:
         def guard(size: int) -> None:
             for stored in read_lines(self._store, seen, size):
                 if b'"tallystick.' in stored.line and orjson.loads(stored.line)["event_type"] in CUSTODY_TYPES:
-                    raise _OvertakenError(stored.position)
+                    raise OvertakenError(stored.position)
 
         return guard
 
-    def _check_nothing_ordered(self, first: int, end: int) -> None:
+    def _check_nothing_ordered(self, first: int, end: int, ours: Container[int]) -> None:
         for record in self._own_records(CUSTODY_TYPES, end):
-            if record.position >= first:
-                raise _OvertakenError(record.position)
+            if record.position >= first and record.position not in ours:
+                raise OvertakenError(record.position)
 
     # ----------------------------------------------------------------------------------- planning a prune
 
     def _last_prune(self, size: int) -> tuple[int, RecordsPruned] | None:
         for record in self._own_records((RECORDS_PRUNED,), size, newest_first=True):
-            return record.position, _read_prune(record)
+            return record.position, read_prune(record)
         return None
 
     def _is_unfinished(self, pruned: RecordsPruned) -> bool:
@@ -309,7 +312,21 @@ class Retention:
             return ()
         last = self._last_prune(self._catch_up())
         selection = Selection(self._questions, plan.terms, self._absent(plan.end, last, unfinished=False))
-        return self._before_prune(plan.end, selection.doomed(self._proven()))
+        counted = 0
+
+        def doomed() -> Iterator[Record]:
+            nonlocal counted
+            for record in selection.doomed(self._proven()):
+                counted += 1
+                yield record
+
+        going = doomed()
+        told = self._before_prune(plan.end, going)
+        for _ in going:  # what was not asked for is counted as well
+            pass
+        if counted != plan.count:
+            raise TamperError(f"{counted} records go where {plan.count} were planned to: run a verification")
+        return told
 
     # ---------------------------------------------------------------------------------------- removing
 
@@ -358,26 +375,3 @@ class Retention:
                 "delete index.db, which is then made anew, and prune again"
             )
         return selection
-
-
-class _OvertakenError(ConflictError):
-    """Something was ordered in between."""
-
-    def __init__(self, position: int) -> None:
-        super().__init__(
-            f"the policy, a hold or a prune was ordered at position {position}, after this was planned: plan again"
-        )
-
-
-def _read_prune(record: Record) -> RecordsPruned:
-    try:
-        pruned = RecordsPruned.of(record)
-    except RejectedError as error:
-        raise TamperError(f"the prune at position {record.position} was altered: {error}; verify") from error
-    if pruned.end > record.position:
-        raise TamperError(f"the prune at position {record.position} ends past itself: run a verification")
-    return pruned
-
-
-def _actor_of(actor: Actor) -> Mapping[str, str] | None:
-    return {"id": actor} if isinstance(actor, str) else actor

@@ -29,9 +29,9 @@ from tallystick.errors import ConflictError, NotFoundError, RejectedError
 from tallystick.govern.compatibility import Break, backward, forward
 from tallystick.govern.document import Document, normal
 from tallystick.govern.infer import infer
+from tallystick.govern.orders import Actor, SealOwn
 from tallystick.govern.registered import Enforced, InForce, RegisteredSchema
 from tallystick.govern.registry import Registry
-from tallystick.govern.retention import Actor, SealOwn
 from tallystick.limits import SCHEMAS_BYTES_MAX, SCHEMAS_MAX
 from tallystick.read.query import Query
 from tallystick.read.search import Search

@@ -132,9 +132,9 @@ class RollupRows(Protocol):
     def add(self, name: str, rollup: KeptRollup, cells: Cells, *, end: int) -> bool:
         """Add to its cells and move it on to `end`, together. False, and nothing done, if it is not as given."""
 
-    def cells(self, name: str, definition: str, *, first: int, end: int, limit: int) -> tuple[int, Cells] | None:
-        """How far the roll-up has come, and at most `limit` cells with buckets that begin in [first, end), in one
-        look; None when there is none of that definition."""
+    def cells(self, name: str, definition: str, *, first: int, end: int, most: int) -> tuple[int, Cells] | None:
+        """How far the roll-up has come, and its cells with buckets that begin in [first, end), in one look; None when
+        there is none of that definition. Raises `RejectedError` when they are more than `most`, before any is read."""
 
 
 class IndexFile(Protocol):

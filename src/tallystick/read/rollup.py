@@ -17,8 +17,8 @@ from tallystick.core.buckets import Calendar
 from tallystick.core.canonical import canonical, decode
 from tallystick.core.record import Record
 from tallystick.core.rollup import ROLLUP_DEFINED, ROLLUP_SEALED, TYPES, Cells, Definition, SealedCells
-from tallystick.errors import RejectedError, TamperError
-from tallystick.limits import ROLLUP_CELLS_MAX, ROLLUPS_MAX
+from tallystick.errors import PruneTooLargeError, RejectedError, TamperError
+from tallystick.limits import PRUNE_CELLS_MAX, ROLLUP_CELLS_MAX, ROLLUPS_MAX
 from tallystick.read.bucketed import Bucketed
 from tallystick.read.index import KeptRollup, RollupRows
 from tallystick.read.query import Query, parse_terms
@@ -30,6 +30,9 @@ SealOwn = Callable[[str, dict[str, Any]], object]
 
 _STEP_RECORDS: Final = 50_000
 """Positions that a roll-up passes in one step; the cells of a step are in memory."""
+
+_STEP_CELLS: Final = 50_000
+"""A step ends at the record with which it has so many cells: a record may have a cell for each of its labels."""
 
 _LAG_RECORDS: Final = 10_000
 """How far behind the built-in roll-up may stay, as it waits for one kind of event only."""
@@ -114,12 +117,7 @@ class Rollups:
         """
         with self._moving:
             self._advance(rollup, size)
-        found = self._rows.cells(
-            rollup.name, rollup.definition.digest, first=first, end=end, limit=ROLLUP_CELLS_MAX + 1
-        )
-        if found is not None and len(found[1]) > ROLLUP_CELLS_MAX:
-            problem = f"the roll-up has more than {ROLLUP_CELLS_MAX} cells in that time"
-            raise RejectedError(problem, place="rollup", cure="ask for less time")
+        found = self._rows.cells(rollup.name, rollup.definition.digest, first=first, end=end, most=ROLLUP_CELLS_MAX)
         return found if found is not None and found[0] >= size else None
 
     def seal_removed(
@@ -131,6 +129,8 @@ class Rollups:
         finished without asking again, and before the next. The ledger's own records are never among those removed.
         `size` is the ledger's, and followed. `own` are the ledger's own records, proven to be all: what the index
         leaves out would be lost for good. Without them its definitions count.
+
+        `PruneTooLargeError` where they come to more cells than one prune may seal.
         """
         self.advance(size)
         defined = self.defined(size) if own is None else _defined_by(one for one in own if one.position < size)
@@ -141,6 +141,9 @@ class Rollups:
             for rollup, cells in counted:
                 if rollup.query.takes(record):
                     cells.add(record)
+            # All of them are in memory until they are sealed with the prune, in one transaction.
+            if sum(len(cells.cells) for _, cells in counted) > PRUNE_CELLS_MAX and record.position > first:
+                raise PruneTooLargeError(record.position)
         if first is None:
             return []
         return [
@@ -164,6 +167,9 @@ class Rollups:
             cells = rollup.bucketed()
             for record in self._search.glances(rollup.query, first=kept.position, end=end):
                 cells.add(record)
+                if len(cells.cells) >= _STEP_CELLS:
+                    end = record.position + 1
+                    break
             for sealed in self._gone_before(rollup, kept, end=end):
                 cells.merge(sealed.cells)
             # If it could not be added, another process has moved it on: from there, then.

@@ -17,6 +17,8 @@ from tallystick.read.index import KeptRollup
 _KEPT: Final = "SELECT definition, defined_at, position, sealed_below FROM rollup WHERE name = ?"
 _CELL: Final = "SELECT count, numbers, total, least, most FROM {} WHERE rollup = ? AND bucket = ? AND cell_group = ?"
 
+_COUNTED: Final = "SELECT count(*) FROM (SELECT 1 FROM cell WHERE rollup = ? AND bucket >= ? AND bucket < ? LIMIT ?)"
+
 
 class _File(Protocol):
     def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]: ...
@@ -50,12 +52,16 @@ class SqliteRollups:
             writer.execute("UPDATE rollup SET position = ? WHERE name = ?", (end, name))
         return True
 
-    def cells(self, name: str, definition: str, *, first: int, end: int, limit: int) -> tuple[int, Cells] | None:
+    def cells(self, name: str, definition: str, *, first: int, end: int, most: int) -> tuple[int, Cells] | None:
+        [[count]] = self._file.query(_COUNTED, (name, first, end, most + 1))
+        if count > most:
+            problem = f"the roll-up has more than {most} cells in that time"
+            raise RejectedError(problem, place="rollup", cure="ask for less time")
         rows = self._file.query(
             "SELECT position, bucket, cell_group, count, numbers, total, least, most FROM rollup"
             " LEFT JOIN cell ON cell.rollup = name AND bucket >= ? AND bucket < ?"
             " WHERE name = ? AND definition = ? LIMIT ?",
-            (first, end, name, definition, limit),
+            (first, end, name, definition, most + 1),
         )
         if not rows:
             return None
