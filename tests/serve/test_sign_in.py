@@ -342,8 +342,9 @@ def test_known_tokens_are_bounded_in_number_and_in_time(
     assert checked == [*tokens, tokens[0]]
 
     monkeypatch.setattr(authentication, "KNOWN_SECONDS", 0.0)
-    assert [status(it, provider.token(sub="brief")) for _ in range(2)] == [200, 200]
-    assert len(checked) == 6
+    brief = provider.token(sub="brief")
+    assert [status(it, brief) for _ in range(2)] == [200, 200]
+    assert checked.count(brief) >= 2, "at each request: before its body is read, and when it is acted on"
 
 
 def test_keys_are_rotated_without_a_restart_and_a_withdrawn_one_ends(
