@@ -88,6 +88,7 @@ def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
 def judge_proof(proof: bytes, record: bytes, trust: bytes) -> list[Finding]:
     """A single proof: *not-canonical*, *checkpoint*, *witness*, *misplaced* and *root*, as the end of SPEC 11 says."""
     it, unusable = Report(), judge_record(record)
+    notes.Policy(trust)
     match = _PROOF.fullmatch(proof) if len(proof) <= PROOF_BYTES_MAX else None
     extra, digits, rows, note = match.groups() if match else (None, b"", b"", b"")
     with it.step(13, "checkpoint"):
