@@ -113,7 +113,7 @@ class Changes:
         """It with one to three changes."""
         for _ in range(self.chance.choice((1, 1, 1, 2, 3))):
             change = self.chance.choice(self._kinds[given.kind])
-            with suppress(_Unfit, KeyError, IndexError, ValueError, RecursionError):  # it does not fit what there is
+            with suppress(_Unfit, LookupError, TypeError, ValueError, RecursionError):  # it does not fit what there is
                 given = change(given)
         return given
 
