@@ -29,9 +29,10 @@ if TYPE_CHECKING:
         TallystickError,
         TamperError,
     )
-    from tallystick.evidence.bundle.check import BundleFinding, BundleReport, verify_bundle
+    from tallystick.evidence.bundle.check import verify_bundle
     from tallystick.evidence.bundle.export import Exported
     from tallystick.evidence.bundle.pair import PairReport, verify_pair
+    from tallystick.evidence.bundle.report import BundleFinding, BundleReport
     from tallystick.evidence.findings import Finding, Report
     from tallystick.evidence.verify import verify
     from tallystick.govern.schemas import Schemas
@@ -98,8 +99,8 @@ _HOMES: Final = {
     "backup": "backups.make",
     "check_backup": "backups.restore",
     "restore": "backups.restore",
-    "BundleFinding": "evidence.bundle.check",
-    "BundleReport": "evidence.bundle.check",
+    "BundleFinding": "evidence.bundle.report",
+    "BundleReport": "evidence.bundle.report",
     "Exported": "evidence.bundle.export",
     "PairReport": "evidence.bundle.pair",
     "verify_bundle": "evidence.bundle.check",

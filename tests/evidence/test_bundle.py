@@ -19,8 +19,9 @@ from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.policy import Policy
 from tallystick.core.timestamp import parse_rfc3339
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.evidence.bundle.check import BundleReport, verify_bundle
+from tallystick.evidence.bundle.check import verify_bundle
 from tallystick.evidence.bundle.pair import verify_pair
+from tallystick.evidence.bundle.report import BundleReport
 from tallystick.limits import MANIFEST_BYTES_MAX, SEAL_BYTES_MAX
 from vectors.scene import NOW, TRUST, bundle, ledger
 

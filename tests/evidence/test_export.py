@@ -29,8 +29,9 @@ from tallystick.core.policy import Policy
 from tallystick.core.selector import Selector
 from tallystick.core.sshsig import VIEWS_NAMESPACE, open_signature
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError, TamperError
-from tallystick.evidence.bundle.check import BundleReport, verify_bundle
+from tallystick.evidence.bundle.check import verify_bundle
 from tallystick.evidence.bundle.delivery import Delivery
+from tallystick.evidence.bundle.report import BundleReport
 from tallystick.ledger import Ledger
 from tallystick.read.query import Query, parse_terms
 from tests.tampering import edit, line_at, replace_record

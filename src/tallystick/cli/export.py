@@ -13,9 +13,9 @@ from tallystick.cli.query import TERMS_HELP
 from tallystick.cli.texts import read_policy, read_text
 
 if TYPE_CHECKING:
-    from tallystick.evidence.bundle.check import BundleFinding, BundleReport
     from tallystick.evidence.bundle.export import Exported
     from tallystick.evidence.bundle.pair import PairReport
+    from tallystick.evidence.bundle.report import BundleFinding, BundleReport
     from tallystick.evidence.others.vouching import Vouchers
 
 LISTED_MAX = 50

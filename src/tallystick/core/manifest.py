@@ -17,7 +17,7 @@ from tallystick.core.canonical import decode_canonical, encode
 from tallystick.core.checkpoint import Checkpoint
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.merkle import HASH_BYTES
-from tallystick.core.record import Record
+from tallystick.core.record import Record, check_ledger_name
 from tallystick.core.selector import Selector, check_bounds
 from tallystick.core.strict import parse_base64, render_base64
 from tallystick.errors import RejectedError
@@ -165,6 +165,8 @@ class Manifest:
             if not before < first < end <= self.size:
                 raise RejectedError(f"[{first}, {end}) is out of place", place="/absent")
             before = end
+        if self.absent and not any(first < self.end and self.first < end for first, end in self.absent):
+            raise RejectedError("nothing of the range is absent", place="/absent")
 
     def _check_record(self, line: bytes, place: str, before: int) -> int:
         try:
@@ -203,6 +205,8 @@ class _Reader:
         tool = self._text("tool")
         if len(tool) > _TOOL_CHARACTERS_MAX:
             raise RejectedError("the name of the tool is too long", place="/tool")
+        for name in ("ledger/name", "ledger/origin"):
+            check_ledger_name(self._text(name), place=f"/{name}")
         start = self._member("start/checkpoint")
         selectors, counts = self._selectors()
         return Manifest(

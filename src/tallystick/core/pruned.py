@@ -79,6 +79,7 @@ class RecordsPruned:
             and len(self.frontier_at_end) == self.end.bit_count()
             and {len(one) for one in hashes} == {HASH_BYTES}
             and {type(position) for position in holds} <= {int}
+            and all(position >= 0 for position in holds)
             and [*holds] == sorted({*holds})
             and len(holds) <= HOLDS_MAX
         )

@@ -186,12 +186,21 @@ class EpochClosed:
 
     @classmethod
     def of(cls, record: Record) -> EpochClosed:
-        payload = _payload(record, EPOCH_CLOSED)
-        first, last = _count(payload, "first_position", least=0), _count(payload, "last_position", least=0)
-        closed = cls(_count(payload, "epoch", least=0), first, last)
+        payload = closing(record)
+        closed = cls(payload["epoch"], payload["first_position"], payload["last_position"])
         if payload != closed.payload():
             raise RejectedError("the epoch's close is not what SPEC 5.2 prints", place="/payload")
         return closed
+
+
+def closing(record: Record) -> dict[str, Any]:
+    """The payload of a record that closes an epoch, by its form: four numbers, which may be wrong. `RejectedError`."""
+    payload = _payload(record, EPOCH_CLOSED)
+    if payload.keys() != {"count", "epoch", "first_position", "last_position"}:
+        raise RejectedError("the epoch's close is not what SPEC 5.2 prints", place="/payload")
+    for name in payload:
+        _count(payload, name, least=0)
+    return payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

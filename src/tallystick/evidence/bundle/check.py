@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -24,11 +23,12 @@ from tallystick.core.policy import Policy
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import KEY_ROTATED, Record
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, open_signature
-from tallystick.core.system import Genesis, KeyRotated, Purpose
+from tallystick.core.system import EpochClosed, Genesis, KeyRotated, Purpose
 from tallystick.errors import RejectedError, TamperError
 from tallystick.evidence.bundle.files import Bundle, open_bundle
 from tallystick.evidence.bundle.lines import Lines
-from tallystick.evidence.findings import MEANING, Kind
+from tallystick.evidence.bundle.report import BundleFinding, BundleReport
+from tallystick.evidence.findings import Kind
 from tallystick.evidence.verify import CLOCK_TOLERANCE
 from tallystick.read.index import Progress
 
@@ -39,72 +39,6 @@ _EXCESS_BYTES: Final = 1 << 20
 """What is looked at past the length that the manifest says, so that findings are told at their lines."""
 
 _PROGRESS_LINES: Final = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class BundleFinding:
-    """One failed check. `line` counts from 1 in `events.jsonl`; None where it is not one line's."""
-
-    kind: Kind
-    seen: str
-    line: int | None = None
-    position: int | None = None
-
-    @property
-    def place(self) -> str:
-        """Where, for people."""
-        parts = [f"line {self.line}" if self.line else "", "" if self.position is None else f"position {self.position}"]
-        return ", ".join(filter(None, parts)) or "bundle"
-
-    def to_json(self) -> dict[str, object]:
-        """The finding as reports print it for machines."""
-        return {
-            "kind": str(self.kind),
-            "line": self.line,
-            "position": self.position,
-            "seen": self.seen,
-            "meaning": MEANING[self.kind],
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BundleReport:
-    """What the verification of a bundle did and found."""
-
-    findings: tuple[BundleFinding, ...]
-    more: int
-    """Findings past those that are kept."""
-    manifest: Manifest | None
-    """What the bundle says of itself; nothing vouches for it when there are findings."""
-    manifest_sha256: bytes | None
-    pruned: tuple[str, ...]
-    """The prune that speaks for what is absent, in words."""
-    matches: tuple[Match, ...]
-    """What each selector of the manifest takes of the records, computed here."""
-    cosigned: dict[str, int]
-    """The witnesses of the trust file whose cosignatures hold, with the POSIX seconds of each."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
-
-    def to_json(self) -> dict[str, object]:
-        """The report as it is printed for machines."""
-        manifest, about = self.manifest, dict[str, object]()
-        if manifest:
-            about = {name: getattr(manifest, name) for name in ("ledger", "origin", "first", "end", "count", "size")}
-            about |= {"ledger_id": manifest.ledger_id.hex(), "complete": manifest.is_complete}
-            about |= {"selectors": [match.to_json() for match in self.matches], "timestamps": len(manifest.tokens)}
-        return {
-            "holds": self.holds,
-            "findings": [finding.to_json() for finding in self.findings],
-            "more_findings": self.more,
-            "manifest_sha256": self.manifest_sha256.hex() if self.manifest_sha256 else None,
-            **about,
-            "pruned": list(self.pruned),
-            "cosigned": self.cosigned,
-        }
 
 
 def verify_bundle(
@@ -128,6 +62,7 @@ def verify_bundle(
         with open_bundle(path) as bundle:
             check.run(bundle, progress)
     except RejectedError as error:
+        check.forget()
         check.find(Kind.BUNDLE, str(error))
     return check.report()
 
@@ -156,6 +91,11 @@ class _Check:
             self._findings.append(BundleFinding(kind, seen, line, position))
         else:
             self._more += 1
+
+    def forget(self) -> None:
+        """Drop what was found: reading failed on the way, and nothing that it was about is a bundle (SPEC 11 (1))."""
+        self._findings.clear()
+        self._more, self._matches = 0, ()
 
     def report(self) -> BundleReport:
         return BundleReport(
@@ -225,9 +165,8 @@ class _Check:
             hasher.update(raw)
             if last.endswith(b"\n"):
                 count += 1
-                if count > manifest.count:
-                    break
-                lines.take(raw, count)
+                if count <= manifest.count:
+                    lines.take(raw, count)
             last = raw
             if progress and not count % _PROGRESS_LINES:
                 progress(count, manifest.count)
@@ -242,24 +181,24 @@ class _Check:
 
     def _check_epochs(self, manifest: Manifest, lines: Lines) -> None:
         """(11)"""
-        opened, closed = lines.epochs.opened, lines.epochs.closed
-        before: tuple[int, int] | None = None
-        for epoch, key in manifest.mac_keys:
-            openings, closes = opened.get(epoch, []), closed.get(epoch, [])
+        before: tuple[int, int, int] | None = None
+        for number, (epoch, key) in enumerate(manifest.mac_keys):
+            openings, closes = lines.epochs.opened.get(epoch, []), lines.epochs.closed.get(epoch, [])
+            if any(committed != commitment(key) for _, committed in openings):
+                self.find(Kind.COMMITMENT, f"the key of epoch {epoch} is not the one that its opening commits to")
+            if manifest.is_complete and number and manifest.mac_keys[number - 1][0] + 1 != epoch:
+                self.find(Kind.EPOCH, f"epoch {epoch} is not the one after epoch {manifest.mac_keys[number - 1][0]}")
             if len(openings) != 1 or len(closes) != 1:
                 self.find(Kind.EPOCH, f"epoch {epoch} has {len(openings)} openings and {len(closes)} closes")
                 continue
-            (opened_at, committed), (closed_at, close) = openings[0], closes[0]
-            if (close.first_position, close.last_position) != (opened_at, closed_at):
+            (opened_at, _), (closed_at, close) = openings[0], closes[0]
+            if close != EpochClosed(epoch, opened_at, closed_at).payload():
                 self.find(Kind.EPOCH, f"the close of epoch {epoch} does not say from where to where it went")
-            if commitment(key) != committed:
-                self.find(Kind.COMMITMENT, f"the key of epoch {epoch} is not the one that its opening commits to")
-            if before is not None:
-                follows = before[1] + 1 == opened_at
-                apart = before[0] + 1 != epoch and before[1] < opened_at and not manifest.is_complete
-                if not (before[0] + 1 == epoch and follows) and not apart:
-                    self.find(Kind.EPOCH, f"epoch {epoch} does not follow epoch {before[0]}")
-            before = (epoch, closed_at)
+            if before is not None and before[0] == number - 1:
+                is_next, at = before[1] + 1 == epoch, before[2]
+                if (at + 1 != opened_at) if is_next else (at >= opened_at):
+                    self.find(Kind.EPOCH, f"epoch {epoch} at {opened_at} does not follow epoch {before[1]}, to {at}")
+            before = (number, epoch, closed_at)
 
     def _follow_keys(self, genesis: Genesis, own: Iterable[Record]) -> None:
         """(12)"""
@@ -361,20 +300,21 @@ class _Check:
         size = Checkpoint.of_note(known).size
         if size > manifest.size:
             self.find(Kind.ROLLBACK, f"a checkpoint of {size} records is known, and this one is of {manifest.size}")
-        elif self._hold(manifest, known, fold, folded=folded) and folded and not _passes(fold, size, manifest):
+            return
+        self._hold(manifest, known, fold, folded=folded)
+        if folded and not _passes(fold, size, manifest):
             self.find(Kind.REACH, f"the bundle does not tell the root of the first {size} records")
 
-    def _hold(self, manifest: Manifest, note: bytes, fold: Fold, *, folded: bool) -> bool:
-        """Whether a checkpoint is this ledger's, and its root that of the fold where it is told."""
+    def _hold(self, manifest: Manifest, note: bytes, fold: Fold, *, folded: bool) -> None:
+        """Whether a checkpoint is this ledger's, if there are keys, and its root that of the fold where it is told."""
+        held = Checkpoint.of_note(note)
         try:
-            held = self._open(note, manifest.origin)
+            if self._keys["checkpoint"]:
+                self._open(note, manifest.origin)
         except (RejectedError, TamperError) as error:
             self.find(Kind.FORK, f"the held checkpoint is not of this ledger: {error}")
-            return False
         if folded and _passes(fold, held.size, manifest) and _root_at(fold, held.size, manifest) != held.root:
             self.find(Kind.FORK, f"the first {held.size} records are not the ones of the held checkpoint")
-            return False
-        return True
 
     def _check_witnesses(self, manifest: Manifest) -> None:
         """(19)"""

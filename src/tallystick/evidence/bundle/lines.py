@@ -27,7 +27,7 @@ from tallystick.core.record import (
     check_hashes,
     check_members,
 )
-from tallystick.core.system import EpochClosed, EpochOpened
+from tallystick.core.system import EpochOpened, closing
 from tallystick.errors import RejectedError, TamperError
 from tallystick.evidence.findings import Kind
 from tallystick.evidence.verification.ranges import Ranges
@@ -49,7 +49,8 @@ class Epochs:
 
     opened: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     """Positions and commitments."""
-    closed: dict[int, list[tuple[int, EpochClosed]]] = field(default_factory=dict)
+    closed: dict[int, list[tuple[int, dict[str, Any]]]] = field(default_factory=dict)
+    """Positions and payloads; whether the numbers in them are right is asked once all is known (11)."""
 
     def take(self, record: Record) -> None:
         """Note a record if it opens or closes an epoch. One that is not as SPEC prints is none."""
@@ -59,9 +60,9 @@ class Epochs:
                 if opened.epoch == record.members["epoch"]:
                     self.opened.setdefault(opened.epoch, []).append((record.position, opened.key_commitment))
             elif record.event_type == EPOCH_CLOSED:
-                closed = EpochClosed.of(record)
-                if closed.epoch == record.members["epoch"]:
-                    self.closed.setdefault(closed.epoch, []).append((record.position, closed))
+                epoch, said = record.members["epoch"], closing(record)
+                if said["epoch"] == epoch:
+                    self.closed.setdefault(epoch, []).append((record.position, said))
         except RejectedError:
             return  # then the epoch has no opening or close, and that is found
 
@@ -79,8 +80,7 @@ class Lines:
         self.epochs: Final = Epochs()
         self.placed = True
         """Whether every record so far is one, and at its place, so that the fold means something."""
-        self.folds = True
-        """Whether there were hashes enough for the fold so far."""
+        self._fault: TamperError | None = None  # of the fold: hashes ran out
         self._tally: Final = Tally(manifest.selectors, most=POSITIONS_MAX)
         # The recorded times of the first and the last line: whether the range reaches as far as the selectors.
         self._began = self._ended = ""
@@ -128,8 +128,10 @@ class Lines:
             self.placed = False
             seen = f"the records from position {self._expected} on are not there"
             self._find(Kind.MISSING, seen, position=self._expected)
-        if not self.placed or not self.folds:
+        if not self.placed:
             return None
+        if self._fault:
+            raise self._fault
         self._add_beside(self._manifest.size)
         return self._fold.root(self._manifest.size)
 
@@ -174,7 +176,7 @@ class Lines:
         if self.placed:
             self._follow_stream(members, find)  # (10)
             self._select(members, number)  # (20)
-            if self.folds:
+            if self._fault is None:
                 self._add_leaf(position, line)
 
     def _place(self, members: dict[str, Any], find: Find) -> bool:
@@ -228,7 +230,7 @@ class Lines:
         entity_id, position, version = members["entity_id"], members["position"], members["entity_version"]
         manifest = self._manifest
         seen = self._streams.get(entity_id)
-        if seen is None and manifest.is_complete and manifest.first == 0:
+        if seen is None and manifest.is_complete and manifest.first == 0 and len(self._streams) < STREAMS_MAX:
             seen = (-1, 0)
         if seen is not None:
             at, before = seen
@@ -265,8 +267,7 @@ class Lines:
             self._add_beside(position)
             self._fold.add(position, leaf_hash(line))
         except TamperError as error:
-            self.folds = False
-            self._find(Kind.ROOT, str(error))
+            self._fault = error
 
     def _add_beside(self, position: int) -> None:
         if self._genesis_is_beside:

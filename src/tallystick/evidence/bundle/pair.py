@@ -21,8 +21,9 @@ from tallystick.core.manifest import Manifest
 from tallystick.core.merkle import leaf_hash
 from tallystick.core.record import Record, record_hash
 from tallystick.errors import RejectedError
-from tallystick.evidence.bundle.check import BundleFinding, BundleReport, verify_bundle
+from tallystick.evidence.bundle.check import verify_bundle
 from tallystick.evidence.bundle.files import Bundle, open_bundle
+from tallystick.evidence.bundle.report import BundleFinding, BundleReport
 from tallystick.evidence.findings import Kind
 
 Path: TypeAlias = str | os.PathLike[str]
