@@ -245,7 +245,7 @@ def _bad_lengths() -> Iterator[Case]:
         bundle.lines[13:] = [b"x" * 2**21]
         bundle.ending = b""
 
-    yield _told("a-last-line-without-end", endless, ("missing", None), ("epoch", None))
+    yield _told("a-last-line-without-end", endless, ("not-canonical", 14), ("epoch", None))
 
     def one_mebibyte_more(bundle: Bundle) -> None:
         bundle.lines[13:] = [b"x" * (2**20 + len(bundle.lines[13]) + 1)]

@@ -77,30 +77,33 @@ def judge_checkpoint(note: bytes, trust: bytes) -> list[Finding]:
     """*checkpoint*: signed by the key of a `log` line that bears its origin. *witness*: as in 19."""
     it, policy = Report(), notes.Policy(trust)
     with it.step(13, "checkpoint"):
-        checkpoint = notes.parse_checkpoint(note)
-        ours = [log.public for log in policy.logs if log.name == checkpoint.origin and checkpoint.signatures_by(log)]
-        is_signed = bool(ours) and all(map(checkpoint.is_signed_by, ours))
-        it.check(13, "checkpoint", is_signed, "it is not signed by a key that the trust file has for its origin")
-        policy.judge(checkpoint, it)
+        _signers(notes.parse_checkpoint(note), policy, it)
     return it.findings
+
+
+def _signers(checkpoint: notes.Checkpoint, policy: notes.Policy, it: Report) -> None:
+    ours = [log.public for log in policy.logs if log.name == checkpoint.origin and checkpoint.signatures_by(log)]
+    is_signed = bool(ours) and all(map(checkpoint.is_signed_by, ours))
+    it.check(13, "checkpoint", is_signed, "it is not signed by a key that the trust file has for its origin")
+    policy.judge(checkpoint, it)
 
 
 def judge_proof(proof: bytes, record: bytes, trust: bytes) -> list[Finding]:
     """A single proof: *not-canonical*, *checkpoint*, *witness*, *misplaced* and *root*, as the end of SPEC 11 says."""
-    it, unusable = Report(), judge_record(record)
-    notes.Policy(trust)
+    it, unusable, policy = Report(), judge_record(record), notes.Policy(trust)
     match = _PROOF.fullmatch(proof) if len(proof) <= PROOF_BYTES_MAX else None
-    extra, digits, rows, note = match.groups() if match else (None, b"", b"", b"")
     with it.step(13, "checkpoint"):
+        extra, digits, rows, note = match.groups() if match else (None, b"", b"", b"")
         need(match is not None, "it is not a proof, or one that is too long")
         need(extra is None or forms.from_base64(extra) != b"", "its extra data is not base64, or none")
         index, path = notes.decimal(digits), [forms.from_base64(row) for row in rows.split()]
         need(index < notes.SIZE_MAX and len(path) <= HASHES_MAX, "no tree has such a path")
         need(all(len(sibling) == 32 for sibling in path), "its path has something else than hashes")
         checkpoint = notes.parse_checkpoint(note)
+        _signers(checkpoint, policy, it)
         if not unusable:
             position, leaf = forms.record(record)["position"], leaf_hash(record)
             it.check(6, "misplaced", position == index, f"the record is of {position}, and the proof of {index}")
             with it.step(14, "root"):
                 need(root_of_path(leaf, index, checkpoint.size, path) == checkpoint.root, "it leads to another root")
-    return [*unusable, *dict.fromkeys([*(judge_checkpoint(note, trust) if match else ()), *it.findings])]
+    return [*unusable, *it.findings]

@@ -15,7 +15,7 @@ from tallystick_verify.select import Selectors, is_selectors
 is_token: Final = base64_of(1, 65_536)
 is_timestamp: Final = Members({text(r"end\.checkpoint"): "over", text("rfc3161"): "type", is_token: "token"})
 is_manifest: Final = Members(
-    {is_string: "genesis tool"},
+    {is_string: "genesis", text(".{0,200}"): "tool"},
     format=text("tallystick-bundle/1"),
     ledger=Members({is_hash: "id", is_name: "name origin"}),
     range=Members({whole(): "first", whole(1): "end", whole(1, 2**31): "count", is_hash: "prev_hash"}),
@@ -65,6 +65,7 @@ class Manifest:
     def _read_absent(self, absent: list[list[int]]) -> None:
         edges, ranges = [edge for pair in absent for edge in pair], [struct.pack(">QQ", *pair) for pair in absent]
         need(edges == sorted(set(edges)), "the ranges of `absent` do not ascend, or touch")
+        need(all(0 < edge <= self.end.size for edge in edges), "`absent` has the genesis, or positions past the tree")
         self.absent, self._firsts = absent, edges[::2]
         self._below = [0, *accumulate(end - first for first, end in absent)]
         self._absence = {"count": self._below[-1], "digest": sha256(b"".join(ranges)).hexdigest()}

@@ -32,7 +32,9 @@ def decimal(digits: bytes) -> int:
 
 
 def is_key_name(name: bytes) -> bool:
-    return bool(name) and b"+" not in name and not any(map(str.isspace, name.decode("utf-8", "replace")))
+    """UTF-8, without spaces and plus signs."""
+    text = name.decode("utf-8", "replace")
+    return bool(name) and name == text.encode() and "+" not in text and not any(map(str.isspace, text))
 
 
 class Key(NamedTuple):

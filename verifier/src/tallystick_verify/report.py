@@ -49,7 +49,7 @@ class Report:
 
     def __init__(self) -> None:
         self.findings, self.total, self.dropped, self.holds = list[Finding](), 0, 0, True
-        self.complete = False
+        self.complete, self.faults = False, 0  # findings of 5 to 10, by which a line is judged
         self.failed, self.proves = set[int](), ""
         self.matches = list[Match]()
         self.told, self.at = dict[int, str](), tuple[int | None, int | None](NOWHERE)
@@ -67,7 +67,9 @@ class Report:
             self.found(step, kind, seen)
 
     def found(self, step: int, kind: str, seen: str) -> None:
-        self.total, self.holds = self.total + 1, False
+        if step == 1:  # then no other finding was about a bundle
+            self.findings, self.total, self.failed, self.told, self.at = [], 0, set(), {}, NOWHERE
+        self.total, self.holds, self.faults = self.total + 1, False, self.faults + (5 <= step <= 10)
         self.failed.add(step)
         if self.total <= FINDINGS_MAX:
             self.findings.append(Finding(step, kind, seen, *self.at))
