@@ -38,7 +38,7 @@ def cases() -> Iterator[Case]:
     yield from _prunes()
 
 
-def _short(*, close: bool = True) -> Insider:
+def short_ledger(*, close: bool = True) -> Insider:
     """A ledger of one epoch: 0 genesis, 1 opening, 2-4 events, and the close at 5."""
     insider = Insider()
     for number in range(3):
@@ -55,18 +55,18 @@ def _whole(insider: Insider, **more: Any) -> Bundle:
 
 def _epochs() -> Iterator[Case]:
     none = ("epoch", None)
-    insider = _short()
+    insider = short_ledger()
     insider.open(2)
     event(insider, 3)
     insider.close()
     yield Case.of("epoch-gap", "11 (11)", "epoch 2 follows epoch 0", _whole(insider), none)
-    insider = _short()
+    insider = short_ledger()
     insider.open(0)
     event(insider, 3)
     insider.close()
     says = "epoch 0 is opened and closed twice"
     yield Case.of("epoch-repeat", "11 (11)", says, _whole(insider), *[("epoch", line) for line in (7, 8, 9)], none)
-    insider = _short()
+    insider = short_ledger()
     insider.open(1)
     event(insider, 3)
     insider.epoch = 0
@@ -74,30 +74,30 @@ def _epochs() -> Iterator[Case]:
     insider.epoch = 1
     insider.close()
     yield Case.of("epoch-decrease", "11 (9)", "an event of epoch 0 stands in epoch 1", _whole(insider), ("epoch", 9))
-    insider = _short()
+    insider = short_ledger()
     event(insider, 3)
     insider.open(1)
     insider.close()
     says = "an event after the close of its epoch"
     yield Case.of("epoch-after-close", "11 (9)", says, _whole(insider), ("epoch", 7), none)
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     insider.open(1)
     event(insider, 3)
     insider.close()
     yield Case.of("epoch-not-closed", "11 (11)", "epoch 0 is never closed", _whole(insider), none)
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     yield Case.of("epoch-open-key", "5.3", "the key of an epoch that is open is disclosed", _whole(insider), none)
-    insider = _short()
+    insider = short_ledger()
     insider.open(1, key=epoch_key(KEYS.event_mac, 7))
     event(insider, 3)
     insider.close()
     says = "an opening commits to another key than the one that signs"
     yield Case.of("epoch-commitment", "11 (11)", says, _whole(insider), ("commitment", None))
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     insider.close(last_position=3)
     says = "an epoch was cut short after its close was written"
     yield Case.of("epoch-truncated", "11 (11)", says, _whole(insider), none)
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     wrong = {**EpochClosed(0, 1, 5).payload(), "count": 4}
     insider.own(EPOCH_CLOSED, wrong)
     yield Case.of("epoch-count", "5.2", "a close counts wrongly", _whole(insider), none)
@@ -105,7 +105,7 @@ def _epochs() -> Iterator[Case]:
 
 
 def _resealed_epochs() -> Iterator[Case]:
-    insider = _short()
+    insider = short_ledger()
     insider.open(1)
     event(insider, 3)
     insider.close()
@@ -127,7 +127,7 @@ def _resealed_epochs() -> Iterator[Case]:
 
 
 def _times() -> Iterator[Case]:
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     insider.moment = NOON
     event(insider, 3)
     insider.close()
@@ -143,7 +143,7 @@ def _times() -> Iterator[Case]:
 
 def _streams() -> Iterator[Case]:
     for name, says, version in (("gap", "a version is left out", 3), ("repeat", "a version comes again", 1)):
-        insider = _short(close=False)
+        insider = short_ledger(close=False)
         insider.versions["till-0"] = version - 1
         event(insider, 3)
         insider.close()
@@ -191,12 +191,12 @@ def _keys() -> Iterator[Case]:
             ),
         ),
     ):
-        insider = _short(close=False)
+        insider = short_ledger(close=False)
         insider.own(KEY_ROTATED, rotated.payload())
         insider.close()
         made = bundle(insider.lines, checkpoint=signed(insider.lines, key=SECOND_KEY))
         yield Case.of(f"rotation-{name}", "11 (12)", says, made, *found)
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     rotated = KeyRotated.sign("evidence", ledger="shop", old=KEYS.evidence, new=fixed_key(5))
     insider.own(KEY_ROTATED, rotated.payload())
     insider.close()
@@ -207,7 +207,7 @@ def _keys() -> Iterator[Case]:
     yield Case.of(
         "rotation-evidence-old", "11 (15)", "the old evidence key seals after it was changed", made, ("seal", None)
     )
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     rotate(insider, SECOND_KEY)
     rotate(insider, fixed_key(6), old=SECOND_KEY)
     insider.close()
@@ -244,7 +244,7 @@ def _geneses() -> Iterator[Case]:
 
 def _sizes() -> Iterator[Case]:
     for length, expected in ((65_535, ()), (65_536, (("not-canonical", 6), ("root", None)))):
-        insider = _short(close=False)
+        insider = short_ledger(close=False)
         probe = len(insider.lines)
         event(insider, 3, payload={"fill": ""})
         fill = length - len(insider.lines[probe])
@@ -259,11 +259,11 @@ def _sizes() -> Iterator[Case]:
     deep: Any = 0
     for _ in range(30):
         deep = [deep]
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     event(insider, 3, payload={"deep": deep})
     insider.close()
     yield Case.of("depth-32", "2.2", "32 levels", _whole(insider))
-    insider = _short(close=False)
+    insider = short_ledger(close=False)
     event(
         insider, 3, payload={"numbers": [1e-7, 1e21, 0.1, -0.5, 5e-324, 1.7976931348623157e308], "\U0001f600": "\u007f"}
     )
@@ -271,9 +271,9 @@ def _sizes() -> Iterator[Case]:
     yield Case.of("numbers", "2.1", "numbers and names that are easily written otherwise", _whole(insider))
 
 
-def _pruned(*, absent: Absent | None = None, end: int = 4, say: dict[str, Any] | None = None) -> Insider:
-    """The ledger of `_short`, then a policy and a prune of positions 2 and 3, in an epoch of its own."""
-    insider = _short()
+def pruned_ledger(*, absent: Absent | None = None, end: int = 4, say: dict[str, Any] | None = None) -> Insider:
+    """The ledger of `short_ledger`, then a policy and a prune of positions 2 and 3, in an epoch of its own."""
+    insider = short_ledger()
     insider.open(1)
     insider.own(RETENTION_SET, {"labels": {}, "period_days": 90})
     insider.moment += 91 * 86_400 * 1_000_000
@@ -305,7 +305,7 @@ def _prunes() -> Iterator[Case]:
     def case(name: str, spec: str, says: str, made: Bundle, *expected: Expected) -> Case:
         return replace(Case.of(name, spec, says, made, *expected), now=now)
 
-    insider = _pruned()
+    insider = pruned_ledger()
     yield case("pruned", "11 (16)", "positions 2 and 3 were lawfully pruned", _whole(insider, gone=[(2, 4)], **later))
     made = _whole(insider, first=1, end=6, gone=[(2, 4)], **later)
     yield case("pruned-part", "10.4", "the prune that says so stands beside the range", made)
@@ -338,7 +338,7 @@ def _prunes() -> Iterator[Case]:
             {"checkpoint_at_prune": signed(before, key=fixed_key(9)).decode()},
         ),
     ):
-        made = _whole(_pruned(say=say), gone=[(2, 4)], **later)
+        made = _whole(pruned_ledger(say=say), gone=[(2, 4)], **later)
         yield case(f"pruned-{name}", "11 (16)", says, made, ("prune", None))
-    made = _whole(_pruned(absent=Absent.over([(3, 5)])), gone=[(3, 5)], **later)
+    made = _whole(pruned_ledger(absent=Absent.over([(3, 5)])), gone=[(3, 5)], **later)
     yield case("pruned-past-its-end", "11 (16)", "the prune ends before what is absent does", made, ("prune", None))

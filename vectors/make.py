@@ -17,7 +17,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from vectors import cases_bundle, cases_keys, cases_ledger, cases_lines, cases_selectors, cases_small
+from vectors import (
+    cases_bundle,
+    cases_keys,
+    cases_ledger,
+    cases_lines,
+    cases_readers,
+    cases_selectors,
+    cases_small,
+)
 from vectors.case import Case, SmallCase
 
 FOLDER: Final = Path(__file__).parent
@@ -25,7 +33,7 @@ FOLDER: Final = Path(__file__).parent
 
 def bundle_cases() -> Iterator[Case]:
     """Every vector that is a bundle, or two."""
-    for module in (cases_bundle, cases_keys, cases_ledger, cases_lines, cases_selectors):
+    for module in (cases_bundle, cases_keys, cases_ledger, cases_lines, cases_readers, cases_selectors):
         yield from module.cases()
 
 
@@ -35,7 +43,7 @@ def contents() -> dict[str, bytes | str]:
     for case in bundle_cases():
         for path, data in _bundle_files(case).items():
             found[f"{_verdict(case)}/bundle-{case.name}/{path}"] = data
-    for small in (*cases_small.cases(), *cases_keys.small_cases()):
+    for small in (*cases_small.cases(), *cases_keys.small_cases(), *cases_readers.small_cases()):
         for path, data in _small_files(small).items():
             found[f"{_verdict(small)}/{small.kind}-{small.name}/{path}"] = data
     return found
