@@ -23,7 +23,7 @@ from tallystick.evidence.bundle.check import verify_bundle
 from tallystick.evidence.bundle.pair import verify_pair
 from tallystick.evidence.bundle.report import BundleReport
 from tallystick.limits import MANIFEST_BYTES_MAX, SEAL_BYTES_MAX
-from vectors.scene import NOW, TRUST, bundle, ledger
+from vectors.scene import NOW, TRUST, bundle, ledger, signed_anew
 
 LINES = ledger().lines
 FILES = bundle(LINES, first=2, end=8).files()
@@ -218,3 +218,20 @@ def test_a_ledger_made_anew_under_its_name_is_a_fork(tmp_path: Path) -> None:
 
     assert [str(one.kind) for one in report.findings] == ["fork"]
     assert "made anew" in report.findings[0].seen
+
+
+def test_entities_past_the_bound_are_not_followed_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallystick.evidence.bundle.lines.STREAMS_MAX", 2)
+    made = bundle(LINES, end=16)
+    for name, data in made.files().items():
+        (tmp_path / name).write_bytes(data)
+    assert kinds(tmp_path) == []
+
+    for at in (6, 8, 9):  # of two tills that come past the bound, and between them of the ledger, which comes first
+        made.lines[at] = signed_anew(made.lines[at], entity_version=9)
+    for name, data in made.stated().files().items():
+        (tmp_path / name).write_bytes(data)
+    found = check(tmp_path).findings
+    assert [finding.line for finding in found if finding.kind == "entity-version"] == [9, 14]
