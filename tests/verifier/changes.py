@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from tallystick.core.canonical import encode
 from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
-from tallystick.core.keys import epoch_key
+from tallystick.core.keys import epoch_key, genesis_message
 from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer
@@ -103,6 +103,7 @@ class Changes:
                 self._known,
                 self._now,
                 self._forged,
+                self._genesis,
             ),
             "record": (self._single, self._bytes),
             "checkpoint": (self._notes, self._bytes, self._trust),
@@ -209,6 +210,18 @@ class Changes:
             return encode(members), how
         except (ValueError, RejectedError, TypeError, OverflowError):
             raise _Unfit from None
+
+    def _genesis(self, given: Given) -> Given:
+        """Another genesis, signed by the root key, of which the manifest tells."""
+        document = _parsed(given.files, MANIFEST_FILE)
+        try:
+            members, how = self._edited(json.loads(document["genesis"]))
+            signed = encode({name: value for name, value in members.items() if name != "signature"})
+            genesis = encode({**members, "signature": KEYS.root.sign(genesis_message(signed)).hex()})
+            document["genesis"], document["ledger"]["id"] = genesis.decode(), sha256(genesis).hexdigest()
+        except (ValueError, KeyError, TypeError, RejectedError, AttributeError):
+            raise _Unfit from None
+        return self._sealed(given, document, f"genesis: {how}")
 
     def _single(self, given: Given) -> Given:
         line, how = self._changed_line(given.files["record"])
