@@ -22,6 +22,7 @@ from vectors import (
     cases_keys,
     cases_ledger,
     cases_lines,
+    cases_members,
     cases_readers,
     cases_selectors,
     cases_small,
@@ -29,11 +30,12 @@ from vectors import (
 from vectors.case import Case, SmallCase
 
 FOLDER: Final = Path(__file__).parent
+_BUNDLES: Final = (cases_bundle, cases_keys, cases_ledger, cases_lines, cases_members, cases_readers, cases_selectors)
 
 
 def bundle_cases() -> Iterator[Case]:
     """Every vector that is a bundle, or two."""
-    for module in (cases_bundle, cases_keys, cases_ledger, cases_lines, cases_readers, cases_selectors):
+    for module in _BUNDLES:
         yield from module.cases()
 
 
@@ -43,7 +45,8 @@ def contents() -> dict[str, bytes | str]:
     for case in bundle_cases():
         for path, data in _bundle_files(case).items():
             found[f"{_verdict(case)}/bundle-{case.name}/{path}"] = data
-    for small in (*cases_small.cases(), *cases_keys.small_cases(), *cases_readers.small_cases()):
+    smalls = (cases_keys.small_cases, cases_members.small_cases, cases_readers.small_cases, cases_small.cases)
+    for small in (small for cases in smalls for small in cases()):
         for path, data in _small_files(small).items():
             found[f"{_verdict(small)}/{small.kind}-{small.name}/{path}"] = data
     return found
