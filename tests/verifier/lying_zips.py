@@ -8,6 +8,7 @@ import struct
 import warnings
 import zipfile
 from typing import Any, Final
+from unittest.mock import patch
 
 from tests.verifier.given import Files
 
@@ -30,7 +31,7 @@ _EXTRAS: Final = (
 )
 _WAYS: Final = (
     *("plain", "plain", "stream", "stream", "zip64", "name", "twice", "folder", "method", "comment", "extra"),
-    *("entry comment", "large"),
+    *("entry comment", "large", "as if large", "as if large"),
 )
 
 
@@ -49,14 +50,25 @@ class _Unseekable:
 
 def zipped(files: Files, chance: random.Random) -> tuple[bytes, str]:
     """A zip of the files, packed in one of many ways and maybe changed; and what was done."""
-    out, way = io.BytesIO(), chance.choice(_WAYS)
+    way = chance.choice(_WAYS)
+    with patch.object(zipfile, "ZIP64_LIMIT", 50 if way == "as if large" else zipfile.ZIP64_LIMIT):
+        data, is_stream = _packed(files, way, chance)
+    data, how = lying(_with_end64(data) if way == "large" else data, chance)
+    return data, f"{way}{', stream' if is_stream else ''}: {how}"
+
+
+def _packed(files: Files, way: str, chance: random.Random) -> tuple[bytes, bool]:
+    """The zip as `zipfile` writes it, and whether it was as a stream."""
+    out = io.BytesIO()
     is_stream = way == "stream" or chance.random() < 0.2
     target: Any = _Unseekable(out) if is_stream else out
     with zipfile.ZipFile(target, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the name that comes twice
         for number, (name, data) in enumerate(sorted(files.items())):
             info = _info(name, way if number == 0 or way == "extra" else "", chance)
-            with archive.open(info, "w", force_zip64=way == "zip64" or (is_stream and chance.random() < 0.5)) as entry:
+            with archive.open(
+                info, "w", force_zip64=way in ("zip64", "as if large") or (is_stream and chance.random() < 0.5)
+            ) as entry:
                 entry.write(data)
             if number == 0 and way == "twice":
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), b"{}")
@@ -64,9 +76,7 @@ def zipped(files: Files, chance: random.Random) -> tuple[bytes, str]:
             archive.writestr("a/", b"")
         if way == "comment":
             archive.comment = chance.choice((b"a comment", b"PK\x05\x06" + bytes(18)))
-    data = _with_end64(out.getvalue()) if way == "large" else out.getvalue()
-    data, how = lying(data, chance)
-    return data, f"{way}{', stream' if is_stream else ''}: {how}"
+    return out.getvalue(), is_stream
 
 
 def _info(name: str, way: str, chance: random.Random) -> zipfile.ZipInfo:
