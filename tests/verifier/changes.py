@@ -22,67 +22,13 @@ from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.errors import RejectedError
-from tests.evidence.forge import KEYS, fixed_key, reseal
+from tests.evidence.forge import KEYS, ORIGIN, fixed_key, reseal
 from tests.verifier import lying_zips
-from tests.verifier.changed_texts import broken, near, retold
+from tests.verifier.changed_texts import EDGES, broken, near, respelt, retold
 from tests.verifier.given import Files, Given
+from vectors.scene import Hashes, ledger
 
-EDGES: Final[tuple[Any, ...]] = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        2,
-        7,
-        8,
-        19,
-        20,
-        21,
-        2**31,
-        2**31 + 1,
-        2**53 - 1,
-        1.5,
-        1e300,
-        "",
-        "a",
-        "0",
-        "\u0000",
-    ),
-    *(
-        "x" * 100,
-        "x" * 101,
-        "x" * 200,
-        "x" * 201,
-        "x" * 512,
-        "x" * 513,
-        "é" * 512,
-        "\U0001f600" * 100,
-        [],
-        {},
-        [[]],
-        [0],
-    ),
-    *(
-        "2026-03-15T12:00:00.000000Z",
-        "2026-03-15T12:00:00Z",
-        "0001-01-01T00:00:00.000000Z",
-        "9999-12-31T23:59:59.999999Z",
-    ),
-    *("0000-01-01T00:00:00.000000Z", "2026-02-29T12:00:00.000000Z", "2026-03-15T24:00:00.000000Z"),
-    *(
-        "A" * 43 + "=",
-        "A" * 44,
-        "0" * 64,
-        "0" * 63,
-        "F" * 64,
-        "0" * 128,
-        "tallystick.ledger",
-        "tallystick.epoch.closed",
-    ),
-)
+LINES: Final = ledger().lines
 
 
 class Changes:
@@ -101,13 +47,15 @@ class Changes:
                 self._trust,
                 self._zip,
                 self._known,
+                self._history,
+                self._spelling,
                 self._now,
                 self._forged,
                 self._genesis,
             ),
-            "record": (self._single, self._bytes),
+            "record": (self._single, self._bytes, self._spelling),
             "checkpoint": (self._notes, self._bytes, self._trust),
-            "proof": (self._notes, self._bytes, self._trust, self._single, self._proof),
+            "proof": (self._notes, self._bytes, self._trust, self._single, self._spelling, self._proof),
         }
 
     def of(self, given: Given) -> Given:
@@ -314,6 +262,26 @@ class Changes:
         except RejectedError:
             raise _Unfit from None
         return replace(given, known=note, how=(*given.how, f"known: {how}"))
+
+    def _history(self, given: Given) -> Given:
+        """A checkpoint, known or where it goes on from, of any size and by any key, of this history or of another."""
+        size, origin = self.chance.randrange(len(LINES) + 1), self.chance.choice((ORIGIN, ORIGIN, "forge/bank"))
+        root = self.chance.choice((Hashes(LINES).root(size), bytes(32)))
+        key = self.chance.choice((KEYS.checkpoint, fixed_key(4), fixed_key(9)))
+        note = sign_checkpoint(Checkpoint(origin, size, root), Signer(origin, key))
+        if self.chance.random() < 0.5:
+            return replace(given, known=note, how=(*given.how, f"known: another of {size}"))
+        document = _parsed(given.files, MANIFEST_FILE)
+        document["start"] = {"checkpoint": note.decode()}
+        return self._sealed(given, document, f"start: another of {size}")
+
+    def _spelling(self, given: Given) -> Given:
+        """A number or a string in JSON, spelt in another way."""
+        name = self.chance.choice(sorted(given.files.keys() & {"record", MANIFEST_FILE, EVENTS_FILE}))
+        data, how = respelt(given.files[name], self.chance)
+        if name == EVENTS_FILE and self.chance.random() < 0.8:
+            return self._restated(given, data.split(b"\n")[:-1], f"{name}: {how}")
+        return replace(given, files={**given.files, name: data}, how=(*given.how, f"{name}: {how}"))
 
     def _trust(self, given: Given) -> Given:
         trust, how = retold(given.trust, self.chance)
