@@ -463,12 +463,18 @@ def test_a_revoked_key_hears_no_more_over_its_socket(it: Running) -> None:
 @pytest.mark.slow
 def test_a_slow_socket_is_let_go_with_its_cursor(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STREAM_WAITING_BYTES_MAX", 400_000)
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 60.0)  # it is read to the end within that
+    ended, end = threading.Event(), streams.Reader.end
+
+    def noticed(reader: streams.Reader, why: str) -> None:
+        end(reader, why)
+        ended.set()
+
+    monkeypatch.setattr(streams.Reader, "end", noticed)
     with socket_of(it, "?entity_id=w-slow") as line:
         sent = []
-        for _ in range(200):
+        while not ended.is_set():
             sent += send(it, 20, "w-slow", note="x" * 5_000)
-            if not it.service.streams.readers:
-                break
         told = [json.loads(row) for message in line for row in message.splitlines()]
     assert told[-1]["bye"]["why"] == "slow"
     got = [one["position"] for one in told[:-1]]
