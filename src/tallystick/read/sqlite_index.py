@@ -292,6 +292,7 @@ class SqliteIndexFile:
 
     def _open(self) -> str | None:
         """Open or make the file; why its content cannot be used, or None when it can."""
+        found = identity(str(self.path))
         try:
             self._writer = self._connect_writer()
             self._identity = identity(str(self.path))
@@ -310,8 +311,8 @@ class SqliteIndexFile:
         except (DamagedError, *_UNUSABLE) as error:
             return str(error)
         except apsw.Error as error:
-            # What cannot be read may be what another thread deletes just now. A disk that fails says so once more.
-            if is_damage(error) or isinstance(error, apsw.IOError | apsw.CantOpenError):
+            # Another thread may have deleted it just now, which SQLite tells of as of a disk that fails.
+            if is_damage(error) or found not in (None, identity(str(self.path))):
                 return str(error)
             raise StoreError(f"could not open the index {self.path}: {error}") from error  # such as of a full disk
 
