@@ -213,10 +213,10 @@ def _manifests() -> Iterator[Case]:
     made.document["end"]["checkpoint"] += "\n"
     says = "positions are absent, and the checkpoint is none"
     yield Case.of("manifest-absent-and-no-checkpoint", "11 (2)", says, made, found)
-    minutes = "2026-03-16T00:06:00.00000"
+    tomorrow = "2026-03-17T00:01:00.00000"
     for name, says, created, expected in (
-        ("at-tolerance", "the bundle was made five minutes from now", f"{minutes}0Z", ()),
-        ("past-tolerance", "it was made a microsecond later", f"{minutes}1Z", (("time", None),)),
+        ("at-tolerance", "the bundle was made a day from now", f"{tomorrow}0Z", ()),
+        ("past-tolerance", "it was made a microsecond later", f"{tomorrow}1Z", (("clock", None),)),
     ):
         yield replace(
             Case.of(f"time-{name}", "11 (8)", says, bundle(LINES, first=2, end=8, created=created), *expected), now=NOW

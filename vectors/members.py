@@ -118,7 +118,7 @@ MANIFEST: Final = (
     ("events.file", "`events.jsonl`", NOTHING, "events.json"),
     ("events.bytes", "an integer from 0 to 2^40", 2**40, 2**40 + 1, "events"),
     ("events.sha256", HASH, "0" * 64, "A" * 64, "events"),
-    ("created", TIME, "9999-12-31T23:59:59.999999Z", "10000-01-01T00:00:00.000000Z", "time"),
+    ("created", TIME, "9999-12-31T23:59:59.999999Z", "10000-01-01T00:00:00.000000Z", "clock"),
     ("tool", "at most 200 characters", "\U0001f600" * 200, "x" * 201),
 )
 NOTE: Final = (

@@ -29,7 +29,7 @@ def test_the_report_in_json_has_the_documented_keys(run: Run) -> None:
 
     assert [*report] == [
         *("holds", "ledger", "origin", "size", "first", "end", "findings", "signatures", "unclosed", "keys"),
-        *("proven", "pruned", "absent", "checkpoint", "index", "since", "mark", "notes", "seconds"),
+        *("proven", "pruned", "absent", "checkpoint", "index", "since", "mark", "notes", "warnings", "seconds"),
     ]
     assert report["holds"] is True
 

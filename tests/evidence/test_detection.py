@@ -345,12 +345,24 @@ def test_a_time_before_the_predecessors_is_found() -> None:
     assert kinds(insider.verify()) == [(Kind.TIME, position)]
 
 
-def test_a_time_that_has_not_come_yet_is_found() -> None:
+def test_times_more_than_a_day_ahead_are_one_finding_that_is_no_tampering() -> None:
     insider = Insider()
-    late = timestamp.render(NOON + 7_200 * timestamp.SECOND)
-    position = insider.event(change=lambda members: members.update(recorded_at=late))
-    insider.event()
-    assert kinds(insider.verify()) == [(Kind.TIME, position)]
+    late = timestamp.render(NOON + 2 * 86_400 * timestamp.SECOND)
+    positions = [insider.event(change=lambda members: members.update(recorded_at=late)) for _ in range(300)]
+    [finding] = insider.verify().findings
+    assert (finding.kind, finding.position, finding.end) == (Kind.CLOCK, positions[0], positions[-1] + 1)
+    assert "no sign of tampering" in finding.meaning
+
+
+@pytest.mark.parametrize(("seconds", "is_told"), [(7_200, True), (86_300, True), (200, False)])
+def test_times_up_to_a_day_ahead_hold_and_are_told_of(seconds: int, is_told: bool) -> None:
+    insider = Insider()
+    late = timestamp.render(NOON + seconds * timestamp.SECOND)
+    for _ in range(3):
+        insider.event(change=lambda members: members.update(recorded_at=late))
+    report = insider.verify()
+    assert report.holds
+    assert [late in warning for warning in report.warnings] == [True] * is_told
 
 
 def test_a_stream_with_a_version_left_out_is_found() -> None:

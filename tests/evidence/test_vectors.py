@@ -130,7 +130,7 @@ def test_every_kind_of_finding_of_a_bundle_has_a_vector() -> None:
     kinds = {one["kind"] for folder in CASES for one in case_of(folder)["findings"]}
 
     assert kinds == {
-        *("bundle", "manifest", "genesis", "events", "not-canonical", "misplaced", "missing", "chain", "time"),
+        *("bundle", "manifest", "genesis", "events", "not-canonical", "misplaced", "missing", "chain", "time", "clock"),
         *("signature", "epoch", "entity-version", "commitment", "key-rotation", "checkpoint", "root", "seal"),
         *("prune", "fork", "rollback", "reach", "selection", "witness", "trust"),
     }

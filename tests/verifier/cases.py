@@ -179,7 +179,8 @@ def bad_lines() -> Iterator[Case]:
     yield _changed("range-prev-hash", _manifest("range", "prev_hash", value="11" * 32), (chain, 1), first=3, end=7)
     yield _changed("recorded-before", _line(14, recorded_at="2026-03-03T08:59:00.000000Z"), ("time", 14), root)
     yield _changed("recorded-after-created", _line(14, recorded_at="2026-03-05T09:29:00.000000Z"), ("time", 14), root)
-    yield _changed("created-later", lambda bundle: bundle, ("time", None), now="2026-03-03T23:54:59Z")
+    yield _changed("created-a-day-later", lambda bundle: bundle, ("clock", None), now="2026-03-02T23:59:59Z")
+    yield _changed("created-within-a-day", lambda bundle: bundle, now="2026-03-03T00:00:00Z")
     yield _changed("another-ledger", _line(4, ledger="other"), ("misplaced", 4))
     yield _changed("position-before-the-range", _line(1, position=2), ("misplaced", 1), ("missing", 2), first=3, end=7)
     yield _changed(

@@ -132,14 +132,19 @@ def test_what_cannot_begin_ends_with_2(tmp_path: Path, trust: str, capsys: pytes
         assert ended.value.code == 2
 
 
-def test_a_known_checkpoint_and_the_time_are_heeded(tmp_path: Path, trust: str) -> None:
+def test_a_known_checkpoint_and_the_time_are_heeded(
+    tmp_path: Path, trust: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "known").write_bytes(cases.ledger(other=4).checkpoint(9))
     (tmp_path / "mine").write_bytes(cases.ledger().checkpoint(9))
     good = bundle(tmp_path / "b")
 
     assert main([good, "--trust", trust, "--known-checkpoint", str(tmp_path / "mine"), *NOW]) == 0
     assert main([good, "--trust", trust, "--known-checkpoint", str(tmp_path / "known"), *NOW]) == 1
-    assert main([good, "--trust", trust, "--now", "2026-03-03t23:54:59z"]) == 1
+    assert main([good, "--trust", trust, "--now", "2026-03-02t23:59:59z"]) == 1
+    capsys.readouterr()
+    assert main([good, "--trust", trust, "--now", "2026-03-03t23:54:59z"]) == 0
+    assert "ahead of this machine's clock" in capsys.readouterr().out
 
 
 def test_a_proof_is_verified_with_its_record(tmp_path: Path, trust: str, capsys: pytest.CaptureFixture[str]) -> None:

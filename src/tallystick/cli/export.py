@@ -212,6 +212,7 @@ def _facts(report: BundleReport) -> list[tuple[str, str]]:
     facts += [("pruned", text) for text in report.pruned]
     if report.cosigned:
         facts.append(("witnessed by", ", ".join(sorted(report.cosigned))))
+    facts += [("warning", warning) for warning in report.warnings]
     if manifest.tokens:
         facts.append(("timestamps", f"{len(manifest.tokens)}, not judged here: tallystick timestamp check"))
     return facts

@@ -55,7 +55,7 @@ def verify(
 
     JSON: holds, ledger, origin, size, first, end, findings (kind, position, end, seen, meaning), signatures,
     unclosed, keys, proven, pruned (first, end, count, policy_position, position, finished), absent, checkpoint,
-    index (up to which position it was compared with the log), since, mark, notes, seconds.
+    index (up to which position it was compared with the log), since, mark, notes, warnings, seconds.
     """
     held = None if since is None else read_text(since)
     trusted = None if trust is None else parse_vkey(trust)
@@ -120,6 +120,8 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
     yield "index", _index(report)
     yield "held against", _held_against(report)
     yield "head mark", _mark(report)
+    for warning in report.warnings:
+        yield "warning", warning
     yield "time", f"{report.seconds:.2f} s"
 
 

@@ -113,6 +113,7 @@ class _Report(msgspec.Struct):
     index: int | None = None
     mark: int | None = None
     notes: list[str] = []  # msgspec copies an empty default
+    warnings: list[str] = []
 
 
 def report_of(job: Job) -> Report:
@@ -125,7 +126,8 @@ def report_of(job: Job) -> Report:
     pruned = tuple(
         LawfulPrune(**{name: getattr(one, name) for name in _Prune.__struct_fields__}) for one in told["pruned"]
     )
-    whole = {"findings": findings, "pruned": pruned, "proven": tuple(told["proven"]), "notes": (*told["notes"],)}
+    whole: dict[str, Any] = {"findings": findings, "pruned": pruned, "proven": tuple(told["proven"])}
+    whole |= {name: (*told[name],) for name in ("notes", "warnings")}
     return Report(**told | whole | {"checkpoint": told["checkpoint"].encode()})
 
 

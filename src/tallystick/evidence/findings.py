@@ -21,6 +21,7 @@ class Kind(StrEnum):
     MISPLACED = "misplaced"
     CHAIN = "chain"
     TIME = "time"
+    CLOCK = "clock"
     SIGNATURE = "signature"
     ENTITY_VERSION = "entity-version"
     DUPLICATE_ID = "duplicate-id"
@@ -57,7 +58,9 @@ MEANING: Final = {
     Kind.NOT_CANONICAL: "No writer of this format makes such bytes: the record was altered or damaged.",
     Kind.MISPLACED: "The record does not belong at this place: records were moved, copied or brought from elsewhere.",
     Kind.CHAIN: "The record was not sealed after the one that now stands before it: one of them is not the original.",
-    Kind.TIME: "Recorded times never run backwards, nor ahead of the verification: the time was altered.",
+    Kind.TIME: "Recorded times never run backwards: the time was altered.",
+    Kind.CLOCK: "Times lie far ahead of this machine's clock: the writer's clock was wrong, or this one is. "
+    "It is no sign of tampering.",
     Kind.SIGNATURE: "Whoever wrote these bytes did not have the epoch's key: the record is altered or forged.",
     Kind.ENTITY_VERSION: "Within a stream the versions count up by one: an event of it was removed, added or moved.",
     Kind.DUPLICATE_ID: "An event id stands once in a ledger: a repeat was sealed anew, or the id was altered.",
@@ -193,6 +196,8 @@ class Report:
     mark: int | None = None
     """The size of the head mark that the ledger was held against; None without one, or without the keys."""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What holds, and had better be looked at: times a little ahead of this machine's clock."""
     """What is worth knowing and is not a finding."""
 
     @property
@@ -221,5 +226,6 @@ class Report:
             "since": self.since,
             "mark": self.mark,
             "notes": [*self.notes],
+            "warnings": [*self.warnings],
             "seconds": round(self.seconds, 3),
         }

@@ -16,7 +16,6 @@ from typing import Final
 
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import Location, marks_folder, open_keystore
-from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.merkle import TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH
 from tallystick.core.note import VerifierKey
@@ -24,6 +23,7 @@ from tallystick.core.system import Genesis, Purpose
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.findings import Finding, Kind, Report
 from tallystick.evidence.verification.beside import Beside
+from tallystick.evidence.verification.clock import ClockCheck, Edges
 from tallystick.evidence.verification.held import KeptMark, check_since, handed_out
 from tallystick.evidence.verification.history import History, KeyInForce
 from tallystick.evidence.verification.identity import IdCheck
@@ -39,9 +39,6 @@ from tallystick.limits import SIZE_MAX
 from tallystick.read.index import Progress
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import checkpoint_key, evidence_key, read_record
-
-CLOCK_TOLERANCE: Final = 300 * timestamp.SECOND
-"""How far the clocks of the writer and of the verifier may be apart."""
 
 
 def verify(
@@ -156,7 +153,6 @@ class _Verification:
         self._trust: Final = trust
         self._since: Final = since
         self._now: Final = now
-        self._latest: Final = timestamp.render(now + CLOCK_TOLERANCE)
         self._findings: list[Finding] = []
         self._head: Final = head
         self._genesis: Final = self._read_genesis()
@@ -174,17 +170,16 @@ class _Verification:
         history = History(first=first, keys=self._keys_before(first), event_mac=event_mac)
         tree = TreeCheck(self._store, size=self._head.size, first=first)
         prunes = PruneCheck(self._store, first=first, size=self._head.size)
-        ids = IdCheck()
-        signed = 0
-        for result in self._scans(plan, Terms(self._ledger, event_mac, self._latest)):
-            for part in (history, prunes, tree):
+        clock, ids, signed = ClockCheck(), IdCheck(), 0
+        for result in self._scans(plan, Terms(self._ledger, event_mac, Edges.at(self._now))):
+            for part in (history, prunes, tree, clock):
                 part.add(result)
             ids.add(result.ids)
             signed += result.signed
             self._findings += result.findings
             if progress:
                 progress(result.end - first, (end - first) * (2 if self._index and plan.is_whole else 1))
-        self._findings += history.findings
+        self._findings += [*history.findings, *clock.findings]
         self._findings += ids.findings(self._id_at)
         self._findings += prunes.judge(history.absent, end=end)
         checkpoint = self._check_head(history, whole=first == 0 and end == self._head.size)
@@ -212,6 +207,7 @@ class _Verification:
             since=since.size if since else None,
             mark=self._mark.size,
             notes=self._mark.notes,
+            warnings=clock.warnings,
             seconds=time.monotonic() - started,
         )
 

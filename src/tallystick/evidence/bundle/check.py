@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import Any, Final
 
 from tallystick.clock import Clock, wall_clock
-from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
 from tallystick.core.fold import Fold, replaying
 from tallystick.core.keys import commitment
@@ -29,7 +28,7 @@ from tallystick.evidence.bundle.files import Bundle, open_bundle
 from tallystick.evidence.bundle.lines import Lines
 from tallystick.evidence.bundle.report import BundleFinding, BundleReport
 from tallystick.evidence.findings import Kind
-from tallystick.evidence.verify import CLOCK_TOLERANCE
+from tallystick.evidence.verification.clock import Ahead, Edges, warning_of
 from tallystick.read.index import Progress
 
 FINDINGS_MAX: Final = 1_000
@@ -73,7 +72,8 @@ class _Check:
     def __init__(self, policy: Policy, *, known: bytes | None, now: int) -> None:
         self._policy: Final = policy
         self._known: Final = known
-        self._latest: Final = timestamp.render(now + CLOCK_TOLERANCE)
+        self._edges: Final = Edges.at(now)
+        self._ahead: Final = Ahead()
         self._findings: Final[list[BundleFinding]] = []
         self._more = 0
         self._manifest: Manifest | None = None
@@ -106,6 +106,7 @@ class _Check:
             pruned=tuple(self._pruned),
             matches=self._matches,
             cosigned=self._cosigned,
+            warnings=warning_of(self._ahead),
         )
 
     def run(self, bundle: Bundle, progress: Progress | None) -> None:
@@ -125,8 +126,10 @@ class _Check:
         )
         lines = Lines(manifest, fold=fold, find=self.find)
         self._read(bundle, manifest, lines, progress)
-        if manifest.created > self._latest:
-            self.find(Kind.TIME, f"the bundle was made at {manifest.created}, which has not come yet")
+        if manifest.created > self._edges.found:
+            self.find(Kind.CLOCK, f"it was made at {manifest.created}, more than a day ahead of this machine's clock")
+        elif manifest.created > self._edges.told:
+            self._ahead.take(0, manifest.created)
         self._check_epochs(manifest, lines)
         own = sorted(lines.own, key=lambda record: record.position)
         if genesis is not None:

@@ -51,6 +51,8 @@ class BundleReport:
     """What each selector of the manifest takes of the records, computed here."""
     cosigned: dict[str, int]
     """The witnesses of the trust file whose cosignatures hold, with the POSIX seconds of each."""
+    warnings: tuple[str, ...]
+    """What holds, and had better be looked at: a time that is a little ahead of this machine's clock."""
 
     @property
     def holds(self) -> bool:
@@ -72,4 +74,5 @@ class BundleReport:
             **about,
             "pruned": list(self.pruned),
             "cosigned": self.cosigned,
+            "warnings": [*self.warnings],
         }

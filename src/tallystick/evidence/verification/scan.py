@@ -28,6 +28,7 @@ from tallystick.core.record import (
 )
 from tallystick.errors import RejectedError, StoreError
 from tallystick.evidence.findings import Finding, Kind
+from tallystick.evidence.verification.clock import Ahead, Edges
 from tallystick.evidence.verification.identity import Ids
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import RECORD_BYTES_MAX
@@ -51,8 +52,8 @@ class Terms:
 
     ledger: str
     event_mac: bytes | None
-    latest: str
-    """No record may claim a later time than this."""
+    edges: Edges
+    """What counts as a time that has not come yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ class Scan:
     """The event ids, for the question whether one stands twice."""
     signed: int = 0
     """Records whose signature holds."""
+    ahead: Ahead = field(default_factory=Ahead)
+    """Records whose time has not come yet, by more than clocks are apart."""
+    far_ahead: Ahead = field(default_factory=Ahead)
+    """Those of them that are too far ahead."""
 
 
 def scan(store: Store, task: Task, terms: Terms) -> Scan:
@@ -148,7 +153,7 @@ class _Scanner:
             or members["epoch"] != self._epoch
             or self._epoch_tag is None
             or members["event_type"].startswith(RESERVED_PREFIX)
-            or not self._recorded_at <= members["recorded_at"] <= self._terms.latest
+            or not self._recorded_at <= members["recorded_at"] <= self._terms.edges.told
             or self._epoch_tag(line[:-SIGNATURE_BYTES] + b"}") != line[-66:-2]
         ):
             return False
@@ -288,8 +293,10 @@ class _Scanner:
         if recorded_at < self._recorded_at:
             self._add(Kind.TIME, position, f"{recorded_at} is before the record before it, {self._recorded_at}")
             self._recorded_at = recorded_at  # or every true time after a false late one would be found, too
-        elif recorded_at > self._terms.latest:
-            self._add(Kind.TIME, position, f"{recorded_at} has not come yet")
+        elif recorded_at > self._terms.edges.found:
+            self._out.far_ahead.take(position, recorded_at)
+        elif recorded_at > self._terms.edges.told:
+            self._out.ahead.take(position, recorded_at)
 
     def _follow_stream(self, position: int, entity_id: str, version: int) -> None:
         streams = self._out.streams
