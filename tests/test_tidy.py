@@ -116,7 +116,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": (
         *("core", "plain_file", "private_file", "sqlite_file", "sqlite_intact"),
-        *("store.contract", "store.sqlite_prune"),
+        *("store.contract", "store.sqlite_prune", "store.sqlite_rows"),
     ),
     "sqlite_file": ("plain_file", "private_file"),
     "sqlite_intact": ("sqlite_file",),
@@ -236,6 +236,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
         "sqlite_intact",
         "store.sqlite",
         "store.sqlite_prune",
+        "store.sqlite_rows",
         "store.sqlite_sealing",
         "read.index_files",
         "read.sqlite_saving",

@@ -27,6 +27,7 @@ VALUE_BYTES_MAX: Final = 134_217_728
 memory, and a file of a few megabytes can claim a gigabyte for every row."""
 
 _RETRY_MS: Final = 10
+_RETRY_EAGERLY_MS: Final = 1
 _COPY_PAGES: Final = 1_024
 _DAMAGE_RESULTS: Final = frozenset(
     {
@@ -236,7 +237,7 @@ def run_script(connection: apsw.Connection, script: str) -> None:
 
 
 @contextmanager
-def held(lock: threading.Lock, *, patient: bool, doing: str) -> Iterator[None]:
+def held(lock: threading.Lock | threading.RLock, *, patient: bool, doing: str) -> Iterator[None]:
     """Hold a lock. Who is not patient gets a `BusyError` when another thread has it."""
     if not lock.acquire(blocking=patient):
         raise BusyError(f"another thread is at work; could not {doing} at once")
@@ -260,20 +261,52 @@ def waiting(connection: apsw.Connection, *, patient: bool) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(connection: apsw.Connection) -> Iterator[None]:
-    """A transaction that takes the write lock at once: all of what happens inside, or nothing."""
+def waiting_eagerly(connection: apsw.Connection, *, patient: bool) -> Iterator[None]:
+    """Wait as `waiting` does, and look every millisecond. SQLite looks ten times a second: between two commits of one
+    that appends in a loop this seldom finds the lock free."""
+    with waiting(connection, patient=patient):
+        if patient:
+            end = time.monotonic() + BUSY_TIMEOUT_MS / 1_000
+
+            def look_again(_: int) -> bool:
+                time.sleep(_RETRY_EAGERLY_MS / 1_000)
+                return time.monotonic() < end
+
+            connection.set_busy_handler(look_again)
+        try:
+            yield
+        finally:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+
+@contextmanager
+def transaction(connection: apsw.Connection, *, begun: bool = False) -> Iterator[None]:
+    """A transaction that takes the write lock at once: all of what happens inside, or nothing.
+
+    `begun` says that the caller has begun it.
+    """
     try:
-        if connection.in_transaction:  # an interrupt cut the ROLLBACK below short
-            connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
+        if not begun:
+            begin(connection)
         yield
         connection.execute("COMMIT")
     except BaseException:
         # Also when Ctrl-C came right after BEGIN: an open transaction would lock everybody out for good.
-        # A failed COMMIT may leave the transaction open; after some errors SQLite has rolled back by itself.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        # A failed COMMIT may leave the transaction open.
+        roll_back(connection)
         raise
+
+
+def begin(connection: apsw.Connection) -> None:
+    """Take the write lock, and wait for it as long as the connection does. The caller ends the transaction."""
+    roll_back(connection)  # of a transaction whose own ROLLBACK was cut short by an interrupt
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def roll_back(connection: apsw.Connection) -> None:
+    """End a transaction that is open. After some errors SQLite has rolled back by itself."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 @contextmanager

@@ -170,6 +170,43 @@ class StoreContract(ABC):
 
         assert len(begun.tiles(0, 0, 9)) <= 1
 
+    def test_in_its_turn_a_writer_commits_from_the_newest_head(self, begun: Store, open_store: Opener) -> None:
+        with begun.turn():
+            head = begun.head()
+            assert head is not None
+            begun.commit(head.size, batch_of(2, 1), head_of(3), after=head.checkpoint)
+            open_store().commit(3, batch_of(3, 1), head_of(4))  # the turn ended with the commit
+
+        assert stored(begun) == lines_of(0, 4)
+
+    def test_a_turn_without_a_commit_leaves_nothing_and_nobody_locked_out(
+        self, begun: Store, open_store: Opener
+    ) -> None:
+        with begun.turn():
+            pass
+        with pytest.raises(ZeroDivisionError), begun.turn():
+            raise ZeroDivisionError
+        with pytest.raises(ConflictError), begun.turn():
+            begun.commit(7, batch_of(7, 1), head_of(8))
+
+        open_store().commit(2, batch_of(2, 1), head_of(3))
+        begun.commit(3, batch_of(3, 1), head_of(4))
+        assert stored(begun) == lines_of(0, 4)
+
+    def test_nobody_who_takes_turns_loses(self, begun: Store, open_store: Opener) -> None:
+        stores = [open_store() for _ in range(8)]
+
+        def append(number: int) -> None:
+            store = stores[number]
+            with store.turn():
+                head = store.head()
+                assert head is not None
+                store.commit(head.size, batch_of(head.size, 1), head_of(head.size + 1))
+
+        in_threads(len(stores), append)
+
+        assert stored(begun) == lines_of(0, 10)
+
     # ----------------------------------------------------------------------------------- promise 4 (I2)
 
     def test_what_the_caller_does_to_its_batch_afterwards_changes_nothing(self, begun: Store) -> None:

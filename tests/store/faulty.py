@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -35,6 +36,9 @@ class FaultyStore:
         self, expected_size: int, batch: Batch, head: Head, *, after: bytes | None = None, patient: bool = True
     ) -> None:
         self._write(lambda: self._inner.commit(expected_size, batch, head, after=after, patient=patient))
+
+    def turn(self, *, patient: bool = True) -> AbstractContextManager[None]:
+        return self._inner.turn(patient=patient)
 
     def prune(self, end: int, kept: Sequence[int]) -> int:
         removed: list[int] = []

@@ -26,12 +26,13 @@ from tallystick.core.checkpoint import open_checkpoint
 from tallystick.core.keys import epoch_key
 from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, split_signature
 from tallystick.core.system import EpochClosed, EpochOpened, Genesis, KeyRotated
-from tallystick.errors import ConflictError, RejectedError, TamperError
+from tallystick.errors import BusyError, ConflictError, RejectedError, TamperError
 from tallystick.keystore import Keystore
 from tallystick.limits import EPOCH_SECONDS_MAX
 from tallystick.store.contract import Batch, Head
 from tallystick.store.memory import MemoryStore
 from tallystick.write import resume
+from tallystick.write.request import Submission
 from tests import naive
 from tests.crashing import abandon
 
@@ -286,6 +287,30 @@ def test_a_conflict_with_what_was_true_a_moment_ago_is_looked_at_again(tmp_path:
         sealed = one.append(event(expected_version=2))
 
     assert sealed.entity_version == 3
+
+
+def test_who_loses_to_others_again_and_again_holds_them_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tallystick.open(tmp_path / "ledger") as slow, tallystick.open(tmp_path / "ledger") as fast:
+        fast.append(event())
+        store, outcomes = slow._store, list[str]()
+        commit = store.commit
+
+        def commit_late(*members: Any, **more: Any) -> None:
+            """Commit when another process has just done so, if it can."""
+            try:
+                fast.append_each([Submission([event()])], patient=False)
+                outcomes.append("lost")
+            except BusyError:
+                outcomes.append("held up")
+            commit(*members, **more)
+
+        monkeypatch.setattr(store, "commit", commit_late)
+        sealed = slow.append(event())
+        monkeypatch.undo()
+
+        assert outcomes == ["lost"] * 5 + ["held up"]
+        assert fast.append(event()).position == sealed.position + 1
+        naive.read_chain(lines_of(slow))
 
 
 # --------------------------------------------------------------------------------------- resuming, suspiciously

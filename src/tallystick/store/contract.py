@@ -6,6 +6,7 @@ A store knows positions and bytes. What the bytes say, and whether they are righ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -75,6 +76,13 @@ class Store(Protocol):
 
         Where `after` is given, the present head's checkpoint has to be that one, too: another log may have the size.
         Who is not `patient` gets a `BusyError` where others, who wait, wait for another writer to end.
+        """
+
+    def turn(self, *, patient: bool = True) -> AbstractContextManager[None]:
+        """Hold up all other writers from here to the first commit inside, or to the end.
+
+        Who plans from the newest head, commits, and is told `ConflictError` for a head that moved meanwhile may lose to
+        faster ones for ever. Inside, a plan from the newest head cannot lose, where the adapter has such a lock.
         """
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:

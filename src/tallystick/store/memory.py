@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
 from tallystick.core.merkle import TILE_WIDTH, Tile, leaf_hash
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
+from tallystick.sqlite_file import held
 from tallystick.store.contract import Batch, Head, StoredRecord
 
 
@@ -20,7 +22,7 @@ class MemoryStore:
     """Keeps the contract except for durability, which memory does not have."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._head: Head | None = None
         self._records: list[StoredRecord] = []
         self._tiles: dict[tuple[int, int], Tile] = {}
@@ -56,6 +58,11 @@ class MemoryStore:
             if present != expected_size or (after is not None and self._head and after != self._head.checkpoint):
                 raise ConflictError(f"the head is at {present}, and not the one at {expected_size}")
             self._publish(batch, head)
+
+    @contextmanager
+    def turn(self, *, patient: bool = True) -> Iterator[None]:
+        with held(self._lock, patient=patient, doing="commit"):
+            yield
 
     def _publish(self, batch: Batch, head: Head) -> None:
         # An interrupt in an earlier call may have left records that no head published.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +86,9 @@ class ProvenStore:
         after: bytes | None = None,  # noqa: ARG002
         patient: bool = True,  # noqa: ARG002
     ) -> None:
+        raise StoreError(_READONLY)
+
+    def turn(self, *, patient: bool = True) -> AbstractContextManager[None]:  # noqa: ARG002
         raise StoreError(_READONLY)
 
     def prune(self, end: int, kept: Sequence[int]) -> int:  # noqa: ARG002

@@ -13,13 +13,11 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from functools import cache, lru_cache, partial
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import cache
 from importlib.resources import files
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
-from zlib import crc32
 
 import apsw
 
@@ -28,6 +26,7 @@ from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreE
 from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
 from tallystick.private_file import make_folder
 from tallystick.sqlite_file import (
+    begin,
     check_schema,
     closed_on_error,
     connect,
@@ -35,16 +34,19 @@ from tallystick.sqlite_file import (
     copy_open,
     held,
     query,
+    roll_back,
     run_script,
     schema_made_by,
     schema_of,
     transaction,
     translated,
     waiting,
+    waiting_eagerly,
 )
 from tallystick.sqlite_intact import Intact
 from tallystick.store.contract import Batch, Head, StoredRecord
 from tallystick.store.sqlite_prune import prune_records, pruned_below
+from tallystick.store.sqlite_rows import INDEX_BITS, checked, insert
 
 FILE_NAME: Final = "ledger.db"
 _APPLICATION_ID: Final = int.from_bytes(b"TLST", "big")
@@ -52,13 +54,6 @@ _LAYOUT: Final = 2
 _WAL_PAGES: Final = 2_000
 """Pages of write-ahead log after which they are copied into the file: 16 MB."""
 
-_BOUND_BYTES: Final = 1_048_576
-_FEW_ROWS: Final = 16
-_ROWS_AT_ONCE: Final = 500
-"""Rows of one INSERT. Each statement run releases and retakes the interpreter's lock; beside busy threads
-that is the cost of an insert, so few large statements beat many small ones (docs/adr/0004)."""
-
-_INSERT_ROW: Final = "(?,?,?)"
 _FETCH: Final = (
     "SELECT position, bytes, crc32 FROM record WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"
 )
@@ -80,7 +75,6 @@ _VALUE_BYTES_MAX: Final = 262_144
 _WRITTEN_BYTES_MAX: Final = 4_194_304
 """For who writes: a prune is handed 100,000 positions at once."""
 _FETCHED_AT_ONCE: Final = 10_000
-_INDEX_BITS: Final = 48
 _PAGE_BYTES: Final = 8_192
 
 
@@ -95,7 +89,8 @@ class SqliteStore:
         self.path: Final = folder / FILE_NAME
         self._readonly: Final = readonly
         self._still: Final = still
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
+        self._in_turn = False
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
         self._intact: Final = Intact(self.path)
@@ -111,7 +106,7 @@ class SqliteStore:
                     raise ConflictError(f"there is already a ledger in {self.path}")
                 # Tables, genesis and head appear together or, after a crash here, not at all.
                 run_script(writer, _schema())
-                _insert(writer, batch)
+                insert(writer, batch)
                 writer.execute("INSERT INTO head VALUES (1,?,?,?,?,?)", _head_row(head))
 
     def head(self) -> Head | None:
@@ -131,15 +126,35 @@ class SqliteStore:
         with held(self._writing, patient=patient, doing="commit"), self._noticing_damage("commit"):
             writer = self._open_writer()
             self._intact.look(writer)  # SQLite commits on a file that was emptied, too
-            with waiting(writer, patient=patient), transaction(writer):
+            with waiting(writer, patient=patient), self._transaction(writer):
                 writer.execute(_MOVE_HEAD, (*_head_row(head), expected_size, after))
                 if not writer.changes():
                     present = query(writer, "SELECT size FROM head")
                     if not present:
                         raise StoreError(f"{self.path} holds no ledger yet; create it first")
                     raise ConflictError(f"the head is at {present[0][0]}, and not the one at {expected_size}")
-                _insert(writer, batch)
+                insert(writer, batch)
                 # A crash up to here leaves frames that no commit frame covers: they are never read.
+
+    @contextmanager
+    def turn(self, *, patient: bool = True) -> Iterator[None]:
+        with held(self._writing, patient=patient, doing="commit"):
+            with self._noticing_damage("commit"):
+                writer = self._open_writer()
+                with waiting_eagerly(writer, patient=patient):
+                    begin(writer)
+            self._in_turn = True
+            try:
+                yield
+            finally:
+                self._in_turn = False
+                with self._noticing_damage("commit"):
+                    roll_back(writer)  # nothing, after a commit
+
+    def _transaction(self, writer: apsw.Connection) -> AbstractContextManager[None]:
+        """A transaction, or the one that this thread's turn has begun."""
+        begun, self._in_turn = self._in_turn, False
+        return transaction(writer, begun=begun)
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         while first < end:
@@ -152,7 +167,7 @@ class SqliteStore:
                 )
             if not rows:
                 return
-            yield from _checked(rows)
+            yield from checked(rows)
             if len(rows) < READ_RECORDS_MAX:
                 return
             first = rows[-1][0] + 1
@@ -162,10 +177,10 @@ class SqliteStore:
         with self._reader("read records") as reader:
             for start in range(0, len(wanted), _FETCHED_AT_ONCE):
                 rows += query(reader, _FETCH, (json.dumps(wanted[start : start + _FETCHED_AT_ONCE]),))
-        return _checked(rows) if rows else []
+        return checked(rows) if rows else []
 
     def tiles(self, level: int, first: int, end: int) -> list[Tile]:
-        base = level << _INDEX_BITS
+        base = level << INDEX_BITS
         with self._reader("read tiles") as reader:
             rows = query(
                 reader,
@@ -205,7 +220,7 @@ class SqliteStore:
             # A record may be found by walking the file and not by looking for its position, or the reverse.
             problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
             if {"record", "tile", "leaf", "pruned"} <= found.keys():
-                stray = query(reader, _SELECT_STRAY, (TILE_LEVELS_MAX << _INDEX_BITS,))
+                stray = query(reader, _SELECT_STRAY, (TILE_LEVELS_MAX << INDEX_BITS,))
                 problems += [f"a {table} numbered {number}, which no commit makes" for table, number in stray]
         problems += [f"{name} is missing from the schema" for name in sorted(wanted.keys() - found.keys())]
         problems += [f"{name} does not belong in the schema" for name in sorted(found.keys() - wanted.keys())]
@@ -337,37 +352,6 @@ class SqliteStore:
             raise StoreError("the store is closed")
         if self._process != os.getpid():
             raise StoreError("the ledger was opened before a fork; open it again in this process")
-
-
-def _insert(connection: apsw.Connection, batch: Batch) -> None:
-    # SQLite keeps what the last statement was given until its next use: of large records this is more than a little.
-    at_once = _ROWS_AT_ONCE
-    if len(batch.lines) > _FEW_ROWS:
-        at_once = max(1, min(_ROWS_AT_ONCE, _BOUND_BYTES * len(batch.lines) // sum(map(len, batch.lines))))
-    for start in range(0, len(batch.lines), at_once):
-        lines = batch.lines[start : start + at_once]
-        rows = zip(count(batch.first + start), lines, map(crc32, lines), strict=False)
-        connection.execute(_insert_sql(len(lines)), list(chain.from_iterable(rows)))
-    for tile in batch.tiles:
-        number = (tile.level << _INDEX_BITS) + tile.index
-        connection.execute("INSERT INTO tile VALUES (?,?,?)", (number, tile.hashes, tile.root))
-
-
-def _checked(rows: list[tuple[Any, ...]]) -> list[StoredRecord]:
-    """The rows as records, if that is what they are."""
-    positions, lines, crcs = zip(*rows, strict=True)
-    if [*positions] != sorted({*positions}) or {*map(type, lines)} != {bytes} or {*map(type, crcs)} != {int}:
-        raise DamagedError(f"the rows from {positions[0]} to {positions[-1]} are out of order, or not records")
-    return [*map(_stored, rows)]
-
-
-# What StoredRecord._make does, without its Python: a row is a tuple of the three already.
-_stored: Final = partial(tuple.__new__, StoredRecord)
-
-
-@lru_cache(maxsize=_ROWS_AT_ONCE)
-def _insert_sql(rows: int) -> str:
-    return "INSERT INTO record VALUES " + ",".join([_INSERT_ROW] * rows)
 
 
 def _is_head(size: int, _: bytes, *positions: int) -> bool:

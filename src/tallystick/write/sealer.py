@@ -7,15 +7,14 @@ So recovery is the normal path (SPEC 6; ARCHITECTURE has the table of what a cra
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tallystick.clock import Clock
-from tallystick.core import timestamp
 from tallystick.core.content import Content
 from tallystick.core.custody import OwnEvent
 from tallystick.core.keys import LedgerKeys, epoch_key, tagger
@@ -39,13 +38,18 @@ from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.draft import Draft, system_draft
 from tallystick.write.group import GroupCommit
 from tallystick.write.known import BehindError, Known
+from tallystick.write.moment import Moments
 from tallystick.write.request import Load, Request, Sealed
 from tallystick.write.resume import check_keys, load_state
 from tallystick.write.rules import Rules, RulesChangedError
 from tallystick.write.seal import Plan, Planner, State, Tag
 
-_ATTEMPTS_MAX: Final = 1_000
+_ATTEMPTS_MAX: Final = 100
 """Lost races in a row before a batch gives up; another writer made progress at each of them."""
+
+_FREE_ATTEMPTS: Final = 5
+"""Lost races after which others are held up. Whoever was first has all in memory, and is the faster one next time, too:
+a third process lost more than a thousand times in a row to two that appended in a loop."""
 
 _OTHERS_FIRST: Final = f"other writers were first {_ATTEMPTS_MAX} times: wait a moment, then repeat"
 
@@ -57,8 +61,6 @@ CheckHead = Callable[[bytes | None], None]
 with the checkpoint, proven, when the state was read back from the store."""
 
 T = TypeVar("T")
-
-_log: Final = logging.getLogger("tallystick.write")
 
 
 class Sealer:
@@ -90,7 +92,7 @@ class Sealer:
         self._keys_at: tuple[int, int] | None = None
         self._keys = load_keys()
         self._known: Final = known
-        self._clock: Final = clock
+        self._moments: Final = Moments(clock)
         self._ids: Final = ids
         self._turn: Final = turn or threading.Lock()
         self._group: Final = GroupCommit(
@@ -105,7 +107,6 @@ class Sealer:
         """The log as the state in memory proves it."""
         self._tag: tuple[int, Tag] | None = None
         self._checkpoint_signer: Signer | None = None
-        self._clock_held = False
 
     def seal(self, drafts: Sequence[Draft], *, generation: int | None = None) -> Sequence[Sealed]:
         """Seal drafts as one: all of them, durable on return, or none.
@@ -230,37 +231,47 @@ class Sealer:
 
         `signing` signs the checkpoint in place of the key in force.
         """
-        for _ in range(_ATTEMPTS_MAX):
-            try:
-                planner = self._planner()
-                prepare(planner)
-                refused = self._add_all(planner, requests)
-            except BehindError:
-                self._state = None
-                continue
-            if refused and not self._is_current():
-                continue  # what it conflicts with may be what others have written meanwhile
-            if planner.count:
-                plan = planner.finish(self._signer(signing), tag=self._tag_of_epoch())
-                if not self._commit(plan, patient=patient):
-                    continue
-                receipts = plan.receipts
-            else:
-                receipts = planner.repeats()
-            for request, sealed in receipts:
-                request.sealed = sealed
-            for request, error in refused:
-                request.error = error
-            return
+        for attempt in range(_ATTEMPTS_MAX):
+            with nullcontext() if attempt < _FREE_ATTEMPTS else self._store.turn(patient=patient):
+                if self._commit_once(requests, prepare, signing, patient):
+                    return
         raise BusyError(_OTHERS_FIRST)
+
+    def _commit_once(
+        self,
+        requests: list[Request],
+        prepare: Callable[[Planner], None],
+        signing: Ed25519PrivateKey | None,
+        patient: bool,
+    ) -> bool:
+        """Plan and commit. False when another process was first; then nothing is known of the log any more."""
+        try:
+            planner = self._planner()
+            prepare(planner)
+            refused = self._add_all(planner, requests)
+        except BehindError:
+            self._state = None
+            return False
+        if refused and not self._is_current():
+            return False  # what it conflicts with may be what others have written meanwhile
+        if planner.count:
+            plan = planner.finish(self._signer(signing), tag=self._tag_of_epoch())
+            if not self._commit(plan, patient=patient):
+                return False
+            receipts = plan.receipts
+        else:
+            receipts = planner.repeats()
+        for request, sealed in receipts:
+            request.sealed = sealed
+        for request, error in refused:
+            request.error = error
+        return True
 
     def _planner(self) -> Planner:
         state = self._current_state()
         if self._check_head is not None:
             self._check_head(None)
         self._known.check_room()
-        now = self._clock()
-        self._report_clock(now, state)
         return Planner(
             state,
             genesis=self._genesis,
@@ -268,7 +279,7 @@ class Sealer:
             read=self._read,
             event_mac=self._keys.event_mac,
             ids=self._ids,
-            now=now,
+            now=self._moments.now(state.recorded_at),
         )
 
     def _current_state(self) -> State:
@@ -361,13 +372,6 @@ class Sealer:
         if self._checkpoint_signer is None or self._checkpoint_signer.private_key is not key:
             self._checkpoint_signer = Signer(self._genesis.origin, key)
         return self._checkpoint_signer
-
-    def _report_clock(self, now: int, state: State) -> None:
-        held = now < state.recorded_at
-        if held and not self._clock_held:
-            behind = (state.recorded_at - now) / timestamp.SECOND
-            _log.warning("the clock stepped back %.6f s; recorded times are held until it has caught up", behind)
-        self._clock_held = held
 
 
 def _outcome(request: Request) -> Sequence[Sealed] | ConflictError:
