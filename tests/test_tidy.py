@@ -169,9 +169,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "govern.schemas": (
         *("core", "govern.compatibility", "govern.document", "govern.infer"),
-        *("govern.registered", "govern.registry", "govern.orders", "read"),
+        *("govern.registered", "govern.registry", "govern.orders", "read", "store.verified_reads"),
     ),
-    "govern.orders": ("core",),
+    "govern.orders": ("core", "store.verified_reads"),
     "govern.pruning": ("core", "govern.selection"),
     "govern.plans": ("core",),
     "govern.retention": (

@@ -9,6 +9,7 @@ from tallystick.core.custody import OwnEvent
 from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, RejectedError, TamperError
+from tallystick.store.verified_reads import VerifiedReads
 
 
 class Receipt(Protocol):
@@ -18,13 +19,14 @@ class Receipt(Protocol):
     def position(self) -> int: ...
 
 
-class SealOwn(Protocol):
-    """Seals events of the ledger's own as one, durable on return. `guard` is asked right before, with the size
-    that the ledger has then; what it raises is raised, and nothing is sealed."""
+Guard = Callable[[VerifiedReads], None]
 
-    def __call__(
-        self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None
-    ) -> Sequence[Receipt]: ...
+
+class SealOwn(Protocol):
+    """Seals events of the ledger's own as one, durable on return. `guard` is asked right before, with what reads the
+    ledger as it is then, proven; what it raises is raised, and nothing is sealed."""
+
+    def __call__(self, events: Sequence[OwnEvent], *, guard: Guard | None = None) -> Sequence[Receipt]: ...
 
 
 BeforePrune = Callable[[int, Iterator[Record]], Sequence[tuple[str, dict[str, Any]]]]

@@ -33,14 +33,15 @@ from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, PruneTooLargeError, RejectedError, StoreError, TamperError
 from tallystick.govern.head import check_head, checked_frontier, last_hash
-from tallystick.govern.orders import Actor, BeforePrune, OvertakenError, Receipt, SealOwn, actor_of, read_prune
+from tallystick.govern.orders import Actor, BeforePrune, Guard, OvertakenError, Receipt, SealOwn, actor_of, read_prune
 from tallystick.govern.pruning import Pruned, PrunePlan
 from tallystick.govern.selection import Selection, Terms, first_unexpired
 from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store
-from tallystick.store.reading import absent_ranges, read_lines, read_record
+from tallystick.store.reading import absent_ranges, read_record
+from tallystick.store.verified_reads import VerifiedReads
 
 _ATTEMPTS_MAX: Final = 100
 """Orders by others that came first, in a row, before an order gives up."""
@@ -241,11 +242,11 @@ class Retention:
                 continue
         raise ConflictError(f"other orders were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
 
-    def _nothing_ordered_since(self, seen: int) -> Callable[[int], None]:
+    def _nothing_ordered_since(self, seen: int) -> Guard:
         """A guard: that nothing was ordered since the ledger had `seen` records."""
 
-        def guard(size: int) -> None:
-            for stored in read_lines(self._store, seen, size):
+        def guard(reads: VerifiedReads) -> None:
+            for stored in reads.read(seen, reads.size):
                 if b'"tallystick.' in stored.line and orjson.loads(stored.line)["event_type"] in CUSTODY_TYPES:
                     raise OvertakenError(stored.position)
 
@@ -343,18 +344,32 @@ class Retention:
         if not self._is_unfinished(pruned):
             return  # another process did it
         selection = self._selection_of(position, pruned)
-        for hold in self._in_force(self._catch_up()).holds.values():
-            touched = selection.touched_by(hold) if hold.position > position else 0
-            if touched:
-                raise ConflictError(
-                    f"the hold {hold.name!r} was placed before the prune at position {position} was finished, and "
-                    f"covers {touched} of its records: they stay until the hold is released"
-                )
+        self._check_not_held(position, pruned, selection)
         # A crash before this returns leaves all of the records, or none of them.
-        self._store.prune(pruned.end, selection.kept())
+        removed = self._store.prune(pruned.end, selection.kept())
+        if removed != pruned.count and (removed or self._is_unfinished(pruned)):  # else another process was first
+            raise TamperError(
+                f"the prune at position {position} removed {removed} records, and not the {pruned.count} that it "
+                "names: find out who can write to the store, and run a verification"
+            )
         # A crash here leaves an index that proposes what is gone; whoever opens it next has it forget that.
         if self._after_prune is not None:
             self._after_prune()
+
+    def _check_not_held(self, position: int, pruned: RecordsPruned, selection: Selection) -> None:
+        """Whether no hold that the prune did not look at covers a record that goes, as the log itself has both."""
+        in_force = self._in_force(self._catch_up()).holds.values()
+        holds = [hold for hold in in_force if hold.position not in pruned.holds_checked]
+        covered = [0] * len(holds)
+        for record in selection.doomed(self._proven()) if holds else ():
+            for number, hold in enumerate(holds):
+                covered[number] += hold.placed.covers(record.members)
+        for hold, count in zip(holds, covered, strict=True):
+            if count:
+                raise ConflictError(
+                    f"the hold {hold.name!r} was placed before the prune at position {position} was finished, and "
+                    f"covers {count} of its records: they stay until the hold is released"
+                )
 
     def _selection_of(self, position: int, pruned: RecordsPruned) -> Selection:
         """What a prune selected, from its record. `StoreError` when that is not what it names."""

@@ -29,12 +29,13 @@ from tallystick.errors import ConflictError, NotFoundError, RejectedError
 from tallystick.govern.compatibility import Break, backward, forward
 from tallystick.govern.document import Document, normal
 from tallystick.govern.infer import infer
-from tallystick.govern.orders import Actor, SealOwn
+from tallystick.govern.orders import Actor, Guard, SealOwn
 from tallystick.govern.registered import Enforced, InForce, RegisteredSchema
 from tallystick.govern.registry import Registry
 from tallystick.limits import SCHEMAS_BYTES_MAX, SCHEMAS_MAX
 from tallystick.read.query import Query
 from tallystick.read.search import Search
+from tallystick.store.verified_reads import VerifiedReads
 
 _ATTEMPTS_MAX: Final = 100
 """Changes by others that came first, in a row, before one gives up."""
@@ -225,8 +226,8 @@ class Schemas:
                 continue
         raise ConflictError(f"other schemas came first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
 
-    def _guard(self, generation: int) -> Callable[[int], None]:
-        def guard(_: int) -> None:  # the sealer has the registry follow before it asks
+    def _guard(self, generation: int) -> Guard:
+        def guard(_: VerifiedReads) -> None:  # the sealer has the registry follow before it asks
             if self._registry.generation != generation:
                 raise _OvertakenError
 

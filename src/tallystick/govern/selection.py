@@ -101,12 +101,6 @@ class Selection:
             kept.extend(range(*match.span()))
         return kept
 
-    def touched_by(self, hold: Hold) -> int:
-        """How many of the records that go the hold covers."""
-        if hold.placed.first is not None and hold.placed.end is not None:
-            return self._marks[hold.placed.first : hold.placed.end].count(_DOOMED)
-        return sum(self._marks[position] == _DOOMED for position in self._positions(_query_of(hold)))
-
     def doomed(
         self, store: Store, *, expired_from: int | None = None, progress: Progress | None = None
     ) -> Iterator[Record]:

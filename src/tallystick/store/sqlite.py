@@ -91,6 +91,8 @@ class SqliteStore:
         self._still: Final = still
         self._writing = threading.RLock()
         self._in_turn = False
+        self._schema_version: int | None = None
+        """The schema that was looked at last, as SQLite counts its changes."""
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
         self._intact: Final = Intact(self.path)
@@ -127,6 +129,7 @@ class SqliteStore:
             writer = self._open_writer()
             self._intact.look(writer)  # SQLite commits on a file that was emptied, too
             with waiting(writer, patient=patient), self._transaction(writer):
+                self._check_schema(writer)
                 writer.execute(_MOVE_HEAD, (*_head_row(head), expected_size, after))
                 if not writer.changes():
                     present = query(writer, "SELECT size FROM head")
@@ -193,7 +196,7 @@ class SqliteStore:
 
     def prune(self, end: int, kept: Sequence[int]) -> int:
         with self._writing, self._noticing_damage("prune"):
-            return prune_records(self._open_writer(), end, kept)
+            return prune_records(self._open_writer(), end, kept, check=self._check_schema)
 
     def pruned_below(self) -> int:
         with self._reader("read up to where prunes went") as reader:
@@ -278,11 +281,22 @@ class SqliteStore:
                 shrinks=True,
                 value_bytes_max=_WRITTEN_BYTES_MAX,
             )
-            check_schema(self._writer, _schema(), path=self.path)
+            self._schema_version = None
+            self._check_schema(self._writer)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._intact.look(self._writer)
             self._writer.pragma("secure_delete", True)  # a page that is left behind may hold what is pruned later
         return self._writer
+
+    def _check_schema(self, writer: apsw.Connection) -> None:
+        """Whether nobody put anything into the schema since it was last looked at. Within a transaction nobody can.
+
+        A trigger would run in our own transactions, and change what they write.
+        """
+        [[version]] = query(writer, "PRAGMA schema_version")
+        if version != self._schema_version:
+            check_schema(writer, _schema(), path=self.path)
+            self._schema_version = version
 
     @contextmanager
     def _reader(self, doing: str) -> Iterator[apsw.Connection]:

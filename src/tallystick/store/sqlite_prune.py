@@ -12,7 +12,7 @@ import json
 import logging
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import apsw
@@ -67,12 +67,15 @@ def pruned_below(connection: apsw.Connection) -> int:
     return below
 
 
-def prune_records(writer: apsw.Connection, end: int, kept: Sequence[int]) -> int:
-    """Keep `Store.prune`, through a connection whose `secure_delete` is on."""
+def prune_records(
+    writer: apsw.Connection, end: int, kept: Sequence[int], *, check: Callable[[apsw.Connection], None]
+) -> int:
+    """Keep `Store.prune`, through a connection whose `secure_delete` is on. `check` looks at the schema, within."""
     _make_room(writer)
     try:
         _hand_over(writer, "INSERT INTO temp.kept SELECT value FROM json_each(?)", kept)
         with transaction(writer):
+            check(writer)
             removed = _remove(writer, end)
             # A crash up to here leaves frames that no commit frame covers: they are never read.
     finally:

@@ -140,18 +140,20 @@ class Sealer:
             self._turn.release()
         return [_outcome(request) for request in requests]
 
-    def seal_own(self, events: Sequence[OwnEvent], *, guard: Callable[[int], None] | None = None) -> Sequence[Sealed]:
+    def seal_own(
+        self, events: Sequence[OwnEvent], *, guard: Callable[[VerifiedReads], None] | None = None
+    ) -> Sequence[Sealed]:
         """Seal events of the ledger's own, together, as `seal` does.
 
-        `guard` is asked right before, with the size that the ledger has then, and again after every lost race;
+        `guard` is asked right before, with what reads the ledger as it is then, and again after every lost race;
         what it raises is raised, and nothing is sealed.
         """
         request = Request([_own_draft(event, self._ids) for event in events])
 
         def prepare(planner: Planner) -> None:
             if guard is not None:
-                assert self._state is not None, "planned from a state"
-                guard(self._state.tree.size)
+                assert self._reads is not None, "planned from a state"
+                guard(self._reads)
             _open_due_epoch(planner)
 
         with self._turn:
