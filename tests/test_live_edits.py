@@ -112,7 +112,7 @@ def test_a_hold_whose_record_is_altered_while_a_prune_is_sealed_stops_it(
 def test_what_a_hold_covers_the_log_says_and_not_the_index(scene: Scene) -> None:
     scene.expire()
     prune = scene.ledger._store.prune
-    scene.ledger._store.prune = _fails  # type: ignore[method-assign]
+    scene.ledger._store.prune = _fails  # type: ignore[assignment,method-assign]
     with pytest.raises(StoreError, match="injected"):
         scene.ledger.retention.prune()
     scene.ledger._store.prune = prune  # type: ignore[method-assign]
@@ -167,7 +167,7 @@ def test_nor_in_a_prune(scene: Scene) -> None:
         scene.statement("CREATE TRIGGER evil BEFORE DELETE ON record BEGIN SELECT RAISE(IGNORE); END")
         return prune(*members)
 
-    store.prune = prune_late  # type: ignore[method-assign]
+    store.prune = prune_late  # type: ignore[assignment,method-assign]
     with pytest.raises(DamagedError, match="altered \\(evil\\)"):
         scene.ledger.retention.prune(plan)
     assert scene.left() == 20

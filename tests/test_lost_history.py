@@ -22,7 +22,7 @@ import tallystick
 from tallystick.core.custody import RetentionPolicy
 from tallystick.deployment import Deployment
 from tallystick.errors import DamagedError, DeniedError, TallystickError, TamperError
-from tallystick.store.head_mark import HaltedError
+from tallystick.store.contradiction import HaltedError
 
 FILES: Final = ("ledger.db", "index.db", "sealing.db")
 DAY: Final = 86_400_000_000

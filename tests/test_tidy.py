@@ -55,8 +55,8 @@ OUR_OWN: Final = ("clock", "ids", "keystore", "private_file")
 it."""
 
 STORED: Final = (
-    *("store.contract", "store.head_mark", "store.lineage", "store.mark_file", "store.proofs", "store.proven_store"),
-    "store.reading",
+    *("store.contract", "store.contradiction", "store.head_mark", "store.lineage", "store.mark_file", "store.proofs"),
+    *("store.proven_store", "store.reading"),
     *("store.trusted_keys", "store.verified_reads"),
 )
 """The port, and reading through it with suspicion: what everyone but the adapters knows of stores."""
@@ -108,9 +108,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "store.trusted_keys": ("core", "store.contract", "store.reading", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
     "store.lineage": ("core", "store.contract", "store.reading"),
+    "store.contradiction": ("core", "store.contract", "store.verified_reads"),
     "store.head_mark": (
         *("core", "durable", "plain_file", "private_file"),
-        *("store.contract", "store.mark_file", "store.verified_reads"),
+        *("store.contract", "store.contradiction", "store.mark_file"),
     ),
     "store.mark_file": ("core", "plain_file"),
     "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
@@ -132,8 +133,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "ledger": ("appending", "asking", "governing", "guarding", "proving", "queueing", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
     "backups": ("backups", "durable", "ledger", "opening", "plain_file", *FRONT_DOOR),
-    "leases": ("ledger", "queueing", "store.head_mark"),
-    "system_ledger": ("evidence.findings", "ledger", "queueing", "store.head_mark"),
+    "leases": ("ledger", "queueing", "store.contradiction"),
+    "system_ledger": ("evidence.findings", "ledger", "queueing", "store.contradiction"),
     "deployment": (
         *(
             *OUR_OWN,
@@ -197,7 +198,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "plain_file",
         "private_file",
         "serve",
-        "store.head_mark",
+        "store.contradiction",
         "write.request",
         *BORDER,
     ),

@@ -387,7 +387,7 @@ class Deployment:
     def _read_on(self) -> None:
         with self._system.used() as system, self._following:
             directory = self._directory if system is self._read_of else Directory()  # else it may be of a lost history
-            if system.size > directory.size:
+            if system.proven_size > directory.size:  # else an older head, put back, would hide what was revoked
                 directory.follow(system.read_proven(directory.size))
             self._read_of, self._directory = system, directory
 

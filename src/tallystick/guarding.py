@@ -35,12 +35,16 @@ from tallystick.errors import (
 )
 from tallystick.keystore import Keystore
 from tallystick.store.contract import Head, Store
-from tallystick.store.head_mark import HeadMark, MarkProblem
+from tallystick.store.contradiction import MarkProblem
+from tallystick.store.head_mark import HeadMark
 from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import read_record, read_records
 from tallystick.store.trusted_keys import Trusted, TrustedKeys
 from tallystick.store.verified_reads import VerifiedReads
 from tallystick.write.sealer import Sealer
+
+_RECORDS_OF_A_CHANGE: Final = 2
+"""The close of an epoch, and the opening of the next."""
 
 _log: Final = logging.getLogger("tallystick.ledger")
 
@@ -56,6 +60,8 @@ class Guarding(ABC):
     _trusted: TrustedKeys
     genesis: Genesis
     id: bytes
+    _held: Head | None = None
+    """The head that was held against what is known, and proven, last."""
     _handed_out: bytes = b""
     """The checkpoint that was proven last, and may go out."""
 
@@ -159,15 +165,30 @@ class Guarding(ABC):
         except TamperError as error:
             self._mark.halt(MarkProblem("unreadable", f"the ledger cannot be compared with its head mark: {error}"))
 
-    def check_mark(self, *, again: bool = False) -> None:
-        """Raises `TamperError` for a ledger that contradicts its head mark: nothing of it leaves as evidence.
+    def _held_head(self) -> Head:
+        """The newest commit for an answer that others are going to rely on: proven, and held against the head mark and
+        against what this process knew of the log. It is read once; what belongs to one answer is read as of it.
 
-        By what is known; with `again` the two are compared now.
+        Raises `TamperError` for a ledger that does not hold, or contradicts them.
         """
-        if again:
+        mark = self._mark
+        if mark is not None and self._keystore.exists() and mark.is_changed():
             self.inspect_mark()
-        if self._mark is not None:
-            self._mark.check()
+        head, extended = (self._head(), frozenset[bytes]()) if mark is None else mark.hold()
+        if head != self._held:
+            self._trust(head)
+            self._held = head
+        if mark is not None:
+            mark.give(head, extended)
+        return head
+
+    @property
+    def proven_size(self) -> int:
+        """How many records there are, as evidence has to say it: as `size`, but proven, and held against the head mark.
+
+        Raises `TamperError` for a ledger that does not hold, or contradicts its mark.
+        """
+        return self._held_head().size
 
     def halt(self, problem: MarkProblem) -> None:
         """Add nothing to the ledger any more, as others have seen a newer state of it, or another one."""
@@ -189,14 +210,15 @@ class Guarding(ABC):
             raise ConflictError("the ledger does not contradict its head mark: there is no loss to accept")
         with self._mark.accepting() as problem:
             assert problem is not None, "it was there"
-            event, epochs = self._loss(problem, reason, actor)
+            size, event, epochs = self._loss(problem, reason, actor)
             # Before it is recorded: then a crash leaves readers who see some records again, and none who miss some.
             self._step_readers_back(event.payload["size"] if problem.kind == "rollback" else 0)
-            self._record_restore(event, epochs)
+            self._record_restore(event, epochs, size=size)
 
     def has_accepted_loss_of(self, checkpoint: bytes) -> bool:
         """Whether the ledger records, proven, that what this checkpoint is of was lost."""
-        size, proven = Checkpoint.of_note(checkpoint).size, self._proven_store()
+        size, head = Checkpoint.of_note(checkpoint).size, self._head()
+        proven = ProvenStore(self._store, head, self._trust(head).tree)  # not held against it: that asks this here
         for record in read_records(proven, 0, (proven.last_position() or 0) + 1):
             if record.event_type == LEDGER_RESTORED:
                 loss = LedgerRestored.of(record)
@@ -214,15 +236,22 @@ class Guarding(ABC):
         else:
             self._record_restore(event, epochs)
 
-    def _record_restore(self, event: OwnEvent, epochs: int) -> None:
+    def _record_restore(self, event: OwnEvent, epochs: int, *, size: int | None = None) -> None:
+        """Seal the record, which was made of a ledger of `size` records."""
         sealer = self._open_sealer()
         for _ in range(epochs):
             sealer.change_epoch()
-        sealer.seal_own([event])
 
-    def _loss(self, problem: MarkProblem, reason: str, actor: Mapping[str, str] | None) -> tuple[OwnEvent, int]:
-        """The event of an accepted loss, and how many epochs can have been closed in what was lost."""
+        def guard(reads: VerifiedReads) -> None:
+            if size is not None and reads.size != size + epochs * _RECORDS_OF_A_CHANGE:
+                raise ConflictError("the ledger changed while its loss was about to be recorded: verify, then repeat")
+
+        sealer.seal_own([event], guard=guard)
+
+    def _loss(self, problem: MarkProblem, reason: str, actor: Mapping[str, str] | None) -> tuple[int, OwnEvent, int]:
+        """The size of the ledger, the event of its accepted loss, and how many epochs can have been closed in that."""
         head, lost = self._head(), None
+        self._trust(head)
         size = head.size
         if problem.held is not None:
             held = Checkpoint.of_note(problem.held).size
@@ -235,7 +264,7 @@ class Guarding(ABC):
             held_checkpoint=problem.held,
             reason=reason,
         )
-        return OwnEvent(LEDGER_RESTORED, restored.payload(), actor), epochs_to_pass(lost)
+        return head.size, OwnEvent(LEDGER_RESTORED, restored.payload(), actor), epochs_to_pass(lost)
 
     def authenticate(self, what: str, data: bytes) -> bytes:
         """A MAC, 32 bytes, over data that is kept in a file and obeyed, under this ledger's key of its head mark.

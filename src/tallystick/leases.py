@@ -17,7 +17,7 @@ from typing import Final
 from tallystick.errors import BusyError, DamagedError, DamagedIndexError, TallystickError, TamperError
 from tallystick.ledger import Ledger
 from tallystick.queueing import Pulse
-from tallystick.store.head_mark import HaltedError, MarkProblem
+from tallystick.store.contradiction import HaltedError, MarkProblem
 
 _DRAIN_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.5

@@ -151,7 +151,6 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
 
         Nothing can be written to what is given. Raises `TamperError` at a record that is not the one that was sealed.
         """
-        self.check_mark(again=True)
         store = self._proven_store()
         location = replace(self._location, scratch=True)
         proven = Ledger(
@@ -166,7 +165,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
 
     def _proven_store(self) -> ProvenStore:
         """The store as it is now, of which every record that is read is proven."""
-        head = self._head()
+        head = self._held_head()
         return ProvenStore(self._store, head, self._trust(head).tree)
 
     def verify(
@@ -262,6 +261,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
             change_epoch=self.change_epoch,
             load_keys=self._load_keys,
             seal_own=lambda events: self._open_sealer().seal_own(events),
+            head=self._held_head,
             hand_out=self._hand_out,
             clock=self._clock,
         )

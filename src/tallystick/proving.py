@@ -75,8 +75,8 @@ class Proving(ABC):
         """A head whose checkpoint goes out. Raises `StoreError` when its mark cannot be kept."""
 
     @abstractmethod
-    def check_mark(self, *, again: bool = False) -> None:
-        """Raises `TamperError` for a ledger that contradicts its head mark."""
+    def _held_head(self) -> Head:
+        """The newest commit, proven, and held against what is known of the ledger. Raises `TamperError`."""
 
     @abstractmethod
     def _export_source(self) -> Source:
@@ -88,7 +88,7 @@ class Proving(ABC):
         The head mark is written first. Raises `StoreError` when it cannot be, `TamperError` for a ledger that
         contradicts it.
         """
-        return self._hand_out(self._head()).checkpoint
+        return self._hand_out(self._held_head()).checkpoint
 
     def get(self, key: int | str) -> Record:
         """One record, by position or by event id, as the log has it. `NotFoundError` when there is none."""
@@ -110,7 +110,7 @@ class Proving(ABC):
     def _proven_at(self, key: int | str) -> tuple[Head, Record, tuple[bytes, ...]]:
         """The head that proves a record, the record, and the path from it to the root."""
         for attempt in range(_ATTEMPTS):
-            head = self._head()
+            head = self._held_head()
             position = self._position_of(key, head.size)
             try:
                 with self._proofs.at(head) as reads:
@@ -119,7 +119,7 @@ class Proving(ABC):
                 break
             except TamperError:
                 # A prune may have come after the head was read: then the next one has its record.
-                if attempt == _ATTEMPTS - 1 or self._head().checkpoint == head.checkpoint:
+                if attempt == _ATTEMPTS - 1 or self._held_head().checkpoint == head.checkpoint:
                     raise
         for stored in found:
             return head, Record.parse(stored.line), tuple(path)
@@ -143,7 +143,7 @@ class Proving(ABC):
 
         `TamperError` when its path does not lead to the signed root.
         """
-        head = self._hand_out(self._head())
+        head = self._hand_out(self._held_head())
         if not 0 <= position < head.size:
             raise NotFoundError(f"there is no position {position} in this ledger, which has {head.size} records")
         with self._proofs.at(head) as reads:
@@ -153,7 +153,7 @@ class Proving(ABC):
 
     def root_at(self, size: int) -> bytes:
         """The root of the tree of the first `size` records, proven. `NotFoundError` for more than there are."""
-        head = self._head()
+        head = self._held_head()
         if not 1 <= size <= head.size:
             raise NotFoundError(f"there is no tree of {size} records in this ledger, which has {head.size}")
         with self._proofs.at(head) as reads:
@@ -164,8 +164,7 @@ class Proving(ABC):
 
         `TamperError` when it is not of the signed tree.
         """
-        self.check_mark()
-        head = self._head()
+        head = self._held_head()
         size = head.size if size is None else size
         with self._proofs.at(head) as reads:
             return consistency_path(old_size, size, node=TileNodes(size, reads.tile))
@@ -173,8 +172,7 @@ class Proving(ABC):
     def tile(self, level: int, index: int, width: int) -> bytes:
         """The first `width` hashes of a hash tile (C2SP tlog-tiles). `TamperError` when it is not of the signed tree,
         `NotFoundError` when that has no such tile."""
-        self.check_mark()
-        with self._proofs.at(self._head()) as reads:
+        with self._proofs.at(self._held_head()) as reads:
             return reads.tile(level, index, width)
 
     def cosign(self, policy: Policy, *, seconds: float = SECONDS) -> Cosigned:
@@ -252,9 +250,7 @@ class Proving(ABC):
         root of the newest checkpoint: what was given before counts only then. Raises it also for a ledger that
         contradicts its head mark.
         """
-        self.check_mark(again=True)
-        head = self._head()
-        self._trust(head)
+        head = self._held_head()
         checkpoint = Checkpoint.of_note(head.checkpoint)
         return matching(self._store, selectors, checkpoint, first=first, end=checkpoint.size if end is None else end)
 
@@ -269,7 +265,7 @@ class Proving(ABC):
     @property
     def is_pruned(self) -> bool:
         """Whether records were ever removed under the retention policy, as the ledger itself records it."""
-        with self._proofs.at(self._head()) as reads:
+        with self._proofs.at(self._held_head()) as reads:
             return reads.has_prune
 
     def _kept(self) -> bytes | None:

@@ -18,7 +18,7 @@ from tallystick.errors import DamagedError, ReplacedError, TallystickError, Tamp
 from tallystick.evidence.findings import Kind
 from tallystick.ledger import Ledger
 from tallystick.queueing import Pulse
-from tallystick.store.head_mark import HaltedError
+from tallystick.store.contradiction import HaltedError
 
 _RETRY_SECONDS: Final = 1.0
 _REST: Final = 10.0

@@ -21,6 +21,7 @@ from tallystick.read.follower import Follower
 from tallystick.read.own_records import FRAMING, Framing, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.sqlite_index import SqliteIndexFile
+from tallystick.store.contract import Head
 from tallystick.store.reading import read_record
 from tallystick.write.sealer import Sealer
 from tests.sealing import sealing_index
@@ -49,6 +50,12 @@ def bundle(tmp_path: Path) -> Path:
         turn=turn,
     )
     reader = Reader(store, follower, turn=turn)
+
+    def newest() -> Head:
+        head = store.head()
+        assert head is not None
+        return head
+
     framing = OwnRecords(lambda first: (first, ()), types=FRAMING, keep=Framing.of)
     source = Source(
         store=store,
@@ -58,6 +65,7 @@ def bundle(tmp_path: Path) -> Path:
         change_epoch=sealer.change_epoch,
         load_keys=lambda: keys,
         seal_own=sealer.seal_own,
+        head=newest,
         hand_out=lambda head: head,
         clock=lambda: LATER,
     )

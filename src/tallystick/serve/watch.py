@@ -37,7 +37,7 @@ from tallystick.limits import VERIFIED_BYTES_MAX
 from tallystick.plain_file import NotPlainError, open_lock, read_plain
 from tallystick.read.index import Progress
 from tallystick.serve import authentic
-from tallystick.store.head_mark import HaltedError, MarkProblem
+from tallystick.store.contradiction import HaltedError, MarkProblem
 
 FILE_NAME: Final = "verified.json"
 _REST: Final = 3.0

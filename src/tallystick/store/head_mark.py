@@ -13,20 +13,17 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from tallystick.core.checkpoint import Checkpoint
-from tallystick.core.merkle import range_root
-from tallystick.core.tiles import TileNodes
 from tallystick.durable import replace, sync_folder
-from tallystick.errors import DamagedError, RejectedError, StoreError, TamperError
+from tallystick.errors import DamagedError, StoreError, TamperError
 from tallystick.plain_file import open_lock
 from tallystick.private_file import make_folder
-from tallystick.store.contract import Store
+from tallystick.store.contract import Head, Store
+from tallystick.store.contradiction import HaltedError, MarkProblem, compare
 from tallystick.store.mark_file import ForgedMarkError, mark_path, read_mark, render_mark
-from tallystick.store.verified_reads import VerifiedReads, tree_under
 
 LATEST_SECONDS: Final = 2.0
 """How old the mark may be while a process writes. After a crash it is behind by what was committed since."""
@@ -41,52 +38,6 @@ FIRST_COMMITS: Final = 2
 """Records of a ledger that was just created: its genesis, and the opening of its first epoch."""
 
 _log: Final = logging.getLogger("tallystick.store")
-
-
-@dataclass(frozen=True, slots=True)
-class MarkProblem:
-    """Why a ledger contradicts its mark."""
-
-    kind: Literal["rollback", "fork", "forged", "unreadable"]
-    text: str
-    held: bytes | None = None
-    """The checkpoint of the mark, where the mark is authentic."""
-
-
-class HaltedError(TamperError):
-    """Nothing is added to this ledger, as it contradicts its head mark, or what others know of it."""
-
-    def __init__(self, problem: MarkProblem) -> None:
-        self.problem = problem
-        super().__init__(_advice(problem))
-
-
-def compare(store: Store, held: bytes) -> MarkProblem | None:
-    """How the ledger contradicts a checkpoint that it had; None when it extends it.
-
-    `held` was read before this is called: then the ledger, which only grows, cannot be shorter.
-    """
-    head = store.head()
-    mark = Checkpoint.of_note(held)
-    size = 0 if head is None else head.size
-    if size < mark.size:
-        seen = f"the ledger had {mark.size} records, as its head mark says, and now has {size}"
-        text = f"{seen}: an older copy was put back, or records were cut off"
-        return MarkProblem("rollback", text, held)
-    assert head is not None, "there are no marks of no records"
-    if head.checkpoint == held:
-        return None
-    try:
-        # Under the head's own root first: a tile that was altered says nothing of history, and is found as such.
-        own = tree_under(store, Checkpoint.of_note(head.checkpoint), size=size)
-        root = range_root(0, mark.size, node=TileNodes(size, VerifiedReads(store, own).tile))
-    except (RejectedError, TamperError) as error:
-        text = f"the ledger cannot be compared with its head mark: {error}"
-        return MarkProblem("unreadable", text, held)
-    if root == mark.root:
-        return None
-    text = f"the first {mark.size} records are not those of the head mark: history was rewritten, or split"
-    return MarkProblem("fork", text, held)
 
 
 class HeadMark:
@@ -123,6 +74,8 @@ class HeadMark:
         """The newest checkpoint that this process committed or read back."""
         self._kept: bytes | None = None
         """The mark as this process last read or wrote it."""
+        self._given: tuple[bytes, frozenset[bytes]] | None = None
+        """The newest checkpoint that was proven here for an answer, and what it was found to extend."""
         self._seen: tuple[int, int] | None = None
         """Which file that was: its inode and the time of its last change."""
         self._writing: Final = threading.Lock()
@@ -169,19 +122,65 @@ class HeadMark:
     def _check_newest(self) -> None:
         """Whether the log has what this process committed or read before."""
         newest = self._newest
-        problem = None if newest is None else compare(self._store, newest)
-        if newest is None or problem is None:
-            return
-        if problem.kind == "unreadable":  # by a tile that somebody altered for a moment, maybe: it changes no mark
+        if newest is not None:
+            problem = self._contradiction(newest, self._store.head())
+            if problem is not None:
+                self._find(problem)
+                if problem.kind != "unreadable":
+                    self._insist(newest)
+
+    def _check_known(self, held: bytes, head: Head) -> None:
+        """Raises `HaltedError` when the log, as of a head, does not extend what this process knows of it."""
+        problem = self._contradiction(held, head)
+        if problem is not None:
             self._find(problem)
-            return
-        if self._is_accepted(newest):  # raises where that cannot be told, for the same reason
-            self._newest = self._kept = self._seen = None
+            raise HaltedError(problem)
+
+    def _contradiction(self, held: bytes, head: Head | None) -> MarkProblem | None:
+        """How the log, as of a head, contradicts what this process knows of it, if its loss was not accepted."""
+        problem = compare(self._store, held, head)
+        # A tile that somebody altered for a moment, maybe, changes no mark, and tells of no loss.
+        if problem is not None and problem.kind != "unreadable" and self._is_accepted(held):
+            self._newest = self._kept = self._seen = self._given = None
             raise DamagedError(
                 "the log was put back while it was open, and that loss was accepted elsewhere: open the ledger again"
             )
-        self._find(problem)
-        self._insist(newest)
+        return problem
+
+    def is_changed(self) -> bool:
+        """Whether the mark is another than the one that this process read or wrote last. Raises `StoreError`."""
+        try:
+            return self._stamp() != self._seen
+        except StoreError as error:
+            raise self._fail(error) from error
+
+    def hold(self) -> tuple[Head, frozenset[bytes]]:
+        """The newest commit, held against the mark as it was last read, and against what this process knows of the log;
+        and what it extends.
+
+        What an answer rests on is read once, here: a second look at the head may be shown another one. It is not proven
+        yet; `give` takes note of it when it is. Raises `HaltedError` for a log that contradicts what is known, and
+        `DamagedError` as `check` does.
+        """
+        self.check()
+        known = frozenset(one for one in (self._newest, self._kept) if one is not None)
+        given, suspended = self._given, self._suspended
+        head = self._store.head()  # last: it can only be newer
+        if head is None:
+            raise DamagedError("the ledger has lost its head: run a verification")
+        if suspended:
+            return head, frozenset()
+        before = known
+        if given is not None:
+            before = frozenset((given[0], *(known - given[1])))  # what it extends is extended by what extends it
+        for held in before - {head.checkpoint}:
+            self._check_known(held, head)
+        return head, known
+
+    def give(self, head: Head, extended: frozenset[bytes]) -> None:
+        """Take note of what `hold` gave, and was proven then."""
+        if not self._suspended:
+            self._given = (head.checkpoint, extended)
 
     def halt(self, problem: MarkProblem) -> None:
         """Have nothing added any more: somebody else, such as a witness, knows that this ledger is not the newest."""
@@ -219,7 +218,7 @@ class HeadMark:
 
         A crash within leaves the old mark, which the ledger still contradicts.
         """
-        problem, self.problem, self._newest = self.problem, None, None
+        problem, self.problem, self._newest, self._given = self.problem, None, None, None
         self._suspended = True
         try:
             yield problem
@@ -343,7 +342,7 @@ class HeadMark:
 
     def _find_difference(self, held: bytes) -> bool:
         """Whether the log contradicts a checkpoint that it had."""
-        problem = compare(self._store, held)
+        problem = compare(self._store, held, self._store.head())
         if problem is not None:
             self._find(problem)
         return problem is not None
@@ -351,7 +350,7 @@ class HeadMark:
     def _stamp(self) -> tuple[int, int] | None:
         try:
             found = self.path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreError(f"could not read the head mark {self.path}: {error.strerror or error}") from error
@@ -371,9 +370,9 @@ class HeadMark:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         self.failures += 1
         if self.failing != reason:  # once for each reason, as the thread tries every second
-            _log.error("the head mark %s cannot be written: %s", self.path, reason)
+            _log.error("the head mark %s cannot be kept: %s", self.path, reason)
         self.failing = reason
-        return StoreError(f"the head mark {self.path} cannot be written, so no checkpoint is handed out: {reason}")
+        return StoreError(f"the head mark {self.path} cannot be kept, so no checkpoint is handed out: {reason}")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -386,14 +385,3 @@ class HeadMark:
 
 def _size(checkpoint: bytes) -> int:
     return Checkpoint.of_note(checkpoint).size
-
-
-def _advice(problem: MarkProblem) -> str:
-    if problem.kind == "forged":
-        return problem.text
-    if problem.kind == "unreadable":
-        return f"{problem.text}. Run a verification"
-    return (
-        f"{problem.text}. Nothing is added to it. Keep the files as they are and find the newest copy; if what is "
-        "missing is lost for good, accept that: tallystick accept-loss REASON"
-    )

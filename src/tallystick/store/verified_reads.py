@@ -67,14 +67,16 @@ class VerifiedReads:
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
         """The records at [first, end), in order; those that were lawfully pruned are left out."""
+        if end > self.size:
+            raise TamperError(f"the records up to position {end} are asked for, and {self.size} are proven: verify")
         expected = first
-        for stored in self._store.read(first, min(end, self.size)):
+        for stored in self._store.read(first, end):
             if stored.position != expected:
                 self._check_absent(expected, stored.position)
             self._check(stored)
             yield stored
             expected = stored.position + 1
-        self._check_absent(expected, min(end, self.size))
+        self._check_absent(expected, end)
 
     def fetch(self, positions: Sequence[int]) -> list[StoredRecord]:
         """The records at these positions, in order of position; those that were lawfully pruned are left out."""

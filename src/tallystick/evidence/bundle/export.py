@@ -25,11 +25,11 @@ from tallystick.core.keys import LedgerKeys, epoch_key
 from tallystick.core.manifest import MANIFEST_FILE, SEAL_FILE, Manifest
 from tallystick.core.matcher import Match, Tally
 from tallystick.core.merkle import leaf_hash
-from tallystick.core.record import Record
+from tallystick.core.record import EPOCH_OPENED, Record
 from tallystick.core.selector import Selector, check_bounds
 from tallystick.core.sshsig import BUNDLE_NAMESPACE, sign_file
 from tallystick.core.system import Genesis
-from tallystick.errors import ConflictError, DamagedError, NotFoundError, RejectedError, TamperError
+from tallystick.errors import ConflictError, NotFoundError, RejectedError, TamperError
 from tallystick.evidence.bundle.beside import Beside
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.matching import matching, members_of
@@ -117,6 +117,8 @@ class Source:
     change_epoch: Callable[[], None]
     load_keys: Callable[[], LedgerKeys]
     seal_own: Callable[[Sequence[OwnEvent]], Sequence[Receipt]]
+    head: Callable[[], Head]
+    """The newest commit, proven, and held against what is known of the ledger."""
     hand_out: Callable[[Head], Head]
     """Keeps the head mark for a head whose checkpoint goes out."""
     clock: Clock
@@ -267,7 +269,8 @@ class _Export:
 
     def _settle_range(self) -> None:
         """The range, and for a filtered bundle the positions in it that fit."""
-        selection, size = self._selection, self._source.catch_up()
+        self._source.catch_up()
+        selection, size = self._selection, self._source.head().size
         first, end = selection.first, size if selection.end is None else selection.end
         if selection.end is None and first == size:
             raise NotFoundError("there is nothing new to export")
@@ -282,7 +285,7 @@ class _Export:
 
     def _fitting(self, first: int, end: int) -> list[int]:
         """The positions that fit a selector, from the log itself."""
-        under, found = Checkpoint.of_note(self._head().checkpoint), []
+        under, found = Checkpoint.of_note(self._source.head().checkpoint), []
         for members, taken in matching(self._store, self._selection.selectors, under, first=first, end=end):
             if taken:
                 found.append(members["position"])
@@ -297,34 +300,32 @@ class _Export:
 
     def _close_epoch(self) -> None:
         """See to it that the epoch of the last record is closed, so that its key may be disclosed (SPEC 5.3)."""
-        head = self._head()
+        opened_at, size = self._opened_at(), self._source.head().size
         last = self._positions[-1] if self._positions else self._end - 1
         up_to_close = self._selection.end is None and not self._positions
-        if up_to_close and self._first >= head.epoch_at and head.size == head.epoch_at + 1:
+        if up_to_close and self._first >= opened_at and size == opened_at + 1:
             raise NotFoundError("there is nothing new to export")
         if up_to_close:
-            if head.size > head.epoch_at + 1 or head.epoch_at == _FIRST_OPENING:  # else one was closed just now
+            if size > opened_at + 1 or opened_at == _FIRST_OPENING:  # else one was closed just now
                 self._source.change_epoch()
-            self._end = self._head().epoch_at
-        elif max(last, _FIRST_OPENING) >= head.epoch_at:
+            self._end = self._opened_at()
+        elif max(last, _FIRST_OPENING) >= opened_at:
             self._source.change_epoch()
+
+    def _opened_at(self) -> int:
+        """Where the present epoch was opened, by the records themselves: where the head says so, is no proof."""
+        return max(one.position for one in self._source.framing() if one.event_type == EPOCH_OPENED)
 
     def _settle_head(self) -> tuple[int, bytes, Ed25519PrivateKey]:
         """One head, and the evidence key in force at it; others may change keys meanwhile."""
         for _ in range(_ATTEMPTS):
-            head = self._source.hand_out(self._head())  # which proves the keys that it names
+            head = self._source.hand_out(self._source.head())  # which proves the keys that it names
             key = self._source.load_keys().evidence
             named = evidence_key(self._store, head.evidence_key_at, genesis=self._source.genesis)
             if key.public_key().public_bytes_raw() == named:
                 self._source.catch_up()
                 return head.size, head.checkpoint, key
         raise ConflictError("the evidence key at hand is not the one in force in the ledger")
-
-    def _head(self) -> Head:
-        head = self._store.head()
-        if head is None:
-            raise DamagedError("the ledger has lost its head: run a verification")
-        return head
 
     # ------------------------------------------------------------------------------------------- the records
 

@@ -164,7 +164,7 @@ class Assessor:
     def __init__(self, ledger: Ledger, period: Period, *, size: int | None = None, scope: Sequence[str] = ()) -> None:
         self._ledger: Final = ledger
         self.period: Final = period
-        self.size: Final = ledger.size if size is None else size
+        self.size: Final = ledger.proven_size if size is None else size
         self._scope: Final = tuple(scope)
         self._found: Final[dict[tuple[str, Window], _Found]] = {}
 
