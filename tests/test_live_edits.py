@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,16 @@ import apsw
 import pytest
 
 import tallystick
+from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
 from tallystick.core.custody import RetentionPolicy
+from tallystick.core.merkle import Tree, leaf_hash
+from tallystick.core.note import Signer
 from tallystick.errors import ConflictError, DamagedError, StoreError, TamperError
+from tallystick.evidence.controls.assessment import Assessor
+from tallystick.evidence.controls.period import Period
+from tallystick.read.query import Query
+from tallystick.read.signed import selector_of
+from tallystick.store.contract import Head
 from tests.tampering import edit, line_at, replace_record
 
 DAY: Final = 86_400_000_000
@@ -181,3 +190,153 @@ def test_what_a_prune_does_to_the_schema_is_no_alarm_to_others(scene: Scene) -> 
         other.append(event_type="doc.read", entity_id="user-9", actor="jane")
         scene.ledger.append(event_type="doc.read", entity_id="user-9", actor="jane")
         assert other.verify().holds
+
+
+# --------------------------------------------------------------------------------------- an older head, for a moment
+
+READS: Final = Query(event_types=("doc.read",))
+SELECTED: Final = (selector_of("reads", [READS]),)
+
+
+def older_head(scene: Scene, size: int) -> Head:
+    """The head of fewer records as the ledger itself had it: its checkpoint is authentic."""
+    with closing(apsw.Connection(str(scene.log))) as connection:
+        rows: Any = connection.execute("SELECT bytes FROM record ORDER BY position LIMIT ?", (size,)).fetchall()
+    tree, _ = Tree.empty().extend([leaf_hash(line) for (line,) in rows])
+    signer = Signer(scene.ledger.origin, scene.ledger._load_keys().checkpoint)
+    newest = scene.ledger._store.head()
+    assert newest is not None
+    return replace(newest, size=size, checkpoint=sign_checkpoint(Checkpoint(signer.name, size, tree.root), signer))
+
+
+def size_of(note: bytes) -> int:
+    return Checkpoint.of_note(note).size
+
+
+def proven_reads(ledger: tallystick.Ledger) -> int:
+    with ledger.proven() as proven:
+        return proven.count(READS)
+
+
+ANSWERS: Final[dict[str, tuple[int, Callable[[tallystick.Ledger, Path], int]]]] = {
+    "checkpoint": (22, lambda ledger, _: size_of(ledger.checkpoint())),
+    "proven size": (22, lambda ledger, _: ledger.proven_size),
+    "checked record": (21, lambda ledger, _: ledger.get_checked(21).position),
+    "proven record": (22, lambda ledger, _: size_of(ledger.get_proven(15)[1].checkpoint)),
+    "proof": (22, lambda ledger, _: size_of(ledger.prove(15).checkpoint)),
+    "root": (32, lambda ledger, _: len(ledger.root_at(20))),
+    "tile": (640, lambda ledger, _: len(ledger.tile(0, 0, 20))),
+    "matches": (20, lambda ledger, _: sum(bool(found) for _, found in ledger.matching(SELECTED))),
+    "span": (22, lambda ledger, _: ledger.span(after=NOW - DAY, before=NOW + DAY, size=22)[1]),
+    "report": (20, lambda ledger, _: proven_reads(ledger)),
+    "assessment": (
+        22,
+        lambda ledger, _: Assessor(ledger, Period(after=None, before=None, occurred=True, now=NOW)).size,
+    ),
+    "export": (22, lambda ledger, to: ledger.export(to).end),
+    "filtered export": (20, lambda ledger, to: ledger.export(to, [READS]).count),
+    "export of a time": (22, lambda ledger, to: ledger.export(to, after="2020-01-01", before="2090-01-01").end),
+}
+"""What leaves as evidence: how many records, or bytes, it has to be of at least, and how it is asked for."""
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_nothing_is_made_of_an_older_head_that_is_shown_for_a_moment(name: str, scene: Scene, tmp_path: Path) -> None:
+    least, ask = ANSWERS[name]
+    old, noticed = older_head(scene, 12), 0
+    for number in range(1, 30):
+        scene.ledger.close()
+        scene.ledger = scene.opened()
+        store, reads = scene.ledger._store, 0
+
+        def shown(head: Callable[[], Head | None] = store.head, number: int = number) -> Head | None:
+            nonlocal reads
+            reads += 1
+            return old if reads == number else head()
+
+        store.head = shown  # type: ignore[method-assign]
+        try:
+            assert ask(scene.ledger, tmp_path / f"e-{number}") >= least, f"at read {number}"
+        except TamperError:
+            noticed += 1
+        if reads < number:
+            break
+    assert noticed, "it was never shown"
+
+
+def test_a_named_subscription_passes_over_nothing(scene: Scene) -> None:
+    """The end of what is read comes from one head, and the proof from an older one."""
+    scene.ledger.append_many([{"event_type": "fraud.seen", "entity_id": "x", "actor": "jane"}] * 3)
+    old = older_head(scene, 22)
+    live = scene.ledger._open_readers().live
+    end = scene.ledger.size
+    scene.ledger.close()
+    scene.ledger = scene.opened()
+    live = scene.ledger._open_readers().live
+    store = scene.ledger._store
+    store.head = lambda: old  # type: ignore[method-assign]
+
+    with pytest.raises(TamperError):
+        _ = [*live.records(Query(event_types=("fraud.seen",)), 22, end)]
+
+
+def test_an_endless_view_in_the_place_of_a_table_ends(scene: Scene) -> None:
+    with scene.opened() as reader:
+        assert reader.size == 22
+        scene.statement(
+            "ALTER TABLE head RENAME TO old_head",
+            "CREATE VIEW head AS WITH RECURSIVE more(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM more)"
+            " SELECT n AS id, n AS size, x'00' AS checkpoint, 0 AS epoch_at, 0 AS checkpoint_key_at,"
+            " 0 AS evidence_key_at FROM more",
+        )
+        with pytest.raises(DamagedError):
+            _ = reader.size
+
+
+# ------------------------------------------------------------------------------------------------------- the mark
+
+
+def put_back(scene: Scene, statements: Callable[[apsw.Connection], None]) -> None:
+    with closing(apsw.Connection(str(scene.log))) as connection:
+        for (name,) in [*connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")]:
+            connection.execute(f"DROP TRIGGER {name}")
+        statements(connection)
+
+
+def test_a_log_put_back_to_what_a_process_knows_takes_nothing_from_it(scene: Scene) -> None:
+    with scene.opened() as behind:
+        behind.append(event_type="doc.read", entity_id="user-1", actor="jane")
+        old = behind._store.head()
+        assert old is not None
+        scene.ledger.append_many([{"event_type": "doc.read", "entity_id": "user-1", "actor": "jane"}] * 5)
+        scene.ledger.close()  # which writes the mark
+
+        def cut(connection: apsw.Connection) -> None:
+            connection.execute("DELETE FROM record WHERE position >= ?", (old.size,))
+            connection.execute("UPDATE head SET size = ?, checkpoint = ?", (old.size, old.checkpoint))
+
+        put_back(scene, cut)
+        with pytest.raises(TamperError, match="28 records"):
+            behind.append(event_type="doc.read", entity_id="user-1", actor="jane")
+        assert behind.size == 23
+
+
+def test_who_is_behind_never_sets_the_mark_back(scene: Scene) -> None:
+    with scene.opened() as behind:
+        behind.append(event_type="doc.read", entity_id="user-1", actor="jane")
+        scene.ledger.append_many([{"event_type": "doc.read", "entity_id": "user-1", "actor": "jane"}] * 5)
+        scene.ledger.close()
+        store, old = behind._store, older_head_of(scene, behind, 12)
+        head, mark = store.head, behind._mark
+        assert mark is not None
+        kept = mark.path.read_bytes()
+        store.head = lambda: old  # type: ignore[method-assign]
+        with pytest.raises(TamperError):
+            behind.append(event_type="doc.read", entity_id="user-1", actor="jane")
+        store.head = head  # type: ignore[method-assign]
+    assert mark.path.read_bytes() == kept
+
+
+def older_head_of(scene: Scene, ledger: tallystick.Ledger, size: int) -> Head:
+    scene.ledger = ledger
+    return older_head(scene, size)

@@ -222,7 +222,7 @@ class Proving(ABC):
         for moment, edge in ((after, first if first is not None else start), (before, end)):
             if moment is not None and edge is not None:
                 raise RejectedError("a range was given both by times and by positions", cure="give one of them")
-        first_then, end_then = _recorded_between(source, self._proven_store(), after, before)
+        first_then, end_then = _recorded_between(self._proven_store(), after, before)
         first, end = first if first_then is None else first_then, end if end_then is None else end_then
         selection = Selection(
             selectors=(*selectors_of(queries), *selectors),
@@ -273,10 +273,10 @@ class Proving(ABC):
 
 
 def _recorded_between(
-    source: Source, store: Store, after: datetime | str | None, before: datetime | str | None
+    store: ProvenStore, after: datetime | str | None, before: datetime | str | None
 ) -> tuple[int | None, int | None]:
     """The positions recorded from `after` to `before`, None where there is no such end; by what `store` proves."""
-    size = min(source.catch_up(), (head.size if (head := store.head()) else 0))
+    size = store.size
     start = None if after is None else Moment.of(after, place="after").start
     stop = None if before is None else Moment.of(before, place="before").start
     if start is not None and stop is not None and start >= stop:

@@ -103,14 +103,34 @@ def _use_write_ahead_log(connection: apsw.Connection) -> None:
             time.sleep(_RETRY_MS / 1_000)
 
 
-def connect_readonly(path: Path, *, immutable: bool, value_bytes_max: int = VALUE_BYTES_MAX) -> apsw.Connection:
+class BoundedReader(apsw.Connection):
+    """A connection for reading whose statements end: somebody may put a view without an end in the place of a table."""
+
+    _left = 0
+
+    def allow(self, millions: int = 20) -> None:
+        """Let the next statements take so many million steps of SQLite's machine together, some of them for each row.
+        Past that they raise `apsw.InterruptError`."""
+        self._left = millions
+
+    def bound(self) -> None:
+        """Count steps from now on."""
+        self.set_progress_handler(self._is_spent, 1_000_000)
+
+    def _is_spent(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def connect_readonly(path: Path, *, immutable: bool, value_bytes_max: int = VALUE_BYTES_MAX) -> BoundedReader:
     """Open a database that exists for reading. `immutable` promises SQLite that nobody writes to it.
 
     Raises `NotPlainError` as `connect` does.
     """
     check_database(path)
     uri = path.resolve().as_uri() + ("?immutable=1" if immutable else "")
-    connection = bounded(apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI), value_bytes_max)
+    connection = BoundedReader(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    bounded(connection, value_bytes_max)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
 

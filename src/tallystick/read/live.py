@@ -12,7 +12,7 @@ from typing import Final
 
 from tallystick.core.canonical import encode
 from tallystick.core.record import Record
-from tallystick.errors import NotFoundError, StoreError
+from tallystick.errors import NotFoundError, StoreError, TamperError
 from tallystick.read.query import Query
 from tallystick.read.sqlite_cursors import Place
 from tallystick.store.contract import Store
@@ -63,8 +63,12 @@ class Live:
         They are proven, and no index says which they are: whoever goes on behind them for good would never see again
         what was hidden for a moment. Raises `TamperError`.
         """
-        literals = _literals(query)
-        for stored in read_lines(self._prove(), first, end):
+        literals, proven = _literals(query), self._prove()
+        head = proven.head()
+        if head is None or end > head.size:
+            # What is past the proven end is no gap: whoever took it for one would never see it.
+            raise TamperError(f"the ledger had {end} records a moment ago, and has fewer now: run a verification")
+        for stored in read_lines(proven, first, end):
             if literals and not any(literal in stored.line for literal in literals):
                 continue
             record = Record.parse(stored.line)

@@ -329,16 +329,16 @@ class SqliteIndexFile:
 
     def _connect_reader(self) -> apsw.Connection | None:
         """None if the file was deleted beneath us: by its name there is none now, or that of another process."""
-        if not self._in_memory:
+        if self._in_memory:
+            reader = bounded(apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS))
+            reader.set_busy_timeout(_BUSY_MS)
+            return reader
+        if identity(str(self.path)) == self._identity:
+            opened = connect_readonly(self.path, immutable=False)
             if identity(str(self.path)) == self._identity:
-                reader = connect_readonly(self.path, immutable=False)
-                if identity(str(self.path)) == self._identity:
-                    return reader
-                reader.close()
-            return None
-        reader = bounded(apsw.Connection(self._memory_uri, flags=_MEMORY_FLAGS))
-        reader.set_busy_timeout(_BUSY_MS)
-        return reader
+                return opened
+            opened.close()
+        return None
 
     @property
     def _memory_uri(self) -> str:

@@ -118,6 +118,7 @@ class Watch:
         self._altered = False
         """Whether the file was not what was kept: readiness says so until this process ends, as nobody else can."""
         self._begun_at: Final = deployment.clock()
+        self._here: Final[dict[str, Seen]] = {}
         self._stop: Final = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -289,6 +290,7 @@ class Watch:
                 durable.replace(self._file, authentic.render(data, self._authenticate))
             except OSError as error:
                 raise StoreError(f"{self._file} cannot be written: {error.strerror or error}") from error
+            self._here[ledger] = seen
         self._halt(ledger, seen)
         self._tell(ledger, before, seen)
         return seen
@@ -308,7 +310,7 @@ class Watch:
     def _fresh(self) -> dict[str, Seen]:
         """What is kept, read again if another process has changed it, and the alarms that stand in the system ledger.
 
-        A file that was put back to an earlier state may have the right MAC; it does not call an alarm off.
+        A file put back to an earlier state has the right MAC, too; it calls off no alarm, nor what was found here.
         """
         try:
             written = self._file.lstat().st_mtime_ns
@@ -321,14 +323,14 @@ class Watch:
         except TallystickError:
             alarms = {}  # the system ledger cannot be read, which readiness says
         seen = dict(self._seen)
+        for ledger, here in self._here.items():
+            if here.count and (ledger not in seen or (seen[ledger].holds and seen[ledger].at < here.at)):
+                seen[ledger] = here
         for ledger, (at, said) in alarms.items():
             known = seen.get(ledger)
             if known is None or known.holds:
-                checkpoint = known.checkpoint if known is not None else ""
-                found = tuple(said["findings"])
-                seen[ledger] = Seen(
-                    at=at, size=said["size"], findings=found, count=said["count"], checkpoint=checkpoint
-                )
+                kept, found = known.checkpoint if known is not None else "", tuple(said["findings"])
+                seen[ledger] = Seen(at=at, size=said["size"], findings=found, count=said["count"], checkpoint=kept)
         return seen
 
     def _read(self) -> dict[str, Seen]:

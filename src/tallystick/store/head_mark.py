@@ -103,18 +103,20 @@ class HeadMark:
     def check(self, *, read_back: bytes | None = None) -> None:
         """Raises `TamperError` when nothing may be added to the ledger.
 
-        `read_back` is the checkpoint of a state that was read from the store just now, and proven: then another process
-        committed, or somebody replaced the log under us. What this process knows, and the mark, decide which. Raises
-        `DamagedError` when others have accepted the loss of what this process knew: its memory is of that.
+        A mark that another process wrote since is read: the log may have been put back to what this process knows of
+        it. `read_back` is the checkpoint of a state that was read from the store just now, and proven: then another
+        process committed, or somebody replaced the log under us. What this process knows, and the mark, decide which.
+        Raises `DamagedError` when others have accepted the loss of what this process knew: its memory is of that.
         """
-        if read_back is not None and self.problem is None and not self._suspended:
-            self._check_newest()
+        if self.problem is None and not self._suspended:
+            if read_back is not None:
+                self._check_newest()
             try:
                 if self._stamp() != self._seen:
                     self.inspect()
             except StoreError as error:
                 self._fail(error)  # a mark that cannot be read stops nothing but the handing out of checkpoints
-            if self.problem is None:
+            if read_back is not None and self.problem is None:
                 self._newest = read_back
         if self.problem is not None:
             raise HaltedError(self.problem)
@@ -332,12 +334,21 @@ class HeadMark:
     def _insist(self, committed: bytes) -> None:
         """What this process committed, and was told to callers, is not in the log: let the next one find that, too.
 
-        The mark may be larger by now, written by whoever overwrote it.
+        The mark may be larger by now. It stays where the log contradicts it as well; where the log extends it, whoever
+        overwrote the log wrote it. Nothing is written if the log has all again: another one was shown for a moment.
         """
         try:
             with self._writing, self._alone():
+                present, head = self._read(), self._store.head()
+                is_shown = compare(self._store, committed, head) is None
+                if is_shown or (present is not None and compare(self._store, present, head) is not None):
+                    return
                 self._write(committed)
+        except ForgedMarkError:
+            pass  # it is found by whoever reads it
         except OSError as error:
+            self._fail(error)
+        except StoreError as error:
             self._fail(error)
 
     def _find_difference(self, held: bytes) -> bool:

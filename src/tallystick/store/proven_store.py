@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tallystick.core.merkle import Tile, Tree
-from tallystick.errors import StoreError
+from tallystick.errors import StoreError, TamperError
 from tallystick.limits import READ_RECORDS_MAX
 from tallystick.store.contract import Batch, Head, Store, StoredRecord
 from tallystick.store.verified_reads import VerifiedReads
@@ -34,11 +34,17 @@ class ProvenStore:
         self._lock: Final = threading.Lock()
         """Verified reads are for one thread at a time."""
 
+    @property
+    def size(self) -> int:
+        """How many records are proven."""
+        return self._head.size
+
     def head(self) -> Head | None:
         return self._head
 
     def read(self, first: int, end: int) -> Iterator[StoredRecord]:
-        end = min(end, self._head.size)
+        if end > self._head.size:
+            raise TamperError(f"the records up to position {end} are asked for, and {self._head.size} are proven")
         while first < end:
             stop = min(first + READ_RECORDS_MAX, end)
             with self._lock:

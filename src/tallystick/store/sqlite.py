@@ -26,6 +26,7 @@ from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreE
 from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
 from tallystick.private_file import make_folder
 from tallystick.sqlite_file import (
+    BoundedReader,
     begin,
     check_schema,
     closed_on_error,
@@ -76,6 +77,8 @@ _WRITTEN_BYTES_MAX: Final = 4_194_304
 """For who writes: a prune is handed 100,000 positions at once."""
 _FETCHED_AT_ONCE: Final = 10_000
 _PAGE_BYTES: Final = 8_192
+_UNBOUNDED: Final = 1_000_000_000
+"""Million steps: for what looks at all of the file."""
 
 
 class SqliteStore:
@@ -93,7 +96,7 @@ class SqliteStore:
         self._in_turn = False
         self._schema_version: int | None = None
         """The schema that was looked at last, as SQLite counts its changes."""
-        self._idle: list[apsw.Connection] = []
+        self._idle: list[BoundedReader] = []
         self._writer: apsw.Connection | None = None
         self._intact: Final = Intact(self.path)
         self._process = os.getpid()
@@ -219,6 +222,7 @@ class SqliteStore:
     def inspect(self) -> list[str]:
         wanted = schema_made_by(_schema())
         with self._reader("inspect the file") as reader:
+            reader.allow(_UNBOUNDED)
             found = schema_of(reader)
             # A record may be found by walking the file and not by looking for its position, or the reverse.
             problems = [text for (text,) in query(reader, "PRAGMA quick_check(10)") if text != "ok"]
@@ -299,7 +303,7 @@ class SqliteStore:
             self._schema_version = version
 
     @contextmanager
-    def _reader(self, doing: str) -> Iterator[apsw.Connection]:
+    def _reader(self, doing: str) -> Iterator[BoundedReader]:
         """A connection for one short read, taken from the idle ones or opened."""
         with self._noticing_damage(doing):
             self._check_usable()
@@ -308,6 +312,7 @@ class SqliteStore:
                 reader = self._idle.pop()
             except IndexError:
                 reader = self._open_reader()
+            reader.allow()
             try:
                 if is_due:
                     self._intact.check_rest(reader)
@@ -338,7 +343,7 @@ class SqliteStore:
                     pass  # the disk is full, or does not answer: this may be over soon
             raise
 
-    def _open_reader(self) -> apsw.Connection:
+    def _open_reader(self) -> BoundedReader:
         if not os.path.lexists(self.path):
             raise NotFoundError(f"there is no ledger in {self.path.parent}")
         # Without a log to read and without leave to make one, the file is all there is, and stands still.
@@ -350,11 +355,12 @@ class SqliteStore:
             self._undo_what_a_crash_left()
             return self._connect_reader(immutable=False)
 
-    def _connect_reader(self, *, immutable: bool) -> apsw.Connection:
+    def _connect_reader(self, *, immutable: bool) -> BoundedReader:
         connected = connect_readonly(self.path, immutable=immutable, value_bytes_max=_VALUE_BYTES_MAX)
-        with closed_on_error(connected) as reader:
-            _check_layout(reader, self.path)
-        return reader
+        with closed_on_error(connected):
+            _check_layout(connected, self.path)
+        connected.bound()
+        return connected
 
     def _undo_what_a_crash_left(self) -> None:
         """Open the file for writing and read: SQLite then rolls back, or recovers, by itself."""
