@@ -20,7 +20,8 @@ from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
 from tallystick.core.custody import RetentionPolicy
 from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer
-from tallystick.errors import ConflictError, DamagedError, StoreError, TamperError
+from tallystick.deployment import Deployment
+from tallystick.errors import ConflictError, DamagedError, DeniedError, StoreError, TamperError
 from tallystick.evidence.controls.assessment import Assessor
 from tallystick.evidence.controls.period import Period
 from tallystick.read.query import Query
@@ -340,3 +341,66 @@ def test_who_is_behind_never_sets_the_mark_back(scene: Scene) -> None:
 def older_head_of(scene: Scene, ledger: tallystick.Ledger, size: int) -> Head:
     scene.ledger = ledger
     return older_head(scene, size)
+
+
+# ------------------------------------------------------------------------------------------------- what is obeyed
+
+
+def test_a_key_that_another_process_revoked_is_not_obeyed_for_an_older_head(tmp_path: Path) -> None:
+    place, keys = tmp_path / "d", tmp_path / "keys"
+    with Deployment(place, keys=keys) as one, Deployment(place, keys=keys) as other:
+        one.begin()
+        key, text = one.create_key("default", role="Admin", name="k", actor={"id": "jane"})
+        assert other.authenticate(text).id == key.id
+        system = other._system.current()
+        old = system._store.head()
+        one.revoke_key(key.id, actor={"id": "jane"})
+        one._system.current().checkpoint()  # which has the mark written, as a second or two would
+        system._store.head = lambda: old  # type: ignore[method-assign]
+        other._asked_at = float("-inf")
+
+        with pytest.raises((TamperError, DamagedError, DeniedError)):
+            other.authenticate(text)
+
+
+def test_an_order_that_a_trigger_would_hide_is_an_error(tmp_path: Path) -> None:
+    with Deployment(tmp_path / "d", keys=tmp_path / "keys") as deployment:
+        deployment.begin()
+        key, text = deployment.create_key("default", role="Admin", name="k", actor={"id": "jane"})
+        with closing(apsw.Connection(str(tmp_path / "d/system/ledger.db"))) as connection:
+            connection.execute(
+                "CREATE TRIGGER hide AFTER UPDATE ON head WHEN new.size > old.size"
+                " BEGIN UPDATE head SET size = old.size, checkpoint = old.checkpoint; END"
+            )
+        with pytest.raises(DamagedError, match="altered \\(hide\\)"):
+            deployment.revoke_key(key.id, actor={"id": "jane"})
+        with pytest.raises(TamperError, match="hide does not belong in the schema"):
+            deployment.authenticate(text)
+
+
+def test_an_accepted_loss_is_of_the_size_at_which_it_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path)
+    scene.ledger.append_many([{"event_type": "doc.read", "entity_id": "user-1", "actor": "jane"}] * 8)
+    scene.ledger.close()
+    old = older_head_of(scene, scene.opened(), 12)
+    scene.ledger.close()
+
+    def cut(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM record WHERE position >= 22")
+        twenty_two = older_head_of(scene, scene.opened(), 22)
+        scene.ledger.close()
+        connection.execute("UPDATE head SET size = 22, checkpoint = ?", (twenty_two.checkpoint,))
+
+    put_back(scene, cut)
+    for name in ("index.db", "sealing.db"):
+        (scene.folder / "l" / name).unlink()
+    scene.ledger = scene.opened()
+    head = scene.ledger._head
+    monkeypatch.setattr(scene.ledger, "_head", lambda: old)
+    with pytest.raises((ConflictError, TamperError, DamagedError)):
+        scene.ledger.accept_loss("it is gone")
+    monkeypatch.setattr(scene.ledger, "_head", head)
+    assert not any(one.event_type == "tallystick.ledger.restored" for one in scene.ledger.read())
+    scene.ledger.close()
