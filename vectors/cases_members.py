@@ -14,6 +14,8 @@ from tallystick.core.policy import Policy
 from tallystick.core.strict import render_base64
 from tests.evidence.forge import KEYS, ORIGIN
 from vectors.case import Case, Expected, SmallCase
+from vectors.cases_clock import corrected_ledger
+from vectors.cases_clock import of as of_corrected
 from vectors.cases_ledger import pruned_ledger
 from vectors.cases_readers import of_genesis, whole
 from vectors.members import NOTHING, Member, members
@@ -136,6 +138,7 @@ _MAKERS: Final[dict[str, Callable[[Member, Any], Bundle]]] = {
     "epoch closed": lambda member, value: _own(15, member.name, value),
     "key rotated": lambda member, value: _own(13, member.name, value),
     "records pruned": _pruned,
+    "clock corrected": lambda member, value: of_corrected(corrected_ledger({member.name: value})),
 }
 _PAST: Final[dict[str, list[Expected]]] = {
     "manifest": [("manifest", None)],
@@ -144,6 +147,7 @@ _PAST: Final[dict[str, list[Expected]]] = {
     "epoch closed": [("epoch", None)],
     "key rotated": [("key-rotation", None), ("checkpoint", None)],
     "records pruned": [("prune", None)],
+    "clock corrected": [("time", 7)],
 }
 """What is found of a value past the bound. (All are sealed and proven, so that nothing else is.)"""
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from vectors import (
     cases_bundle,
+    cases_clock,
     cases_keys,
     cases_ledger,
     cases_lines,
@@ -30,7 +31,16 @@ from vectors import (
 from vectors.case import Case, SmallCase
 
 FOLDER: Final = Path(__file__).parent
-_BUNDLES: Final = (cases_bundle, cases_keys, cases_ledger, cases_lines, cases_members, cases_readers, cases_selectors)
+_BUNDLES: Final = (
+    cases_bundle,
+    cases_clock,
+    cases_keys,
+    cases_ledger,
+    cases_lines,
+    cases_members,
+    cases_readers,
+    cases_selectors,
+)
 
 
 def bundle_cases() -> Iterator[Case]:

@@ -181,6 +181,11 @@ PRUNED: Final = (
     ("absent.digest", HASH, NOTHING, {"count": 2, "digest": "0" * 63}),
     ("occurred_at", f"{TIME}; of the record itself", "9999-12-31T23:59:59.999999Z", None),
 )
+CORRECTED: Final = (
+    ("corrected_at", f"{TIME}, that of the record itself", NOTHING, "2026-03-15T13:00:00Z"),
+    ("last_recorded_at", TIME, NOTHING, "2036-03-15T12:00:04Z"),
+    ("reason", REASON, "\U0001f600" * 1_000, "r" * 1_001),
+)
 NOT_JUDGED: Final[tuple[tuple[Any, ...], ...]] = (
     ("restored", "backup_sha256", HASH, "0" * 64, "0" * 65),
     ("restored", "created", TIME, CREATED, "2026-03-16T00:00:00Z"),
@@ -229,6 +234,7 @@ JUDGED: Final[dict[str, tuple[tuple[Any, ...], ...]]] = {
     "epoch closed": CLOSED,
     "key rotated": ROTATED,
     "records pruned": PRUNED,
+    "clock corrected": CORRECTED,
 }
 
 

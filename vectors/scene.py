@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tallystick.core.canonical import decode, encode
 from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
+from tallystick.core.corrected import CLOCK_CORRECTED
 from tallystick.core.fold import Fold, recording
 from tallystick.core.keys import epoch_key
 from tallystick.core.manifest import EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
@@ -247,7 +248,7 @@ def _needed(members: Sequence[dict[str, Any]], epochs: Sequence[int], *, pruned:
     for at, one in enumerate(members):
         kind = one["event_type"]
         prune = pruned and kind == "tallystick.records.pruned"
-        if kind == KEY_ROTATED or prune or (kind in edges and one["payload"]["epoch"] in epochs):
+        if kind in (KEY_ROTATED, CLOCK_CORRECTED) or prune or (kind in edges and one["payload"]["epoch"] in epochs):
             wanted.append(at)
     return wanted
 

@@ -59,6 +59,18 @@ EPOCH_RECORDS_MAX: Final = 1_000_000
 EPOCH_SECONDS_MAX: Final = 86_400
 """An epoch is closed at the next append after either: a disclosed key then uncovers one day."""
 
+CLOCK_TOLERANCE_MICROSECONDS: Final = 300_000_000
+"""How far two clocks may be apart without a word."""
+
+CLOCK_AHEAD_MAX_MICROSECONDS: Final = 86_400_000_000
+"""How far a clock may be ahead of another before nothing is sealed by it, and what was is a finding."""
+
+CLOCK_IDLE_MAX_MICROSECONDS: Final = 366 * 86_400_000_000
+"""How long a ledger may have rested, by a clock that nothing else bears out: ten years ahead is no such rest."""
+
+CLOCK_PRUNE_MAX_MICROSECONDS: Final = 31 * 86_400_000_000
+"""How far the newest record may be from the clock for a prune to go by it, unless somebody says that it is right."""
+
 PAGE_RECORDS_MAX: Final = 1_000
 PAGE_BYTES_MAX: Final = 8_388_608
 """Records of one page, and their bytes; they are all in memory, and in one answer of the service."""

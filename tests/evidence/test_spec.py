@@ -23,6 +23,7 @@ from tallystick.read.reader import Reader
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.contract import Head
 from tallystick.store.reading import read_record
+from tallystick.write.moment import Moments
 from tallystick.write.sealer import Sealer
 from tests.sealing import sealing_index
 from tests.test_spec import MOMENT, SPEC, example_keys, worked_example
@@ -45,7 +46,7 @@ def bundle(tmp_path: Path) -> Path:
         genesis=genesis,
         load_keys=lambda: keys,
         known=sealing_index(store, keys),
-        clock=lambda: LATER,
+        moments=Moments(lambda: LATER),
         ids=ids,
         turn=turn,
     )

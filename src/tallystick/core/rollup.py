@@ -16,6 +16,7 @@ from typing import Any, Final
 from tallystick.core import timestamp
 from tallystick.core.buckets import Calendar
 from tallystick.core.canonical import canonical, encode
+from tallystick.core.corrected import Times
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.measure import Measure, Totals
 from tallystick.core.member import MemberPath
@@ -176,6 +177,16 @@ class SealedCells:
         if payload != sealed.payload():
             raise RejectedError("not the sealed cells of a roll-up", place="/payload")
         return sealed
+
+    def counted(self, position: int, times: Times, calendar: Calendar) -> Cells:
+        """The cells as they count now: sealed at a position, after which the clock may have been corrected."""
+        latest = times.latest(position)
+        if latest is None:
+            return self.cells
+        last, counted = calendar.start_of(latest), Cells()
+        for (bucket, group), totals in self.cells.items():
+            counted.setdefault((min(bucket, last), group), Totals()).add(totals)
+        return counted
 
     @classmethod
     def split(cls, definition: Definition, cells: Cells, *, first: int, end: int) -> Iterator[SealedCells]:

@@ -144,11 +144,13 @@ class Selector:
         any_of = [[term.render() for term in terms] for terms in self.any_of]
         return {"any_of": any_of, "name": self.name, "within": [term.render() for term in self.within]}
 
-    def is_covered(self, *, first: int, end: int, began: str, ended: str, size: int) -> bool:
+    def is_covered(self, *, first: int, end: int, times: tuple[str, str] | None, size: int) -> bool:
         """Whether no record outside of [first, end) can fit, as `within` says.
 
-        `began` and `ended` are the recorded times of the first and the last record of the range: times never go back.
+        `times` are the recorded ones of the first and the last record of the range; None where a clock was corrected,
+        as they say something of what is outside only if they never go back.
         """
+        began, ended = times or (_NEVER, "")
         least = max((term.value for term in self.within if term.subject == "first"), default=0)  # type: ignore[type-var]
         most = min((term.value for term in self.within if term.subject == "end"), default=size)  # type: ignore[type-var]
         reaches_back = first <= int(least or 0) or any(
@@ -158,6 +160,10 @@ class Selector:
             str(term.value) <= ended for term in self.within if term.subject == "before"
         )
         return reaches_back and reaches_on
+
+
+_NEVER: Final = "~"
+"""After every time."""
 
 
 def check_bounds(selectors: Sequence[Selector]) -> None:

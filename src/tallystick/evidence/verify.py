@@ -170,8 +170,8 @@ class _Verification:
         history = History(first=first, keys=self._keys_before(first), event_mac=event_mac)
         tree = TreeCheck(self._store, size=self._head.size, first=first)
         prunes = PruneCheck(self._store, first=first, size=self._head.size)
-        clock, ids, signed = ClockCheck(), IdCheck(), 0
-        for result in self._scans(plan, Terms(self._ledger, event_mac, Edges.at(self._now))):
+        clock, ids, signed = ClockCheck(Edges.at(self._now)), IdCheck(), 0
+        for result in self._scans(plan, Terms(self._ledger, event_mac, clock.edges)):
             for part in (history, prunes, tree, clock):
                 part.add(result)
             ids.add(result.ids)

@@ -23,6 +23,7 @@ from tallystick_verify.forms import Record, from_base64
 from tallystick_verify.manifest import Manifest
 from tallystick_verify.package import EVENTS, MANIFEST, SEAL, Package
 from tallystick_verify.report import NOWHERE, Match, Report, counted
+from tallystick_verify.times import Times
 from tallystick_verify.tree import Fold, leaf_hash
 
 ENTITIES_MAX: Final = 1_000_000
@@ -68,6 +69,7 @@ class Verification(Report):
                 self.known = notes.parse_checkpoint(self.known_note)
         starts, known = ([checkpoint.size] if checkpoint else [] for checkpoint in (it.start, self.known))
         self.fold = Fold(it.hashes, cuts=[it.first, it.stop, *starts], watched=[*starts, *known, *watched])
+        self.lines = Times(it.records)
         self.mac_keys = {said["epoch"]: bytes.fromhex(said["key"]) for said in it.said["mac_keys"]}
         self.genesis = it.said["genesis"].encode()
         self.beside = {0: (self.genesis, {"event_type": ""}), **it.records}
@@ -161,7 +163,11 @@ class Verification(Report):
         if it.complete:
             self.check(6, "missing", self.next >= it.stop, f"the records end before position {self.next}")
         self._records_below(it.end.size)
-        self.told[8] = f"made {it.created}"
+        if self.lines.is_late(it.created) and self.lines.last:
+            self.at, time = self.lines.last
+            self.found(8, "time", f"{time} is after {it.created} of the bundle")
+            self.at = NOWHERE
+        self.told[8] = f"made {it.created}{self.lines.told()}"
         if self._is_past(it.created, timedelta(minutes=5)):
             self.told[8] += ", ahead of this machine's clock: see whether it is right"
         seen = f"it was made at {it.created}, more than a day ahead of this machine's clock"
@@ -183,12 +189,13 @@ class Verification(Report):
             return
         position, prev_hash, time = record["position"], record["prev_hash"], record["recorded_at"]
         self.at = (number, position)
-        self._place(position, record, line)
+        self.lines.last = (self.at, time)
+        is_placed = self._place(position, record, line)
         follows = number == 1 or (before is not None and position == before["position"] + 1)
         if follows and prev_hash != before_digest:  # (7)
             self.found(7, "chain", f"prev_hash is {prev_hash}, and the record before has {before_digest}")
-        if (before is not None and time < before["recorded_at"]) or time > self.manifest.created:  # (8)
-            self.found(8, "time", f"{time} is before the record before, or after {self.manifest.created} of the bundle")
+        wrong = self.lines.judge(record, before, is_placed=is_placed)  # (8)
+        self.check(8, "time", not wrong, wrong)
         self._sealed(position, record, line)
         if self.is_placed:
             self._version(position, record)
@@ -198,7 +205,7 @@ class Verification(Report):
             if not (self.manifest.selectors.take(record) or self.manifest.complete):
                 self.found(20, "selection", "it fits no selector, and a filtered bundle has only what fits")
 
-    def _place(self, position: int, record: Record, line: bytes) -> None:
+    def _place(self, position: int, record: Record, line: bytes) -> bool:
         """SPEC 11 (6). What is in place counts for the steps below."""
         it, total = self.manifest, self.faults
         in_place = self.next <= position < it.stop and it.present(position) == position and position not in it.records
@@ -209,12 +216,13 @@ class Verification(Report):
         if in_place:
             self.next = it.present(position + 1)
         if self.faults > total:
-            return
+            return False
         self._records_below(position)
         if position == 0:  # the line itself is the leaf, and has to be the genesis (9)
             del self.beside[self.waiting.pop()]
         self._epoch_end(position, record)
         self._in_order(position, record, line)
+        return True
 
     def _records_below(self, end: int) -> None:
         """What of `records` stands below a position, in its order among the lines."""
@@ -369,7 +377,8 @@ class Verification(Report):
         for one in every if self.failed.isdisjoint((4, 5, 6)) else ():
             seen = f"{one.name!r}: {counted(one.count, 'record')} fit, and the manifest says {one.said_count:,}"
             self.check(20, "selection", one.count == one.said_count, seen)
-            reaches = not it.complete or one.is_covered(it.first, it.stop, self.times, it.end.size)
+            times = ("~", "") if self.lines.corrected else self.times
+            reaches = not it.complete or one.is_covered(it.first, it.stop, times, it.end.size)
             self.check(20, "selection", reaches, f"{one.name!r}: records outside of the range may fit")
             self.told[20] = counted(len(every), "selector")
 

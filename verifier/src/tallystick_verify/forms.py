@@ -137,6 +137,7 @@ is_purpose, is_signature = text("checkpoint|evidence"), base64_of(64, 64)  # SPE
 is_rotation: Final = Members(
     {is_key: "new_key old_key", is_signature: "new_signature old_signature", is_purpose: "purpose"}
 )
+_is_correction: Final = Members({is_time: "corrected_at last_recorded_at"}, reason=text(".{1,1000}"))  # SPEC 5.9
 is_prune: Final = Members(  # SPEC 9.4
     {whole(1): "count end first policy_position", is_hash: "first_hash last_hash"},
     frontier_at_end=array(is_root, 64),
@@ -158,6 +159,13 @@ def record(line: bytes) -> Record:
 def is_own(record: Record) -> bool:
     """Whether a record is by the ledger itself (SPEC 5.5)."""
     return bool(record["entity_id"] == LEDGER and record["actor"] == {"id": "tallystick", "type": "system"})
+
+
+def is_correction(record: Record) -> bool:
+    """Whether a record says that the clock was corrected, to the time at which it was recorded (SPEC 5.9)."""
+    is_one = record["event_type"] == "tallystick.clock.corrected" and record["entity_id"] == LEDGER
+    payload = record["payload"]
+    return bool(is_one and _is_correction(payload) and payload["corrected_at"] == record["recorded_at"])
 
 
 def signed_part(line: bytes, record: Record) -> bytes:

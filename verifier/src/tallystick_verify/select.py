@@ -183,7 +183,8 @@ class Selector:
         self.within, self.any_of = Terms(said["within"]), [Terms(terms) for terms in said["any_of"]]
 
     def is_covered(self, first: int, end: int, times: tuple[str, str], size: int) -> bool:
-        """Whether no record outside of [first, end) can fit; `times` are those of the first record and the last."""
+        """Whether no record outside of [first, end) can fit; `times` are those of the first record and the last, or
+        a last and a first one of all where they say nothing."""
         within = self.within.edge
         is_begun = first <= max(within("first"), default=0) or any(times[0] < time for time in within("after"))
         is_ended = end >= min([size, *within("end")]) or any(times[1] >= time for time in within("before"))

@@ -1,8 +1,8 @@
 """What has to stand beside the records of a bundle, so that it can be checked by itself (SPEC 10.4).
 
-The genesis, every change of keys, the opening and the close of each epoch, and the prune that says what is absent: all
-of them are the ledger's own, and are proven to be all there are. An index that left one out would have the ledger hand
-over a bundle that nobody accepts.
+The genesis, every change of keys and correction of the clock, the opening and the close of each epoch, and the prune
+that says what is absent: all of them are the ledger's own, and are proven to be all there are. An index that left one
+out would have the ledger hand over a bundle that nobody accepts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from tallystick.core.corrected import CLOCK_CORRECTED
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
@@ -57,7 +58,7 @@ class Beside:
         ]
         if not epochs:  # the genesis alone stands before the opening of epoch 0
             epochs = [0]
-        wanted = {0, *self._positions(KEY_ROTATED)}
+        wanted = {0, *self._positions(KEY_ROTATED), *self._positions(CLOCK_CORRECTED)}
         for epoch in epochs:
             if epoch not in opened or epoch not in closed:
                 raise TamperError(f"the ledger does not say where epoch {epoch} was opened and closed: verify it")
@@ -69,6 +70,11 @@ class Beside:
         if len(beside) > BUNDLE_RECORDS_MAX:
             raise RejectedError("the records are of too many epochs", cure="export a smaller range")
         return epochs, [read_record(self._store, position) for position in beside]
+
+    @property
+    def is_clock_corrected(self) -> bool:
+        """Whether recorded times do not ascend over all of the ledger."""
+        return bool(self._positions(CLOCK_CORRECTED))
 
     def _epochs(self) -> tuple[dict[int, int], dict[int, int]]:
         """Where epochs were opened, and closed."""

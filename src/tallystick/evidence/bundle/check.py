@@ -28,7 +28,7 @@ from tallystick.evidence.bundle.files import Bundle, open_bundle
 from tallystick.evidence.bundle.lines import Lines
 from tallystick.evidence.bundle.report import BundleFinding, BundleReport
 from tallystick.evidence.findings import Kind
-from tallystick.evidence.verification.clock import Ahead, Edges, warning_of
+from tallystick.evidence.verification.clock import Edges, warning_of
 from tallystick.read.index import Progress
 
 FINDINGS_MAX: Final = 1_000
@@ -73,7 +73,7 @@ class _Check:
         self._policy: Final = policy
         self._known: Final = known
         self._edges: Final = Edges.at(now)
-        self._ahead: Final = Ahead()
+        self._warnings: Final[list[str]] = []
         self._findings: Final[list[BundleFinding]] = []
         self._more = 0
         self._manifest: Manifest | None = None
@@ -106,7 +106,7 @@ class _Check:
             pruned=tuple(self._pruned),
             matches=self._matches,
             cosigned=self._cosigned,
-            warnings=warning_of(self._ahead),
+            warnings=tuple(self._warnings),
         )
 
     def run(self, bundle: Bundle, progress: Progress | None) -> None:
@@ -129,7 +129,8 @@ class _Check:
         if manifest.created > self._edges.found:
             self.find(Kind.CLOCK, f"it was made at {manifest.created}, more than a day ahead of this machine's clock")
         elif manifest.created > self._edges.told:
-            self._ahead.take(0, manifest.created)
+            self._warnings.append(warning_of(manifest.created))
+        self._warnings.extend(lines.times.told)
         self._check_epochs(manifest, lines)
         own = sorted(lines.own, key=lambda record: record.position)
         if genesis is not None:

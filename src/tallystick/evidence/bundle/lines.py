@@ -29,6 +29,7 @@ from tallystick.core.record import (
 )
 from tallystick.core.system import EpochOpened, closing
 from tallystick.errors import RejectedError, TamperError
+from tallystick.evidence.bundle.times import LineTimes
 from tallystick.evidence.findings import Kind
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import RECORD_BYTES_MAX
@@ -97,7 +98,8 @@ class Lines:
         self._streams: Final[dict[str, tuple[int, int]]] = {}
         # What the line before left behind; None where it is not known, and then nothing is held against it.
         self._prev: tuple[int, str] | None = None
-        self._recorded_at = ""
+        self._before: tuple[int, str] | None = None
+        self.times: Final = LineTimes(beside, created=manifest.created)
         self._genesis_is_beside = True
         for record in beside:
             self._take_beside(record)
@@ -118,12 +120,16 @@ class Lines:
         else:
             self._judge(line, members, number, find)
         if faulty or members is None:
-            self._prev, self._recorded_at = None, ""
+            self._prev = self._before = None
         else:
-            self._prev, self._recorded_at = (members["position"], sha256(line).hexdigest()), members["recorded_at"]
+            self._prev = (members["position"], sha256(line).hexdigest())
+            self._before = (members["position"], members["recorded_at"])
 
     def finish(self) -> bytes | None:
         """Nothing is left. The root of the tree; None where it cannot be told. `TamperError` when hashes run out."""
+        late = self.times.finish()
+        if late is not None:
+            self._find(Kind.TIME, late[0], line=late[1], position=late[2])
         if self._manifest.is_complete and self._expected < self._manifest.end:
             self.placed = False
             seen = f"the records from position {self._expected} on are not there"
@@ -144,7 +150,10 @@ class Lines:
             if match.count != count:
                 self._find(Kind.SELECTION, f"{match.count:,} records fit {match.name!r}, and not {count:,} as it says")
             if manifest.is_complete and not selector.is_covered(
-                first=manifest.first, end=manifest.end, began=self._began, ended=self._ended, size=manifest.size
+                first=manifest.first,
+                end=manifest.end,
+                times=None if self.times.is_corrected else (self._began, self._ended),
+                size=manifest.size,
             ):
                 self._find(Kind.SELECTION, f"the range leaves out positions at which records may fit {match.name!r}")
         return matches
@@ -168,10 +177,9 @@ class Lines:
         if in_place and members["event_type"].startswith(RESERVED_PREFIX):
             self._take_own(Record(line, members))
         self._check_chain(members, number, find)  # (7)
-        if members["recorded_at"] < self._recorded_at:  # (8)
-            find(Kind.TIME, f"{members['recorded_at']} is before the line before, {self._recorded_at}", position)
-        elif members["recorded_at"] > self._manifest.created:
-            find(Kind.TIME, f"{members['recorded_at']} is after the bundle was made", position)
+        seen = self.times.take(line, members, number, before=self._before, counts=in_place)  # (8)
+        if seen is not None:
+            find(Kind.TIME, seen, position)
         self._check_signature(line, members, find)  # (9)
         if self.placed:
             self._follow_stream(members, find)  # (10)

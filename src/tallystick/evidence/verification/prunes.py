@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Final, NamedTuple
 
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, open_checkpoint
+from tallystick.core.corrected import CLOCK_CORRECTED, Correction
 from tallystick.core.custody import CUSTODY_TYPES, RECORDS_PRUNED, InForce, RetentionSet, expired_until
 from tallystick.core.note import VerifierKey
 from tallystick.core.pruned import Absent, RecordsPruned
@@ -271,8 +273,22 @@ class PruneCheck:
         last = self._record(every.start_of(pruned.end - 1) - 1 if pruned.end - 1 in every else pruned.end - 1)
         if days is None or last is None or last.position < (before.end if before else 0):
             return
-        if timestamp.parse(last.recorded_at) > expired_until(days, pruned.moment):
+        latest = expired_until(days, pruned.moment)
+        expired = timestamp.parse(last.recorded_at) <= latest
+        if not expired and not self._is_corrected(last.position, newest.position, latest):
             self._add(newest, f"the record at position {last.position}, below its end, had not expired")
+
+    def _is_corrected(self, first: int, end: int, latest: int) -> bool:
+        """Whether the clock was corrected at [first, end) to such a time or an earlier one (SPEC 5.9)."""
+        try:
+            lines = [one.line for one in self._store.read(first, end) if CLOCK_CORRECTED.encode() in one.line]
+        except StoreError:
+            return False
+        for line in lines:
+            with suppress(RejectedError):
+                if Correction.of(Record.parse(line)).moment <= latest:
+                    return True
+        return False
 
     def _hash_before(self, position: int) -> bytes | None:
         record = self._record(position)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from tallystick.core.canonical import decode_canonical
+from tallystick.core.corrected import CLOCK_CORRECTED, ClockCorrected
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.keys import epoch_key, tagger
 from tallystick.core.merkle import TILE_WIDTH, Tile, leaf_hash, split_hashes, tile_roots
@@ -28,7 +29,7 @@ from tallystick.core.record import (
 )
 from tallystick.errors import RejectedError, StoreError
 from tallystick.evidence.findings import Finding, Kind
-from tallystick.evidence.verification.clock import Ahead, Edges
+from tallystick.evidence.verification.clock import Edges, TimesAhead
 from tallystick.evidence.verification.identity import Ids
 from tallystick.evidence.verification.ranges import Ranges
 from tallystick.limits import RECORD_BYTES_MAX
@@ -91,10 +92,8 @@ class Scan:
     """The event ids, for the question whether one stands twice."""
     signed: int = 0
     """Records whose signature holds."""
-    ahead: Ahead = field(default_factory=Ahead)
-    """Records whose time has not come yet, by more than clocks are apart."""
-    far_ahead: Ahead = field(default_factory=Ahead)
-    """Those of them that are too far ahead."""
+    times: TimesAhead = field(default_factory=TimesAhead)
+    """The records whose time has not come yet."""
 
 
 def scan(store: Store, task: Task, terms: Terms) -> Scan:
@@ -265,7 +264,7 @@ class _Scanner:
                 position,
                 "its prev_hash is not the hash of the record before it: this one or that one was altered",
             )
-        self._check_time(position, members["recorded_at"])  # (6)
+        self._check_time(position, line, members)  # (6)
         if position:
             self._check_signature(position, line, members["epoch"])  # (7)
         self._follow_stream(position, members["entity_id"], members["entity_version"])  # (8)
@@ -289,14 +288,22 @@ class _Scanner:
             runs.append([epoch, position, position + 1])
         self._epoch = epoch
 
-    def _check_time(self, position: int, recorded_at: str) -> None:
-        if recorded_at < self._recorded_at:
+    def _check_time(self, position: int, line: bytes, members: dict[str, Any]) -> None:
+        recorded_at = members["recorded_at"]
+        if members["event_type"] == CLOCK_CORRECTED:
+            try:
+                corrected = ClockCorrected.of(Record(line, members))
+                if self._prev_hash and corrected.last_recorded_at != self._recorded_at:
+                    raise RejectedError(f"it says that the record before it is of {corrected.last_recorded_at}")
+            except RejectedError as error:
+                self._add(Kind.TIME, position, f"the clock is not corrected as it has to be: {error}")
+            else:
+                self._out.times.correct(recorded_at)
+        elif recorded_at < self._recorded_at:
             self._add(Kind.TIME, position, f"{recorded_at} is before the record before it, {self._recorded_at}")
             self._recorded_at = recorded_at  # or every true time after a false late one would be found, too
-        elif recorded_at > self._terms.edges.found:
-            self._out.far_ahead.take(position, recorded_at)
-        elif recorded_at > self._terms.edges.told:
-            self._out.ahead.take(position, recorded_at)
+        if recorded_at > self._terms.edges.told:
+            self._out.times.take(position, recorded_at, self._terms.edges)
 
     def _follow_stream(self, position: int, entity_id: str, version: int) -> None:
         streams = self._out.streams
