@@ -6,7 +6,9 @@ Adapters are imported when they are asked for, so a plain install needs no drive
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -15,6 +17,7 @@ from tallystick.errors import RejectedError
 from tallystick.keystore import Keystore
 from tallystick.read.index import FindId, IndexFile
 from tallystick.store.contract import Store
+from tallystick.time_source import TimeSource
 from tallystick.write.run_set import RunFile
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ MARKS_VARIABLE: Final = "TALLYSTICK_MARKS"
 """The folder of the head marks; by default `heads` in the folder of the keys."""
 
 MARKS_FOLDER: Final = "heads"
+
+CLOCK_SOURCE_VARIABLE: Final = "TALLYSTICK_CLOCK_SOURCE"
+"""The URL of a server by whose `Date` the machine's clock is checked before the first batch is sealed; by default
+none."""
 
 DEPLOYMENT_VARIABLE: Final = "TALLYSTICK_DEPLOYMENT"
 """The deployment's name, the first part of a new ledger's origin; by default `local`."""
@@ -226,3 +233,15 @@ def marks_folder(given: str | os.PathLike[str] | None, keys: Path | None) -> Pat
 def environment() -> dict[str, str]:
     """The variables of the environment that are meant for Tallystick, by their names."""
     return {name: value for name, value in os.environ.items() if name.startswith("TALLYSTICK_")}
+
+
+@cache
+def _source_at(url: str) -> TimeSource:
+    """One for the process, which keeps what it was told."""
+    return TimeSource(url)
+
+
+def time_source() -> Callable[[], int | None] | None:
+    """What tells the time as another machine has it; None where the environment names nobody."""
+    url = os.environ.get(CLOCK_SOURCE_VARIABLE)
+    return _source_at(url).now if url else None

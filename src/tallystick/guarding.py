@@ -195,6 +195,20 @@ class Guarding(ABC):
         if self._mark is not None:
             self._mark.halt(problem)
 
+    def correct_clock(self, reason: str, *, actor: Mapping[str, str] | None = None) -> int:
+        """Record that the machine's clock is right now, as ordered by `actor`; the position of that record.
+
+        For a ledger whose newest record is of a time that has not come: times count from now on, and those recorded
+        before count as no later than this. And for one that takes no events because the clock seems too far ahead.
+        Raises `ConflictError` when nothing contradicts the clock.
+        """
+        check_reason(reason)
+        if not self.has_keys:
+            raise RejectedError(
+                "a corrected clock is recorded in the ledger, which needs its keys", cure="name their folder"
+            )
+        return self._open_sealer().correct_clock(reason, actor=actor).position
+
     def accept_loss(self, reason: str, *, actor: Mapping[str, str] | None = None) -> None:
         """Go on with a ledger that was rolled back or forked, or whose head mark is not authentic.
 

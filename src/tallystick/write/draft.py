@@ -8,9 +8,12 @@ import msgspec
 import orjson
 
 from tallystick.core.content import Content
+from tallystick.core.custody import OwnEvent
 from tallystick.core.event import ExpectedVersion
 from tallystick.core.system import SYSTEM_ENTITY, system_members
+from tallystick.errors import RejectedError
 from tallystick.ids import IdMaker, spell
+from tallystick.limits import DRAFT_BYTES_MAX
 
 BROUGHT: Final = -1
 """The `made` of a draft whose id the caller brought."""
@@ -65,6 +68,16 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         for name in absent if self.made == BROUGHT else (*absent, "id"):
             del members[name]
         return members
+
+
+def own_draft(event: OwnEvent, ids: IdMaker) -> Draft:
+    """A draft of an event that the ledger writes for somebody. Raises `RejectedError` for one that fits no record."""
+    made = ids.next_counter()
+    content = Content.of(event.members(spell(ids.prefix, made)))
+    size = sum(map(len, content))
+    if size > DRAFT_BYTES_MAX:
+        raise RejectedError(f"a {event.event_type} of {size} bytes; at most {DRAFT_BYTES_MAX} fit a record")
+    return Draft(*content, SYSTEM_ENTITY, made, "", ids.prefix)
 
 
 def system_draft(event_type: str, payload: dict[str, Any], ids: IdMaker) -> Draft:

@@ -84,6 +84,15 @@ class Request:
         """How much it is."""
         return Load(len(self.drafts), sum(draft.size for draft in self.drafts))
 
+    def outcome(self) -> Sequence[Sealed] | ConflictError:
+        """What became of it, once it is settled: its receipts, or its conflict. Raises any other error."""
+        if isinstance(self.error, ConflictError):
+            return self.error
+        if self.error is not None:
+            raise self.error
+        assert self.sealed is not None, "what was planned is settled"
+        return self.sealed
+
 
 class Receipts(Sequence[Sealed]):
     """The receipts of neighbouring records, each made when it is looked at: most never are."""

@@ -100,12 +100,14 @@ def load_state(store: Store, *, genesis: Genesis) -> State:
         raise TamperError(f"the head does not hold: {error}; run a verification") from error
     if opened.epoch != last.members["epoch"]:
         raise TamperError("the head names the wrong epoch: run a verification")
+    recorded_at = timestamp.parse(last.recorded_at)
     return State(
         tree=tree,
         prev_hash=hexlify(last.hash),
-        recorded_at=timestamp.parse(last.recorded_at),
+        recorded_at=recorded_at,
         epoch=opened.epoch,
-        epoch_opened_at=timestamp.parse(opened_record.recorded_at),
+        # Later only where the clock was corrected since; then the epoch is not older than that.
+        epoch_opened_at=min(recorded_at, timestamp.parse(opened_record.recorded_at)),
         epoch_at=head.epoch_at,
         checkpoint_key_at=head.checkpoint_key_at,
         evidence_key_at=head.evidence_key_at,

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from tallystick.core import timestamp
 from tallystick.core.checkpoint import Checkpoint, sign_checkpoint
+from tallystick.core.corrected import ClockCorrected
 from tallystick.core.keys import commitment, epoch_key, tagger
 from tallystick.core.merkle import Tree, leaf_hash
 from tallystick.core.note import Signer
@@ -100,9 +101,10 @@ class Planner:
         self._read: Final = read
         self._event_mac: Final = event_mac
         self._ids: Final = ids
-        # The server's clock alone counts, and it never runs backwards in a ledger (SPEC 3.2).
-        self._moment: Final = max(now, state.recorded_at)
-        self._recorded_at: Final = timestamp.render(self._moment)
+        self._now: Final = now
+        # The server's clock alone counts, and never runs backwards, unless the ledger says so (SPEC 3.2).
+        self._moment = max(now, state.recorded_at)
+        self._recorded_at = timestamp.render(self._moment)
         self._drafts: list[Draft] = []
         self._numbers: list[int] = []  # the entity versions of the drafts
         self._versions: dict[str, int] = {}
@@ -123,6 +125,13 @@ class Planner:
         age = self._moment - state.epoch_opened_at
         full = state.tree.size - state.epoch_at >= policy.epoch_records_max
         return full or age >= policy.epoch_seconds_max * timestamp.SECOND
+
+    def correct_clock(self, reason: str) -> ClockCorrected:
+        """Have the plan's records sealed at the clock's time, be it before the newest record's. What the first of them
+        has to say of it (SPEC 5.9)."""
+        self._moment = self._now
+        self._recorded_at = timestamp.render(self._moment)
+        return ClockCorrected(timestamp.render(self._state.recorded_at), self._recorded_at, reason)
 
     def look_up(self, requests: Sequence[Request]) -> None:
         """Ask once for the ids that any of these brought, before they are added one by one."""
@@ -182,7 +191,7 @@ class Planner:
             prev_hash=hexlify(hashes[-1]),
             recorded_at=self._moment,
             epoch=self._opening.epoch if self._opening else state.epoch,
-            epoch_opened_at=self._moment if self._opening else state.epoch_opened_at,
+            epoch_opened_at=self._moment if self._opening else min(self._moment, state.epoch_opened_at),
             epoch_at=self._position(self._opening.at) if self._opening else state.epoch_at,
             checkpoint_key_at=self._key_named_at.get("checkpoint", state.checkpoint_key_at),
             evidence_key_at=self._key_named_at.get("evidence", state.evidence_key_at),

@@ -8,14 +8,13 @@ So recovery is the normal path (SPEC 6; ARCHITECTURE has the table of what a cra
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tallystick.clock import Clock
-from tallystick.core.content import Content
+from tallystick.core.corrected import CLOCK_CORRECTED
 from tallystick.core.custody import OwnEvent
 from tallystick.core.keys import LedgerKeys, epoch_key, tagger
 from tallystick.core.note import Signer
@@ -25,17 +24,16 @@ from tallystick.errors import (
     BusyError,
     ConflictError,
     NotFoundError,
-    RejectedError,
     StoreError,
     TallystickError,
     as_outcome,
 )
-from tallystick.ids import IdMaker, spell
-from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, DRAFT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
+from tallystick.ids import IdMaker
+from tallystick.limits import BATCH_EVENTS_MAX, COMMIT_BYTES_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX
 from tallystick.store.contract import Store
 from tallystick.store.lineage import Lineage
 from tallystick.store.verified_reads import VerifiedReads
-from tallystick.write.draft import Draft, system_draft
+from tallystick.write.draft import Draft, own_draft, system_draft
 from tallystick.write.group import GroupCommit
 from tallystick.write.known import BehindError, Known
 from tallystick.write.moment import Moments
@@ -77,7 +75,7 @@ class Sealer:
         genesis: Genesis,
         load_keys: LoadKeys,
         known: Known,
-        clock: Clock,
+        moments: Moments,
         ids: IdMaker,
         turn: threading.Lock | None = None,
         told: Callable[[Plan], None] | None = None,
@@ -92,7 +90,7 @@ class Sealer:
         self._keys_at: tuple[int, int] | None = None
         self._keys = load_keys()
         self._known: Final = known
-        self._moments: Final = Moments(clock)
+        self._moments: Final = moments
         self._ids: Final = ids
         self._turn: Final = turn or threading.Lock()
         self._group: Final = GroupCommit(
@@ -138,7 +136,7 @@ class Sealer:
             self._commit_until_won(requests, prepare=_open_due_epoch, patient=patient)
         finally:
             self._turn.release()
-        return [_outcome(request) for request in requests]
+        return [request.outcome() for request in requests]
 
     def seal_own(
         self, events: Sequence[OwnEvent], *, guard: Callable[[VerifiedReads], None] | None = None
@@ -148,7 +146,7 @@ class Sealer:
         `guard` is asked right before, with what reads the ledger as it is then, and again after every lost race;
         what it raises is raised, and nothing is sealed.
         """
-        request = Request([_own_draft(event, self._ids) for event in events])
+        request = Request([own_draft(event, self._ids) for event in events])
 
         def prepare(planner: Planner) -> None:
             if guard is not None:
@@ -160,6 +158,22 @@ class Sealer:
             self._commit_until_won([request], prepare=prepare)
         assert request.sealed is not None, "drafts without conditions are never refused"
         return request.sealed
+
+    def correct_clock(self, reason: str, *, actor: Mapping[str, str] | None) -> Sealed:
+        """Record that the clock is right, at the time that it says, and that times count from there (SPEC 5.9).
+
+        Raises `ConflictError` when nothing contradicts it.
+        """
+        requests: list[Request] = []
+
+        def prepare(planner: Planner) -> None:
+            corrected = OwnEvent(CLOCK_CORRECTED, planner.correct_clock(reason).payload(), actor)
+            requests[:] = [Request([own_draft(corrected, self._ids)])]
+
+        with self._turn, self._moments.insisting():
+            self._commit_until_won(requests, prepare=prepare)
+        [sealed] = requests[0].sealed or ()
+        return sealed
 
     def find(self, event_id: str) -> int | None:
         """The position of the record with an event id, if there is one, also of those that others have sealed."""
@@ -374,24 +388,6 @@ class Sealer:
         if self._checkpoint_signer is None or self._checkpoint_signer.private_key is not key:
             self._checkpoint_signer = Signer(self._genesis.origin, key)
         return self._checkpoint_signer
-
-
-def _outcome(request: Request) -> Sequence[Sealed] | ConflictError:
-    if isinstance(request.error, ConflictError):
-        return request.error
-    if request.error is not None:
-        raise request.error
-    assert request.sealed is not None, "what was planned is settled"
-    return request.sealed
-
-
-def _own_draft(event: OwnEvent, ids: IdMaker) -> Draft:
-    made = ids.next_counter()
-    content = Content.of(event.members(spell(ids.prefix, made)))
-    size = sum(map(len, content))
-    if size > DRAFT_BYTES_MAX:
-        raise RejectedError(f"a {event.event_type} of {size} bytes; at most {DRAFT_BYTES_MAX} fit a record")
-    return Draft(*content, SYSTEM_ENTITY, made, "", ids.prefix)
 
 
 def _open_due_epoch(planner: Planner) -> None:
