@@ -123,7 +123,7 @@ def test_a_prune_that_roll_ups_count_too_finely_for_one_goes_in_parts(
         ledger.retention.set(RetentionPolicy.of("10d", {"phi": "20d"}))
         before, plan = minutely(ledger), ledger.retention.plan()
 
-        pruned = ledger.retention.prune(plan)
+        pruned = ledger.retention.prune(plan, clock_is_right=True)
 
         assert (pruned.count, pruned.bytes, pruned.end) == (plan.count, plan.bytes, plan.end)
         parts = [*ledger.records(event_type="tallystick.records.pruned")]
@@ -138,9 +138,9 @@ def test_a_prune_that_roll_ups_count_too_finely_for_one_goes_in_parts(
             again, size = ledger.retention.plan(), ledger.size
             # What a policy kept for longer lies below the end of the last prune, and below that no prune can end.
             with pytest.raises(PruneTooLargeError, match="define one of them anew"):
-                ledger.retention.prune(again)
+                ledger.retention.prune(again, clock_is_right=True)
             assert ledger.size == size
-        assert ledger.retention.prune(again).count == again.count > 0
+        assert ledger.retention.prune(again, clock_is_right=True).count == again.count > 0
     rebuild_index(tmp_path / "ledger")
     with tallystick.open(tmp_path / "ledger", keys=tmp_path / "keys", clock=clock) as ledger:
         assert minutely(ledger) == before
@@ -194,7 +194,7 @@ def test_a_prune_that_a_crash_cut_short_before_the_index_is_finished_at_the_next
         gone = [record for record in ledger.read() if record.entity_id == "gone-3"]
         retention = ledger.retention
         monkeypatch.setattr(retention, "_after_prune", None)
-        retention.prune(actor="dpo")
+        retention.prune(actor="dpo", clock_is_right=True)
 
     with tallystick.open(folder, clock=clock) as ledger:
         _check_gone(ledger, gone)
@@ -206,7 +206,7 @@ def test_a_ledger_in_memory_is_pruned_too(clock: Clock) -> None:
     with tallystick.open("memory:", clock=clock) as ledger:
         fill(ledger, clock)
         ledger.retention.set(RetentionPolicy.of("10d"))
-        count = ledger.retention.prune().count
+        count = ledger.retention.prune(clock_is_right=True).count
 
         assert count == 87 + 3
         assert ledger.verify().holds
@@ -219,7 +219,7 @@ def test_projections_subscriptions_and_states_pass_over_what_is_gone(clock: Cloc
     with tallystick.open("memory:", clock=clock) as ledger:
         fill(ledger, clock)
         ledger.retention.set(RetentionPolicy.of("10d"))
-        ledger.retention.prune()
+        ledger.retention.prune(clock_is_right=True)
         kept = [record.position for record in ledger.read()]
 
         with ledger.subscribe() as subscription:
@@ -263,7 +263,7 @@ def test_a_record_that_was_edited_out_of_a_hold_is_not_pruned(tmp_path: Path) ->
 
     with tallystick.open(tmp_path, clock=clock) as ledger:
         with pytest.raises(TamperError, match="not the one in the signed tree"):
-            ledger.retention.prune()
+            ledger.retention.prune(clock_is_right=True)
         assert ledger.retention.holds()[0].name == "case"
     connection = apsw.Connection(str(tmp_path / "ledger.db"))
     assert connection.execute("SELECT count(*) FROM record").fetchall() == [(len(rows),)]
@@ -274,7 +274,7 @@ def test_sealing_runs_from_before_a_prune_put_back_while_it_is_open_seal_no_wron
     expired(tmp_path, clock)
     older = (tmp_path / "sealing.db").read_bytes()
     with tallystick.open(tmp_path, clock=clock) as ledger:
-        ledger.retention.prune()
+        ledger.retention.prune(clock_is_right=True)
         first = ledger.append(event_type="t.t", entity_id="e-1")
         assert first.entity_version == 1, "all of its records are gone"
         for suffix in ("-wal", "-shm"):
@@ -290,7 +290,7 @@ def test_a_kept_record_that_is_removed_for_a_moment_does_not_free_its_id(tmp_pat
     clock = Clock()
     expired(tmp_path, clock)
     with tallystick.open(tmp_path, clock=clock) as ledger:
-        ledger.retention.prune()
+        ledger.retention.prune(clock_is_right=True)
         kept = {"event_type": "t.t", "entity_id": "held", "id": "held-1"}
         repeated = ledger.append(kept)
         assert repeated.replayed
@@ -313,7 +313,7 @@ def test_what_a_prune_kept_cannot_be_hidden_as_what_it_removed(tmp_path: Path, e
         held = [record.position for record in ledger.records(entity_id="held")]
     shutil.copy(index, older)
     with tallystick.open(tmp_path, clock=clock) as ledger:
-        assert ledger.retention.prune().count
+        assert ledger.retention.prune(clock_is_right=True).count
         there = {record.position for record in ledger.read()}
     gone = min({*range(max(there))} - there)
     if edited == "an index from before the prune":

@@ -16,6 +16,7 @@ from tallystick.ids import IdMaker
 from tallystick.store.memory import MemoryStore
 from tallystick.store.reading import tile_hashes
 from tallystick.write.accept import Acceptor
+from tallystick.write.moment import Moments
 from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
 from tests.sealing import sealing_index
@@ -50,7 +51,9 @@ def worked_example() -> MemoryStore:
     store, ids = MemoryStore(), IdMaker(random=bytes)
     create_ledger(store, genesis=genesis, keys=keys, ids=ids, now=MOMENT)
     known = sealing_index(store, keys)
-    sealer = Sealer(store, genesis=genesis, load_keys=lambda: keys, known=known, clock=lambda: MOMENT, ids=ids)
+    sealer = Sealer(
+        store, genesis=genesis, load_keys=lambda: keys, known=known, moments=Moments(lambda: MOMENT), ids=ids
+    )
     sealer.seal([Acceptor(ids).accept(INPUT)])
     return store
 

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 from tallystick.config import Location
 from tallystick.core import timestamp
+from tallystick.core.corrected import Times
 from tallystick.core.moment import Moment
 from tallystick.core.record import Record
 from tallystick.core.rollup import Definition
@@ -75,6 +76,12 @@ class Asking(ABC):
         Questions do so by themselves.
         """
         return self._open_reader().catch_up(size)
+
+    def times(self, size: int | None = None) -> Times:
+        """The times by which the first `size` records count, by default all: as recorded, or as the clock was corrected
+        since (SPEC 5.9)."""
+        reader = self._open_reader()
+        return reader.times(reader.catch_up(size))
 
     def query(
         self,

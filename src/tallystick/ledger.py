@@ -18,7 +18,7 @@ from typing import Final
 from tallystick.appending import Appending
 from tallystick.asking import Asking
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import Location
+from tallystick.config import Location, time_source
 from tallystick.core.note import VerifierKey
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis
@@ -39,7 +39,7 @@ from tallystick.read.compared import ComparedFile
 from tallystick.read.follower import Follower
 from tallystick.read.index import Progress, has_id
 from tallystick.read.live import Live
-from tallystick.read.own_records import BINDING, FRAMING, OF_THE_LEDGER, Framing, OwnRecords
+from tallystick.read.own_records import BINDING, FRAMING, OF_THE_LEDGER, Corrections, Framing, OwnRecords
 from tallystick.read.reader import Reader
 from tallystick.read.readers import Readers
 from tallystick.read.sqlite_cursors import SqliteCursors
@@ -49,6 +49,7 @@ from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import read_record, read_records
 from tallystick.store.trusted_keys import TrustedKeys
 from tallystick.write.accept import Acceptor
+from tallystick.write.moment import Moments
 from tallystick.write.queue import Queue
 from tallystick.write.seal import Plan
 from tallystick.write.sealer import Sealer
@@ -79,12 +80,14 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
         self._location = location
         self._keystore = keystore
         self._clock = clock
+        self._moments: Final = Moments.of(clock, source=time_source())
         self._progress: Final = progress
         self._ids: Final = IdMaker()
         self._registry = Registry(store)
         self._own: Final = OwnRecords(self._own_candidates, types=BINDING, keep=lambda record: record)
         self._framing: Final = OwnRecords(self._own_candidates, types=FRAMING, keep=Framing.of)
         """Both are used with the sealing turn held."""
+        self._corrections = Corrections(self._own_candidates)
         self._governed = Governed(self._registry, clock, principal)
         self._acceptor = Acceptor(self._ids, principal=principal, rules=self._registry)
         self._opening = threading.Lock()
@@ -328,7 +331,7 @@ class Ledger(Guarding, Queueing, Appending, Asking, Governing, Proving):
                     genesis=self.genesis,
                     load_keys=self._load_keys,
                     known=index,
-                    clock=self._clock,
+                    moments=self._moments,
                     ids=self._ids,
                     turn=self._following,
                     told=self._committed,

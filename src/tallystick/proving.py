@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
 from tallystick.config import Location
-from tallystick.core import timestamp
 from tallystick.core.canonical import SURROGATE
 from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.corrected import Times
 from tallystick.core.merkle import TILE_WIDTH, consistency_path, inclusion_path, range_root
 from tallystick.core.moment import Moment
 from tallystick.core.policy import Policy
@@ -22,21 +23,24 @@ from tallystick.core.proof import Proof
 from tallystick.core.record import Record
 from tallystick.core.selector import Selector
 from tallystick.core.tiles import TileNodes
-from tallystick.errors import NotFoundError, RejectedError, TamperError
+from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.delivery import Delivery
 from tallystick.evidence.bundle.export import Exported, Selection, Source, export
-from tallystick.evidence.bundle.matching import first_from, matching, span
+from tallystick.evidence.bundle.matching import matching, span
 from tallystick.evidence.others.cosigning import Cosigned, cosign, keep, read_kept
 from tallystick.evidence.others.post import SECONDS
 from tallystick.evidence.others.vouching import Vouchers
 from tallystick.read.index import Progress
+from tallystick.read.own_records import Corrections
 from tallystick.read.query import Query
+from tallystick.read.reader import Reader
 from tallystick.read.signed import selectors_of
 from tallystick.store.contract import Head, Store
 from tallystick.store.proofs import Proofs
 from tallystick.store.proven_store import ProvenStore
 from tallystick.store.reading import read_record
 from tallystick.store.trusted_keys import Trusted
+from tallystick.store.when import first_at
 
 _ATTEMPTS: Final = 3
 """Heads at which a record that is not there is looked for, while others prune."""
@@ -48,6 +52,7 @@ class Proving(ABC):
     _store: Store
     _location: Location
     _proofs: Proofs
+    _corrections: Corrections
 
     @property
     @abstractmethod
@@ -77,6 +82,10 @@ class Proving(ABC):
     @abstractmethod
     def _held_head(self) -> Head:
         """The newest commit, proven, and held against what is known of the ledger. Raises `TamperError`."""
+
+    @abstractmethod
+    def _open_reader(self) -> Reader:
+        """The way out, with its index."""
 
     @abstractmethod
     def _export_source(self) -> Source:
@@ -222,7 +231,7 @@ class Proving(ABC):
         for moment, edge in ((after, first if first is not None else start), (before, end)):
             if moment is not None and edge is not None:
                 raise RejectedError("a range was given both by times and by positions", cure="give one of them")
-        first_then, end_then = _recorded_between(self._proven_store(), after, before)
+        first_then, end_then = self._positions_between(after, before)
         first, end = first if first_then is None else first_then, end if end_then is None else end_then
         selection = Selection(
             selectors=(*selectors_of(queries), *selectors),
@@ -260,7 +269,15 @@ class Proving(ABC):
         In microseconds. The first is from before that time and the last from after it, where there are such: so that
         whoever has them sees that the time is whole.
         """
-        return span(self._proven_store(), after=timestamp.render(after), before=timestamp.render(before), size=size)
+        proven = self._proven_store()
+        return span(proven, after=after, before=before, size=size, times=self._times(proven))
+
+    def positions_of(self, *, after: int, before: int, size: int) -> tuple[int, int]:
+        """Positions [first, end) of the first `size`, whose time is from `after` to `before`, in microseconds."""
+        proven = self._proven_store()
+        times = self._times(proven)
+        first, end = (first_at(proven, moment, size=size, times=times) for moment in (after, before))
+        return first, max(first, end)
 
     @property
     def is_pruned(self) -> bool:
@@ -268,21 +285,37 @@ class Proving(ABC):
         with self._proofs.at(self._held_head()) as reads:
             return reads.has_prune
 
+    def _positions_between(
+        self, after: datetime | str | None, before: datetime | str | None
+    ) -> tuple[int | None, int | None]:
+        """The positions of the time from `after` to `before`, proven; None where there is no such end."""
+        start = None if after is None else Moment.of(after, place="after").start
+        stop = None if before is None else Moment.of(before, place="before").start
+        if start is None and stop is None:
+            return None, None
+        if start is not None and stop is not None and start >= stop:
+            raise RejectedError("the time begins when it has ended already", place="range", cure="swap the two times")
+        proven = self._proven_store()
+        times = self._times(proven)
+        first, end = (
+            None if moment is None else first_at(proven, moment, size=proven.size, times=times)
+            for moment in (start, stop)
+        )
+        if (first or 0) >= (proven.size if end is None else end):
+            raise NotFoundError("nothing was recorded in that time, and so there is nothing to export")
+        return first, end
+
+    def proven_times(self) -> Times:
+        """As `times`, of all records that there are, and proven."""
+        return self._times(self._proven_store())
+
+    def _times(self, proven: ProvenStore) -> Times:
+        """By what records count, proven."""
+        if self._location.has_traces():  # an index says where to look; without one all of the log is read once
+            with suppress(StoreError):
+                self._open_reader()
+        with proven.reads() as reads:
+            return self._corrections.times(reads)
+
     def _kept(self) -> bytes | None:
         return None if self._location.folder is None else read_kept(self._location.folder)
-
-
-def _recorded_between(
-    store: ProvenStore, after: datetime | str | None, before: datetime | str | None
-) -> tuple[int | None, int | None]:
-    """The positions recorded from `after` to `before`, None where there is no such end; by what `store` proves."""
-    size = store.size
-    start = None if after is None else Moment.of(after, place="after").start
-    stop = None if before is None else Moment.of(before, place="before").start
-    if start is not None and stop is not None and start >= stop:
-        raise RejectedError("the time begins when it has ended already", place="range", cure="swap the two times")
-    first = None if start is None else first_from(store, timestamp.render(start), size)
-    end = None if stop is None else first_from(store, timestamp.render(stop), size)
-    if (first is not None or end is not None) and (first or 0) >= (size if end is None else end):
-        raise NotFoundError("nothing was recorded in that time, and so there is nothing to export")
-    return first, end

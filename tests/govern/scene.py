@@ -24,6 +24,7 @@ from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.contract import Store
 from tallystick.store.memory import MemoryStore
 from tallystick.write.accept import Acceptor
+from tallystick.write.moment import Moments
 from tallystick.write.request import Sealed
 from tallystick.write.resume import create_ledger
 from tallystick.write.sealer import Sealer
@@ -60,7 +61,7 @@ class Scene:
             genesis=ONE_EPOCH,
             load_keys=lambda: KEYS,
             known=sealing_index(self.store, KEYS),
-            clock=self.clock,
+            moments=Moments(self.clock),
             ids=ids,
             turn=self._turn,
         )

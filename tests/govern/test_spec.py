@@ -13,6 +13,7 @@ from tallystick.read.search import Search
 from tallystick.read.sqlite_index import SqliteIndexFile
 from tallystick.store.memory import MemoryStore
 from tallystick.store.reading import read_record
+from tallystick.write.moment import Moments
 from tallystick.write.sealer import Sealer
 from tests.sealing import sealing_index
 from tests.test_spec import MOMENT, SPEC, example_keys, worked_example
@@ -28,7 +29,12 @@ def pruned_example() -> MemoryStore:
     follower = Follower(store, index)
     genesis = Genesis.of(read_record(store, 0))
     sealer = Sealer(
-        store, genesis=genesis, load_keys=lambda: keys, known=sealing_index(store, keys), clock=lambda: now[0], ids=ids
+        store,
+        genesis=genesis,
+        load_keys=lambda: keys,
+        known=sealing_index(store, keys),
+        moments=Moments(lambda: now[0]),
+        ids=ids,
     )
 
     def catch_up() -> int:
@@ -49,7 +55,7 @@ def pruned_example() -> MemoryStore:
     )
     retention.set(RetentionPolicy.of("90d"), actor="admin-jane", reason="privacy rule 7")
     now[0] += 91 * DAY
-    retention.prune(actor="admin-jane")
+    retention.prune(actor="admin-jane", clock_is_right=True)
     return store
 
 

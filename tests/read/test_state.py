@@ -86,6 +86,9 @@ class ListStreams:
         assert list(positions) == sorted(positions)
         return (Record.parse(record.line) for record in self.log if record.position in positions)
 
+    def time(self, record: Record) -> int:
+        return timestamp.parse(record.recorded_at)
+
     def end_at(self, moment_end: int) -> int:
         later = (record.position for record in self.log if timestamp.parse(record.recorded_at) >= moment_end)
         return next(later, self.size)

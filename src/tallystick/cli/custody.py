@@ -197,9 +197,12 @@ def _range(text: str) -> tuple[int, int]:
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do it. Without this, nothing is removed.")
+@click.option(
+    "--clock-is-right", is_flag=True, help="Go by the clock though the newest record is more than 31 days from it."
+)
 @_actor_option
 @sealing_options
-def prune(settings: Settings, *, yes: bool, actor: str | None) -> None:
+def prune(settings: Settings, *, yes: bool, clock_is_right: bool, actor: str | None) -> None:
     """Say which records have expired; with --yes remove them for good. What is held or the ledger's own stays.
 
     The ledger records what was removed, and verifies as before. Copies and backups are not touched.
@@ -214,7 +217,7 @@ def prune(settings: Settings, *, yes: bool, actor: str | None) -> None:
         ordered = ledger.retention
         with Bar("looking at what goes", "positions") as bar:
             plan = ordered.plan(progress=bar.update)
-        done = ordered.prune(plan, actor=actor) if yes else None
+        done = ordered.prune(plan, actor=actor, clock_is_right=clock_is_right) if yes else None
     if settings.json:
         screen.say_json({"plan": plan.to_json(), "pruned": done and done.to_json()})
         return

@@ -21,6 +21,8 @@ from tallystick.cli.records import (
     time_text,
     what_text,
 )
+from tallystick.core import timestamp
+from tallystick.core.corrected import NEVER_CORRECTED
 from tallystick.errors import TamperError
 
 if TYPE_CHECKING:
@@ -86,12 +88,20 @@ def show_records(records: Iterable[Record], *, as_json: bool, at_once: bool = Fa
 
 def _found(ledger: Ledger, size: int, wanted: Wanted, *, oldest_first: bool) -> Iterator[Record]:
     if oldest_first:
-        yield from filter(wanted.takes, ledger.read(0, size))
+        is_timed = wanted.since is not None or wanted.until is not None
+        times = ledger.times(size) if is_timed else NEVER_CORRECTED
+        for record in ledger.read(0, size):
+            counts = times.of(record.position, timestamp.parse(record.recorded_at)) if times else None
+            if wanted.takes(record, None if counts is None else timestamp.render(counts)):
+                yield record
         return
+    time = ""
     for record in newest_first(ledger, size):
-        if wanted.since is not None and record.recorded_at < wanted.since:
-            return  # recorded times never run backwards
-        if wanted.takes(record):
+        # What stands before a correction of the clock counts as no later than what stands after it.
+        time = min(time or record.recorded_at, record.recorded_at)
+        if wanted.since is not None and time < wanted.since:
+            return
+        if wanted.takes(record, time):
             yield record
 
 

@@ -53,6 +53,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "backup": ("tallystick.cli.backup", "backup"),
     "restore": ("tallystick.cli.backup", "restore"),
     "accept-loss": ("tallystick.cli.loss", "accept_loss"),
+    "correct-clock": ("tallystick.cli.clock", "correct_clock"),
     "serve": ("tallystick.cli.serve", "serve"),
     "operator-key": ("tallystick.cli.serve", "operator_key"),
     "config": ("tallystick.cli.serve", "config"),

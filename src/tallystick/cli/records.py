@@ -31,15 +31,15 @@ class Wanted:
         """As given on the command line: times in any RFC 3339 form. Raises `RejectedError`."""
         return cls(since=_moment(since, "--since"), until=_moment(until, "--until"), **members)
 
-    def takes(self, record: Record) -> bool:
-        """Whether the record is wanted."""
-        actor = record.actor
+    def takes(self, record: Record, time: str | None = None) -> bool:
+        """Whether the record is wanted. `time` is the one by which it counts, where it is not the recorded one."""
+        actor, time = record.actor, record.recorded_at if time is None else time
         return (
             (self.entity is None or record.entity_id == self.entity)
             and (self.event_type is None or _fits(record.event_type, self.event_type))
             and (self.actor is None or (actor is not None and actor["id"] == self.actor))
-            and (self.since is None or record.recorded_at >= self.since)
-            and (self.until is None or record.recorded_at < self.until)
+            and (self.since is None or time >= self.since)
+            and (self.until is None or time < self.until)
             and (self.system or not is_system(record))
         )
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-
 from tallystick.clock import Clock
+from tallystick.core.corrected import CLOCK_CORRECTED, Times
 from tallystick.core.custody import (
     CUSTODY_TYPES,
     HOLD_PLACED,
@@ -33,7 +32,20 @@ from tallystick.core.pruned import Absent, RecordsPruned
 from tallystick.core.record import Record
 from tallystick.errors import ConflictError, NotFoundError, PruneTooLargeError, RejectedError, StoreError, TamperError
 from tallystick.govern.head import check_head, checked_frontier, last_hash
-from tallystick.govern.orders import Actor, BeforePrune, Guard, OvertakenError, Receipt, SealOwn, actor_of, read_prune
+from tallystick.govern.orders import (
+    Actor,
+    BeforePrune,
+    OvertakenError,
+    Receipt,
+    SealOwn,
+    actor_of,
+    check_clock,
+    check_not_held,
+    in_force_by,
+    nothing_ordered_since,
+    read_prune,
+    times_of,
+)
 from tallystick.govern.pruning import Pruned, PrunePlan
 from tallystick.govern.selection import Selection, Terms, first_unexpired
 from tallystick.read.index import Progress, Questions
@@ -41,7 +53,6 @@ from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.contract import Head, Store
 from tallystick.store.reading import absent_ranges, read_record
-from tallystick.store.verified_reads import VerifiedReads
 
 _ATTEMPTS_MAX: Final = 100
 """Orders by others that came first, in a row, before an order gives up."""
@@ -147,12 +158,14 @@ class Retention:
         check_head(self._store)
         last = self._last_prune(size)
         unfinished = last if last is not None and self._is_unfinished(last[1]) else None
-        due = first_unexpired(self._questions, in_force.policy.period_days, moment, end=size)
+        proven, times = self._proven(), self._times(size)
+        due = first_unexpired(proven, in_force.policy.period_days, moment, end=size, times=times)
         end = max(due if most is None else min(due, most), last[1].end if last else 0)
-        terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()))
-        selection = Selection(self._questions, terms, self._absent(end, last, unfinished=unfinished is not None))
+        terms = Terms(end=end, moment=moment, policy=in_force.policy, holds=tuple(in_force.holds.values()), times=times)
+        absent = self._absent(end, last, unfinished=unfinished is not None)
+        selection = Selection(proven, self._questions, terms, absent)
         # All that is below the end is looked at in the log itself, and not only through the index.
-        doomed = selection.doomed(self._proven(), expired_from=last[1].end if last else 0, progress=progress)
+        doomed = selection.doomed(proven, expired_from=last[1].end if last else 0, progress=progress)
         size_bytes = sum(len(record.line) for record in doomed)
         return PrunePlan(
             end=end,
@@ -172,16 +185,26 @@ class Retention:
             absent=selection.absent_after(),
         )
 
-    def prune(self, plan: PrunePlan | None = None, *, actor: Actor = None, progress: Progress | None = None) -> Pruned:
+    def prune(
+        self,
+        plan: PrunePlan | None = None,
+        *,
+        actor: Actor = None,
+        clock_is_right: bool = False,
+        progress: Progress | None = None,
+    ) -> Pruned:
         """Do what a plan says, by default one made now; first finish an earlier prune that was cut short.
 
         Nothing to prune is no error, and seals nothing. `ConflictError` when the policy, a hold or a prune came
-        after the plan was made: plan again. After any other error it may be repeated.
+        after the plan was made: plan again. `RejectedError` when the newest record is more than 31 days from the clock,
+        unless `clock_is_right` says that somebody looked. After any other error it may be repeated.
 
         Where roll-ups come to more than one transaction should hold, it goes in parts, each a prune of its own.
         """
         finished = self._finish_last()
         plan = part = plan or self.plan(progress=progress)
+        if plan.first is not None and not clock_is_right:
+            check_clock(plan.terms.moment, read_record(self._proven(), plan.size - 1))
         done = Pruned(position=None, end=plan.end, count=0, bytes=0, finished=finished)
         ours: set[int] = set()
         while part.first is not None:
@@ -208,7 +231,7 @@ class Retention:
         head = check_head(self._store)
         pruned = self._record_of(plan, head)
         events = [OwnEvent(kind, payload) for kind, payload in self._say_before(plan)]
-        receipts = self._seal_own([*events, pruned.event(actor_of(actor))], guard=self._nothing_ordered_since(size))
+        receipts = self._seal_own([*events, pruned.event(actor_of(actor))], guard=nothing_ordered_since(size))
         # A crash here leaves a ledger that says what it is about to remove, with all of it still there.
         position = receipts[-1].position
         self._finish(position, RecordsPruned.of(read_record(self._store, position)))
@@ -217,13 +240,11 @@ class Retention:
     # ------------------------------------------------------------------------------ what is in force, orders
 
     def _in_force(self, size: int) -> InForce:
-        in_force = InForce()
-        for record in self._own_records((RETENTION_SET, HOLD_PLACED, HOLD_RELEASED), size):
-            try:
-                in_force.take(record)
-            except RejectedError as error:
-                raise TamperError(f"the record at position {record.position} cannot be: {error}; verify") from error
-        return in_force
+        return in_force_by(self._own_records((RETENTION_SET, HOLD_PLACED, HOLD_RELEASED), size))
+
+    def _times(self, end: int) -> Times:
+        """By what records count that are looked at from position `end`."""
+        return times_of(self._own_records((CLOCK_CORRECTED,), end))
 
     def _own_records(self, types: tuple[str, ...], size: int, *, newest_first: bool = False) -> Iterator[Record]:
         if self._own is None:
@@ -237,20 +258,10 @@ class Retention:
             size = self._catch_up()
             event = make(self._in_force(size))
             try:
-                return self._seal_own([event], guard=self._nothing_ordered_since(size))[0]
+                return self._seal_own([event], guard=nothing_ordered_since(size))[0]
             except OvertakenError:
                 continue
         raise ConflictError(f"other orders were first {_ATTEMPTS_MAX} times: wait a moment, then repeat")
-
-    def _nothing_ordered_since(self, seen: int) -> Guard:
-        """A guard: that nothing was ordered since the ledger had `seen` records."""
-
-        def guard(reads: VerifiedReads) -> None:
-            for stored in reads.read(seen, reads.size):
-                if b'"tallystick.' in stored.line and orjson.loads(stored.line)["event_type"] in CUSTODY_TYPES:
-                    raise OvertakenError(stored.position)
-
-        return guard
 
     def _check_nothing_ordered(self, first: int, end: int, ours: Container[int]) -> None:
         for record in self._own_records(CUSTODY_TYPES, end):
@@ -312,12 +323,13 @@ class Retention:
         if self._before_prune is None:
             return ()
         last = self._last_prune(self._catch_up())
-        selection = Selection(self._questions, plan.terms, self._absent(plan.end, last, unfinished=False))
+        proven, absent = self._proven(), self._absent(plan.end, last, unfinished=False)
+        selection = Selection(proven, self._questions, plan.terms, absent)
         counted = 0
 
         def doomed() -> Iterator[Record]:
             nonlocal counted
-            for record in selection.doomed(self._proven()):
+            for record in selection.doomed(proven):
                 counted += 1
                 yield record
 
@@ -344,7 +356,9 @@ class Retention:
         if not self._is_unfinished(pruned):
             return  # another process did it
         selection = self._selection_of(position, pruned)
-        self._check_not_held(position, pruned, selection)
+        holds = self._in_force(self._catch_up()).holds.values()
+        unchecked = [hold for hold in holds if hold.position not in pruned.holds_checked]
+        check_not_held(unchecked, selection.doomed(self._proven()), position=position)
         # A crash before this returns leaves all of the records, or none of them.
         removed = self._store.prune(pruned.end, selection.kept())
         if removed != pruned.count and (removed or self._is_unfinished(pruned)):  # else another process was first
@@ -356,21 +370,6 @@ class Retention:
         if self._after_prune is not None:
             self._after_prune()
 
-    def _check_not_held(self, position: int, pruned: RecordsPruned, selection: Selection) -> None:
-        """Whether no hold that the prune did not look at covers a record that goes, as the log itself has both."""
-        in_force = self._in_force(self._catch_up()).holds.values()
-        holds = [hold for hold in in_force if hold.position not in pruned.holds_checked]
-        covered = [0] * len(holds)
-        for record in selection.doomed(self._proven()) if holds else ():
-            for number, hold in enumerate(holds):
-                covered[number] += hold.placed.covers(record.members)
-        for hold, count in zip(holds, covered, strict=True):
-            if count:
-                raise ConflictError(
-                    f"the hold {hold.name!r} was placed before the prune at position {position} was finished, and "
-                    f"covers {count} of its records: they stay until the hold is released"
-                )
-
     def _selection_of(self, position: int, pruned: RecordsPruned) -> Selection:
         """What a prune selected, from its record. `StoreError` when that is not what it names."""
         try:
@@ -381,9 +380,10 @@ class Retention:
                 in_force.take(read_record(proven, hold))
         except RejectedError as error:
             raise TamperError(f"a prune names what is no policy, or no hold: {error}; run a verification") from error
-        terms = Terms(end=pruned.end, moment=pruned.moment, policy=policy, holds=tuple(in_force.holds.values()))
+        holds, times = tuple(in_force.holds.values()), self._times(position)
+        terms = Terms(end=pruned.end, moment=pruned.moment, policy=policy, holds=holds, times=times)
         absent = absent_ranges(self._store, 0, min(pruned.end, self._store.pruned_below()))
-        selection = Selection(self._questions, terms, absent)
+        selection = Selection(proven, self._questions, terms, absent)
         if selection.absent_after() != pruned.absent:
             raise StoreError(
                 f"the index does not select what the prune at position {position} names, and nothing was removed: "

@@ -15,6 +15,7 @@ from typing import Final
 import orjson
 
 from tallystick.core import timestamp
+from tallystick.core.corrected import Times
 from tallystick.core.custody import Hold, RetentionPolicy, expired_until
 from tallystick.core.event import RESERVED_PREFIX
 from tallystick.core.pruned import Absent
@@ -24,6 +25,7 @@ from tallystick.read.index import Progress, Questions
 from tallystick.read.query import Query
 from tallystick.store.contract import Store
 from tallystick.store.reading import read_lines
+from tallystick.store.when import first_at
 
 _AT_ONCE: Final = 50_000
 """Positions that the index is asked for at a time."""
@@ -45,12 +47,18 @@ class Terms:
     """As of when records have expired, in microseconds."""
     policy: RetentionPolicy
     holds: tuple[Hold, ...]
+    times: Times
+    """By what records have expired: the corrections of the clock before the prune."""
 
 
 class Selection:
-    """The records below `terms.end` that go, and those that stay. `absent` are the ranges that are gone already."""
+    """The records below `terms.end` that go, and those that stay. `absent` are the ranges that are gone already.
 
-    def __init__(self, questions: Questions, terms: Terms, absent: Iterable[tuple[int, int]]) -> None:
+    `store` says when records were sealed; the index, who and what they are of.
+    """
+
+    def __init__(self, store: Store, questions: Questions, terms: Terms, absent: Iterable[tuple[int, int]]) -> None:
+        self._store: Final = store
         self._questions: Final = questions
         self.terms: Final = terms
         self._marks: Final = bytearray(terms.end)
@@ -135,7 +143,7 @@ class Selection:
     def _check(self, record: Record, *, is_past: bool) -> None:
         terms = self.terms
         try:
-            moment = timestamp.parse(record.recorded_at)
+            moment = terms.times.of(record.position, timestamp.parse(record.recorded_at))
         except RejectedError as error:
             raise TamperError(f"the record at position {record.position} was altered: {error}; verify") from error
         stays = (
@@ -187,12 +195,12 @@ class Selection:
             first = found[-1] + 1
 
     def _first_unexpired(self, days: int | None) -> int:
-        return first_unexpired(self._questions, days, self.terms.moment, end=self.terms.end)
+        return first_unexpired(self._store, days, self.terms.moment, end=self.terms.end, times=self.terms.times)
 
 
-def first_unexpired(questions: Questions, days: int | None, moment: int, *, end: int) -> int:
+def first_unexpired(store: Store, days: int | None, moment: int, *, end: int, times: Times) -> int:
     """The first position below `end` whose record is kept if records are kept for so many days; else `end`."""
-    return 0 if days is None else min(questions.end_at(expired_until(days, moment) + 1), end)
+    return 0 if days is None else first_at(store, expired_until(days, moment) + 1, size=end, times=times)
 
 
 def _query_of(hold: Hold) -> Query:

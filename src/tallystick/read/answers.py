@@ -15,6 +15,7 @@ from math import gcd
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from tallystick.core.buckets import QUARTER_HOUR, WIDTHS, Calendar
+from tallystick.core.corrected import NEVER_CORRECTED, Times
 from tallystick.core.measure import Measure, Totals
 from tallystick.core.rollup import Cells
 from tallystick.errors import RejectedError
@@ -236,11 +237,17 @@ def from_index(asked: Asked, questions: Questions) -> Answer | None:
     return Answer({key: (values.get(key, 0), count) for key, count in counts.items()}, "index", size)
 
 
-def from_records(asked: Asked, search: Search) -> Answer:
+def from_records(asked: Asked, search: Search, times: Times = NEVER_CORRECTED) -> Answer:
     """Every record that fits, one after another."""
     measure = asked.measure
     bucketed = Bucketed(
-        asked.calendar, group=asked.group, time=asked.time, path=measure.path, distinct=measure.what, bounded=True
+        asked.calendar,
+        group=asked.group,
+        time=asked.time,
+        path=measure.path,
+        distinct=measure.what,
+        bounded=True,
+        times=times,
     )
     for record in search.glances(asked.windowed, first=0, end=asked.size):
         bucketed.add(record)

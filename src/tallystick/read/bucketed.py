@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tallystick.core import timestamp
 from tallystick.core.buckets import Calendar
+from tallystick.core.corrected import NEVER_CORRECTED, Times
 from tallystick.core.measure import Totals, numbers_at
 from tallystick.core.member import MemberPath
 from tallystick.core.record import Record
@@ -34,9 +35,17 @@ def occurred(members: _Members) -> int:
     return recorded(members) if claimed is None else timestamp.parse_rfc3339(claimed)
 
 
-def moment_of(time: str) -> Callable[[_Members], int]:
+def moment_of(time: str, times: Times = NEVER_CORRECTED) -> Callable[[_Members], int]:
     """How to tell the `recorded` or the `occurred` time of a record."""
-    return occurred if time == "occurred" else recorded
+    plain = occurred if time == "occurred" else recorded
+    if not times:
+        return plain
+
+    def corrected(members: _Members) -> int:
+        sealed = recorded(members)
+        return times.of(members["position"], sealed) if plain(members) == sealed else plain(members)
+
+    return corrected
 
 
 def _groups_of(group: str | None) -> Callable[[_Members], Iterable[str]]:
@@ -67,12 +76,14 @@ class Bucketed:
         path: MemberPath | None = None,
         distinct: str = "",
         bounded: bool = False,
+        times: Times = NEVER_CORRECTED,
     ) -> None:
+        """`times` are what records count by, where the clock was corrected."""
         self.cells: Final[Cells] = {}
         self.names: Final[dict[tuple[int, str], set[str]]] = {}
         """With `distinct`, the names in every cell."""
         self._calendar: Final = calendar
-        self._moment_of: Final = moment_of(time)
+        self._moment_of: Final = moment_of(time, times)
         self._groups_of: Final = _groups_of(group)
         self._names_of: Final = _groups_of(distinct)
         self._path: Final = path

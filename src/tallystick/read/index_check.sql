@@ -17,6 +17,10 @@ SELECT term.id, term.kind, term.name FROM (
 ) AS wanted
 CROSS JOIN saved.term ON term.kind = wanted.kind AND term.name = wanted.name;
 
+-- name: corrections
+SELECT position FROM saved.event WHERE type = (SELECT id FROM saved.term WHERE kind = 'type' AND name = ?1)
+ORDER BY position;
+
 -- name: rows
 SELECT position FROM (
     SELECT * FROM (

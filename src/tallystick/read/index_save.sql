@@ -104,8 +104,41 @@ ORDER BY incoming.position;
 
 -- name: tallies
 INSERT INTO main.tally
-SELECT recorded / 3600000000, type, recorded / 900000000, count(*) FROM main.event WHERE position >= ?1 GROUP BY 1, 2, 3
+SELECT recorded / 3600000000, type, recorded / 900000000, count(*) FROM main.event WHERE position >= ?1 AND position < ?2
+GROUP BY 1, 2, 3
 ON CONFLICT DO UPDATE SET count = count + excluded.count;
+
+-- name: has_type
+SELECT 1 FROM temp.incoming WHERE type = ?1 LIMIT 1;
+
+-- Where the clock is corrected (SPEC 5.9): records before ?2 count as no later than ?3, in microseconds.
+
+-- name: moved_from
+SELECT coalesce(
+    (SELECT position + 1 FROM main.event WHERE position < ?2 AND recorded <= ?3 ORDER BY position DESC LIMIT 1), 0
+);
+
+-- name: move_tally
+-- Nothing that was counted so far is later, be it gone by now.
+INSERT INTO main.tally
+SELECT ?3 / 3600000000, type, ?3 / 900000000, sum(count) FROM main.tally WHERE hour >= ?3 / 3600000000 AND quarter > ?3 / 900000000
+GROUP BY type
+ON CONFLICT DO UPDATE SET count = count + excluded.count;
+
+-- name: clear_tally
+DELETE FROM main.tally WHERE hour >= ?3 / 3600000000 AND quarter > ?3 / 900000000;
+
+-- name: correct
+-- What claims the very time of its sealing claims none.
+UPDATE main.event SET occurred = CASE occurred WHEN recorded THEN ?3 ELSE occurred END, recorded = ?3
+WHERE position >= ?1 AND position < ?2;
+
+-- name: recount_cells
+-- Roll-ups count what is there anew, and take over what was sealed of what is gone.
+DELETE FROM main.cell;
+
+-- name: recount
+DELETE FROM main.rollup;
 
 -- name: cursor
 INSERT OR REPLACE INTO main.cursor VALUES (1, ?1, ?2, ?3);

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from tallystick.core.corrected import CLOCK_CORRECTED, Correction, Times
 from tallystick.core.custody import CUSTODY_TYPES, RECORDS_PRUNED
 from tallystick.core.record import EPOCH_CLOSED, EPOCH_OPENED, KEY_ROTATED, Record
 from tallystick.core.rollup import ROLLUP_DEFINED
@@ -23,10 +25,10 @@ from tallystick.read.query import Query
 from tallystick.store.contract import StoredRecord
 from tallystick.store.verified_reads import VerifiedReads
 
-BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, RECORDS_PRUNED, ROLLUP_DEFINED))
+BINDING: Final = frozenset((*CUSTODY_TYPES, *SCHEMA_TYPES, CLOCK_CORRECTED, RECORDS_PRUNED, ROLLUP_DEFINED))
 """The types of those that are kept in memory, as they bind what comes after them."""
 
-FRAMING: Final = frozenset((KEY_ROTATED, EPOCH_OPENED, EPOCH_CLOSED, RECORDS_PRUNED))
+FRAMING: Final = frozenset((CLOCK_CORRECTED, KEY_ROTATED, EPOCH_OPENED, EPOCH_CLOSED, RECORDS_PRUNED))
 """The types of those that stand beside the records of a bundle."""
 
 OF_THE_LEDGER: Final = Query(entities=(SYSTEM_ENTITY,))
@@ -85,6 +87,20 @@ class OwnRecords(Generic[T]):
         self._version, self._end = version, reads.size
         return self._kept
 
+    def follow_to(self, reads: VerifiedReads) -> list[T]:
+        """As `follow`, for who knows no version: the newest of these records says it. All behind it is read, which is
+        an epoch at most."""
+        if reads.size > self._end:
+            self.follow(reads, self._newest_version(reads))
+        return self._kept
+
+    def _newest_version(self, reads: VerifiedReads) -> int:
+        for end in range(reads.size, self._end, -READ_RECORDS_MAX):
+            found = [*self._of(reads.read(max(end - READ_RECORDS_MAX, self._end), end))]
+            if found:
+                return found[-1].entity_version
+        return self._version
+
     def _by_index(self, reads: VerifiedReads) -> list[Record]:
         asked, positions = self._candidates(self._end)
         end = max(self._end, min(asked, reads.size))
@@ -106,3 +122,23 @@ class OwnRecords(Generic[T]):
 
     def _continues(self, records: Sequence[Record], version: int) -> bool:
         return [one.entity_version for one in records] == [*range(self._version + 1, version + 1)]
+
+
+class Corrections:
+    """The corrections of one ledger's clock, proven to be all. Safe for many threads."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._own: Final = OwnRecords(candidates, types=frozenset((CLOCK_CORRECTED,)), keep=_correction)
+        self._following: Final = threading.Lock()
+
+    def times(self, reads: VerifiedReads) -> Times:
+        """By what the records count that `reads` proves. Raises `TamperError`."""
+        with self._following:
+            return Times(one for one in self._own.follow_to(reads) if one.position < reads.size)
+
+
+def _correction(record: Record) -> Correction:
+    try:
+        return Correction.of(record)
+    except RejectedError as error:
+        raise TamperError(f"the record at position {record.position} cannot be: {error}; verify") from error

@@ -10,11 +10,14 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from tallystick.core import timestamp
+from tallystick.core.corrected import CLOCK_CORRECTED, NEVER_CORRECTED, Correction, Times
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.pruned import RecordsPruned
 from tallystick.core.record import Record
+from tallystick.core.system import SYSTEM_ENTITY
 from tallystick.core.upcast import Upcasters
-from tallystick.errors import DamagedError
+from tallystick.errors import DamagedError, RejectedError, TamperError
 from tallystick.read.declared import Declared
 from tallystick.read.fold import Folds
 from tallystick.read.follower import Follower
@@ -31,6 +34,7 @@ _SLICE_RECORDS: Final = 5_000
 """Records that are followed with the sealing turn held; then whoever seals may go first."""
 
 _PRUNES: Final = Query(event_types=(RECORDS_PRUNED,))
+_CORRECTIONS: Final = Query(event_types=(CLOCK_CORRECTED,), entities=(SYSTEM_ENTITY,))
 
 _STREAM_RECORDS: Final = 32
 """Records of a stream that are read at first; long ones are read in ever larger parts."""
@@ -50,7 +54,11 @@ class Reader:
         self.search: Final = Search(store, self.questions)
         self.folds = Folds()
         self.upcasters = Upcasters()
-        self.rollups: Final = Rollups(store, self.search, follower.file.rollups)
+        self.rollups: Final = Rollups(store, self.search, follower.file.rollups, times=self.times)
+        self._corrections: Final[list[Correction]] = []
+        self._corrections_end = 0
+        self._correcting: Final = threading.Lock()
+        """Guards both."""
         follower.after_save = self.rollups.advance
 
     def adopt(self, other: Reader) -> None:
@@ -80,6 +88,17 @@ class Reader:
         self.rollups.advance(size)
         return size
 
+    def times(self, size: int) -> Times:
+        """By what the first `size` records count, which the index has."""
+        with self._correcting:
+            if size > self._corrections_end:
+                more = self.search.scan(_CORRECTIONS, first=self._corrections_end, end=size)
+                self._corrections.extend(map(_correction, more))
+                self._corrections_end = size
+            return (
+                Times(one for one in self._corrections if one.position < size) if self._corrections else NEVER_CORRECTED
+            )
+
     def forget_pruned(self) -> None:
         """Have the index forget what was pruned since it last did. Records that are absent are in no answer anyway."""
         end = self._store.pruned_below()
@@ -108,11 +127,13 @@ class Reader:
             Declared(self.folds, self.upcasters),
             prune_at=lambda: self._newest_prune(size) if self._store.pruned_below() else 0,
         )
-        return States(_Streams(self._store, self.search, self.questions, size), snapshots, self.folds, self.upcasters)
+        streams = _Streams(self._store, self.search, self.questions, size, self.times(size))
+        return States(streams, snapshots, self.folds, self.upcasters)
 
     def timeseries(self) -> TimeSeries:
         """What answers for time series, of sizes that were caught up with."""
-        return TimeSeries(self.search, self.questions, self.rollups, pruned_below=self._store.pruned_below())
+        below = self._store.pruned_below()
+        return TimeSeries(self.search, self.questions, self.rollups, pruned_below=below, times=self.times)
 
     def seal_removed(
         self, end: int, records: Iterable[Record], *, own: Iterable[Record] | None = None
@@ -124,11 +145,15 @@ class Reader:
 class _Streams:
     """The streams of a ledger as of one size (`tallystick.read.state.Streams`)."""
 
-    def __init__(self, store: Store, search: Search, questions: Questions, size: int) -> None:
+    def __init__(self, store: Store, search: Search, questions: Questions, size: int, times: Times) -> None:
         self._store: Final = store
         self._search: Final = search
         self._questions: Final = questions
+        self._times: Final = times
         self.size: Final = size
+
+    def time(self, record: Record) -> int:
+        return self._times.of(record.position, timestamp.parse(record.recorded_at))
 
     def records(self, entity_id: str, *, first: int, end: int) -> Iterator[Record]:
         query = Query(entities=(entity_id,))
@@ -139,3 +164,10 @@ class _Streams:
 
     def end_at(self, moment_end: int) -> int:
         return min(self._questions.end_at(moment_end), self.size)
+
+
+def _correction(record: Record) -> Correction:
+    try:
+        return Correction.of(record)
+    except RejectedError as error:
+        raise TamperError(f"the record at position {record.position} cannot be: {error}; verify") from error

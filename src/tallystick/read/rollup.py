@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tallystick.core.buckets import Calendar
 from tallystick.core.canonical import canonical, decode
+from tallystick.core.corrected import NEVER_CORRECTED, Times, never_corrected
 from tallystick.core.record import Record
 from tallystick.core.rollup import ROLLUP_DEFINED, ROLLUP_SEALED, TYPES, Cells, Definition, SealedCells
 from tallystick.errors import PruneTooLargeError, RejectedError, TamperError
@@ -56,17 +57,25 @@ class Rollup:
     def name(self) -> str:
         return self.definition.name
 
-    def bucketed(self) -> Bucketed:
+    def times(self, times: Times) -> Times:
+        """What its records count by, of the times that they were recorded at. What events claim is never corrected."""
+        return times if self.definition.time == "recorded" else NEVER_CORRECTED
+
+    def bucketed(self, times: Times = NEVER_CORRECTED) -> Bucketed:
         """Cells to begin with: none."""
         made_of = self.definition
-        return Bucketed(self.calendar, group=made_of.group, time=made_of.time, path=made_of.path)
+        return Bucketed(self.calendar, group=made_of.group, time=made_of.time, path=made_of.path, times=times)
 
 
 class Rollups:
     """The roll-ups of one ledger. Safe for many threads, and beside other processes."""
 
-    def __init__(self, store: Store, search: Search, rows: RollupRows) -> None:
+    def __init__(
+        self, store: Store, search: Search, rows: RollupRows, *, times: Callable[[int], Times] = never_corrected
+    ) -> None:
+        """`times` gives what the first so many records count by."""
         self._store: Final = store
+        self._times: Final = times
         self._search: Final = search
         self._rows: Final = rows
         self._reading: Final = threading.Lock()
@@ -134,7 +143,8 @@ class Rollups:
         """
         self.advance(size)
         defined = self.defined(size) if own is None else _defined_by(one for one in own if one.position < size)
-        counted = [(rollup, rollup.bucketed()) for rollup in (*defined.values(), self._types)]
+        times = self._times(size)
+        counted = [(rollup, rollup.bucketed(times)) for rollup in (*defined.values(), self._types)]
         first: int | None = None
         for record in records:
             first = record.position if first is None else first
@@ -164,14 +174,14 @@ class Rollups:
             if kept is None or kept.position >= size:
                 return
             end = min(kept.position + _STEP_RECORDS, size)
-            cells = rollup.bucketed()
+            cells = rollup.bucketed(self._times(size))
             for record in self._search.glances(rollup.query, first=kept.position, end=end):
                 cells.add(record)
                 if len(cells.cells) >= _STEP_CELLS:
                     end = record.position + 1
                     break
-            for sealed in self._gone_before(rollup, kept, end=end):
-                cells.merge(sealed.cells)
+            for gone in self._gone_before(rollup, kept, end=end, size=size):
+                cells.merge(gone)
             # If it could not be added, another process has moved it on: from there, then.
             self._rows.add(rollup.name, kept, cells.cells, end=end)
 
@@ -183,8 +193,8 @@ class Rollups:
             if kept is None or kept.position >= size:
                 return
             cells = rollup.bucketed()
-            for sealed in self._gone_before(rollup, kept, end=size):
-                cells.merge(sealed.cells)
+            for gone in self._gone_before(rollup, kept, end=size, size=size):
+                cells.merge(gone)
             if not cells.cells and size - kept.position < lag:
                 return
             self._rows.add(rollup.name, kept, cells.cells, end=size)
@@ -201,10 +211,11 @@ class Rollups:
             kept = self._rows.kept(rollup.name)
         return kept if kept is not None and kept.definition == digest else None
 
-    def _gone_before(self, rollup: Rollup, kept: KeptRollup, *, end: int) -> Iterator[SealedCells]:
+    def _gone_before(self, rollup: Rollup, kept: KeptRollup, *, end: int, size: int) -> Iterator[Cells]:
         """The cells of records that the roll-up never saw, as it passes what was sealed below `end`."""
-        first, end = kept.position, min(end, kept.sealed_below)
-        return (sealed for _, sealed in self._sealed(rollup, first=first, end=end))
+        first, end, times = kept.position, min(end, kept.sealed_below), rollup.times(self._times(size))
+        for position, sealed in self._sealed(rollup, first=first, end=end):
+            yield sealed.counted(position, times, rollup.calendar)
 
     def _sealed(self, rollup: Rollup, *, first: int, end: int) -> Iterator[tuple[int, SealedCells]]:
         for record in self._search.scan(Query(event_types=(ROLLUP_SEALED,)), first=first, end=end):

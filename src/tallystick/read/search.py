@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -96,12 +96,12 @@ class Search:
         expected: int = _CANDIDATES_FIRST,
     ) -> Iterator[Record]:
         """Every record at [first, end) that fits, in order; in memory is a bounded number of them."""
-        exact = self._questions.answers_exactly(query)
+        exact, rest = self._questions.answers_exactly(query), _undecided(query)
         limit = min(expected, _CANDIDATES_MAX)
         while first < end:
             candidates = self._questions.positions(query, first=first, end=end, newest_first=newest_first, limit=limit)
             for stored in fetch_lines(self._store, candidates, newest_first=newest_first):
-                if exact or query.takes(_glance(stored)):
+                if exact or rest.takes(_glance(stored)):
                     yield _parsed(stored)
             if len(candidates) < limit:
                 return
@@ -119,14 +119,14 @@ class Search:
 
     def glances(self, query: Query, *, first: int, end: int) -> Iterator[Record]:
         """As `scan`, for counting and adding up: the records are not held to the rules of a record again."""
-        exact = self._questions.answers_exactly(query)
+        exact, rest = self._questions.answers_exactly(query), _undecided(query)
         while first < end:
             candidates = self._questions.positions(
                 query, first=first, end=end, newest_first=False, limit=_CANDIDATES_MAX
             )
             for stored in fetch_lines(self._store, candidates):
                 record = _glance(stored)
-                if exact or query.takes(record):
+                if exact or rest.takes(record):
                     yield record
             if len(candidates) < _CANDIDATES_MAX:
                 return
@@ -143,6 +143,11 @@ def first_of(records: Iterable[Record], limit: int, *, bytes_max: int) -> tuple[
             return found, False
         found.append(record)
     return found, True
+
+
+def _undecided(query: Query) -> Query:
+    """What of a query the record decides. Times the index knows, also where the clock was corrected since."""
+    return replace(query, after=None, before=None, occurred_after=None, occurred_before=None)
 
 
 def _glance(stored: StoredRecord) -> Record:

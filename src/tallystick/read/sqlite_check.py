@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 import orjson
 
+from tallystick.core.corrected import CLOCK_CORRECTED, Correction, Times
 from tallystick.core.pruned import RecordsPruned
 from tallystick.errors import DamagedError, StoreError, TallystickError
 from tallystick.ids import random_bytes
@@ -30,6 +31,7 @@ from tallystick.read.sqlite_check_postings import check_postings
 from tallystick.read.sqlite_check_rollups import RollupCheck
 from tallystick.read.sqlite_check_snapshots import check_snapshots
 from tallystick.read.sqlite_reached import reached
+from tallystick.read.sqlite_saving import correct, corrections_in
 from tallystick.read.sqlite_schema import save_statements, schema
 from tallystick.read.words import searchable
 from tallystick.sqlite_file import (
@@ -42,7 +44,7 @@ from tallystick.sqlite_file import (
     translated,
 )
 from tallystick.store.contract import Store, StoredRecord
-from tallystick.store.reading import absent_ranges, hash_at, range_with, read_record, some_of
+from tallystick.store.reading import absent_ranges, fetch_lines, hash_at, range_with, read_record, some_of
 
 RANGE_RECORDS: Final = 20_000
 _RANGE_BYTES: Final = 4_194_304
@@ -81,6 +83,8 @@ class IndexCheck:
         self._store: Final = store
         self._layout: Final = layout
         self._secret: Final = random_bytes(32)
+        self._corrections: list[Correction] = []
+        """Of the clock, as far as the index knows of them: of others it has a row that is of another type."""
         self._sql: Final = _statements()
         self._print = 0
         """What the numbers of the words of the log come to."""
@@ -120,7 +124,7 @@ class IndexCheck:
         if not self._check_arrangement(connection):
             return
         self._prepare(connection)
-        rollups = RollupCheck(connection, self._store, end=self.end, add=self._add)
+        rollups = RollupCheck(connection, self._store, end=self.end, add=self._add, times=Times(self._corrections))
         yield from self._compare_ranges(connection, rollups)
         rollups.finish()
         self._check_rest(connection, rollups)
@@ -166,6 +170,10 @@ class IndexCheck:
         """An empty index in memory, and what comparing needs beside it."""
         with suppress(StoreError):  # what is damaged the scan of the log finds
             self._gone = [*absent_ranges(self._store, 0, self._below)]
+        found: list[Any] = connection.execute(self._sql["corrections"], (CLOCK_CORRECTED,)).fetchall()
+        with suppress(StoreError):
+            lines = (one.line for one in fetch_lines(self._store, [at for (at,) in found if 0 <= at < self.end]))
+            self._corrections = corrections_in(lines)
         connection.create_scalar_function("searchable", lambda *values: searchable(values[0]), 1, deterministic=True)
         run_script(connection, schema())
         run_script(connection, save_statements()["staging"])
@@ -321,6 +329,8 @@ class IndexCheck:
         connection.execute(self._sql["terms"])
         for step in ("entities", "terms", "events", "labels", "postings"):
             connection.execute(steps[step])
+        for position, moment in self._corrections:
+            correct(connection, position, moment)
 
     def _stage_one(self, connection: apsw.Connection, stored: StoredRecord, first: int) -> None:
         try:

@@ -20,6 +20,7 @@ import apsw
 import orjson
 
 from tallystick.core import timestamp
+from tallystick.core.corrected import Times
 from tallystick.core.custody import RECORDS_PRUNED
 from tallystick.core.measure import Totals
 from tallystick.core.record import Record
@@ -49,11 +50,12 @@ class RollupCheck:
     It is given every record below `end`, in order, then those past it, and then asked to `finish`.
     """
 
-    def __init__(self, connection: apsw.Connection, store: Store, *, end: int, add: Add) -> None:
+    def __init__(self, connection: apsw.Connection, store: Store, *, end: int, add: Add, times: Times) -> None:
         self._connection: Final = connection
         self._store: Final = store
         self._end: Final = end
         self._add: Final = add
+        self._times: Final = times
         self._sql: Final = _statements()
         self._rollups: Final[dict[str, tuple[Rollup, KeptRollup]]] = {}
         self._begins_right: Final[set[str]] = set()
@@ -143,7 +145,7 @@ class RollupCheck:
 
     def _count(self, first: int, lines: Sequence[StoredRecord]) -> None:
         counting = [
-            (rollup, kept.position, rollup.bucketed())
+            (rollup, kept.position, rollup.bucketed(self._times))
             for rollup, kept in self._rollups.values()
             if rollup.name != TYPES.name and kept.position > first
         ]
@@ -178,19 +180,20 @@ class RollupCheck:
             return  # sealed, and not removed yet: the records themselves are counted
         if rollup is None or kept is None or rollup.definition.digest != sealed.digest:
             return
+        cells = sealed.counted(position, rollup.times(self._times), rollup.calendar)
         if position + 1 == kept.sealed_below:
             self._begins_right.add(rollup.name)
         if position < kept.sealed_below:
             if position < kept.position:
-                add_cells(self._connection, "temp.counted_cell", rollup.name, sealed.cells)
+                add_cells(self._connection, "temp.counted_cell", rollup.name, cells)
         elif (self._end if of_types else kept.position) < sealed.end:
             # What a prune removes is counted before, by type as the index reads it: so this one is older.
             self._uncounted.add(rollup.name)
         elif of_types:
-            rows = [(position, bucket // _QUARTER, group, one.records) for (bucket, group), one in sealed.cells.items()]
+            rows = [(position, bucket // _QUARTER, group, one.records) for (bucket, group), one in cells.items()]
             self._connection.executemany("INSERT INTO temp.sealed_tally VALUES (?,?,?,?)", rows)
         else:
-            add_cells(self._connection, "temp.counted_cell", rollup.name, sealed.cells)
+            add_cells(self._connection, "temp.counted_cell", rollup.name, cells)
 
     def _different(self) -> Iterator[tuple[str, int, str]]:
         """The cells that do not say what they should. The same number may be written in two ways."""

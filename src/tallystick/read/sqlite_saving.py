@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import apsw
 
-from tallystick.errors import StoreError, TallystickError, TamperError
+from tallystick.core.corrected import CLOCK_CORRECTED, Correction
+from tallystick.core.record import Record
+from tallystick.errors import RejectedError, StoreError, TallystickError, TamperError
 from tallystick.read.index import too_much
 from tallystick.read.sqlite_reached import AlteredError
 from tallystick.read.sqlite_schema import save_statements
@@ -28,6 +30,8 @@ UNSAVED_MEMORY_BYTES_MAX: Final = 67_108_864
 TURN_SECONDS: Final = 0.12
 """For how long other processes may take the write lock before it is taken again. SQLite looks for it ten times a
 second."""
+
+_CORRECTED: Final = b'"event_type":"%b"' % CLOCK_CORRECTED.encode()
 
 _LOOK_STEPS: Final = 10_000
 """How often the memory is looked at, in steps of SQLite's virtual machine."""
@@ -56,9 +60,40 @@ class RowWriter:
         _stage(writer, lines, saved, end)
         for step in ("entities", "terms", "events", "labels", "postings"):
             execute(sql[step])
-        execute(sql["tallies"], (saved,))
+        counted = saved
+        for position, moment in (
+            corrections_in(lines) if execute(sql["has_type"], (CLOCK_CORRECTED,)).fetchall() else ()
+        ):
+            if position >= saved:  # what stands before it counts before it is moved, and what stands after is not
+                execute(sql["tallies"], (counted, position))
+                correct(writer, position, moment)
+                counted = position
+        execute(sql["tallies"], (counted, end))
         execute(sql["cursor"], (end, hash_at(self._store, end - 1), self._ledger_id))
         execute(sql["clear"])
+
+
+def corrections_in(lines: Iterable[bytes]) -> list[Correction]:
+    """What records say of the clock, those that are in order to."""
+    found = []
+    for line in lines:
+        if _CORRECTED in line:
+            with suppress(RejectedError):
+                found.append(Correction.of(Record.parse(line)))
+    return found
+
+
+def correct(writer: apsw.Connection, position: int, moment: int) -> None:
+    """Have what there is of records before a correction of the clock count as no later than it."""
+    sql = save_statements()
+    [[first]] = cast("list[tuple[int]]", writer.execute(sql["moved_from"], (0, position, moment)).fetchall())
+    moved = (first, position, moment)
+    writer.execute(sql["move_tally"], moved)
+    writer.execute(sql["clear_tally"], moved)
+    if first < position or writer.changes():
+        writer.execute(sql["correct"], moved)
+        writer.execute(sql["recount_cells"])
+        writer.execute(sql["recount"])
 
 
 class Unsaved:

@@ -59,6 +59,9 @@ class Streams(Protocol):
     def at(self, positions: Sequence[int]) -> Iterator[Record]:
         """The records at these positions, which ascend, as sealed."""
 
+    def time(self, record: Record) -> int:
+        """The time of sealing by which a record counts, in microseconds."""
+
     def end_at(self, moment_end: int) -> int:
         """The first position whose recorded time is `moment_end` (microseconds) or later; the size if none is."""
 
@@ -147,12 +150,13 @@ class _Cut(NamedTuple):
     version_max: int
     end: int
     occurred_end: int | None
+    time: Callable[[Record], int]
 
     def takes(self, record: Record) -> bool:
         return (
             record.entity_version <= self.version_max
             and record.position < self.end
-            and (self.occurred_end is None or _occurred_time(record) < self.occurred_end)
+            and (self.occurred_end is None or _occurred_time(record, self.time) < self.occurred_end)
         )
 
 
@@ -324,8 +328,8 @@ class States:
         version_max = SIZE_MAX if moment.version is None else moment.version
         end = size if moment.position is None else min(moment.position + 1, size)
         if moment.time is None or moment.clock == "occurred":
-            return _Cut(version_max, end, moment.time.end if moment.time else None)
-        return _Cut(version_max, min(self._streams.end_at(moment.time.end), end), None)
+            return _Cut(version_max, end, moment.time.end if moment.time else None, self._streams.time)
+        return _Cut(version_max, min(self._streams.end_at(moment.time.end), end), None, self._streams.time)
 
     def _records(self, entity_id: str, *cuts: _Cut, first: int = 0) -> Iterator[Record]:
         """The records, upcast, that any of the cuts takes in."""
@@ -388,7 +392,9 @@ def _change(member: str, old: Any, new: Any, record: Record | None) -> Change:
     return Change(member=member, kind=kind, old=old, new=new, record=record)
 
 
-def _occurred_time(record: Record) -> int:
-    """When it is said to have happened, else when it was recorded, in microseconds."""
-    claimed = record.occurred_at
-    return timestamp.parse(record.recorded_at) if claimed is None else timestamp.parse_rfc3339(claimed)
+def _occurred_time(record: Record, time: Callable[[Record], int]) -> int:
+    """When it is said to have happened, else when it was recorded, in microseconds. To claim the very time of sealing
+    is to claim none."""
+    claimed, sealed = record.occurred_at, timestamp.parse(record.recorded_at)
+    said = sealed if claimed is None else timestamp.parse_rfc3339(claimed)
+    return time(record) if said == sealed else said

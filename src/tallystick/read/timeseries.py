@@ -9,7 +9,7 @@ Times are microseconds, `after` is inclusive and `before` exclusive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -17,6 +17,7 @@ import msgspec
 
 from tallystick.core import timestamp
 from tallystick.core.buckets import Calendar
+from tallystick.core.corrected import Times, never_corrected
 from tallystick.core.measure import Measure
 from tallystick.core.moment import Moment
 from tallystick.core.rollup import GROUPS, TIMES, Definition
@@ -79,11 +80,21 @@ class Extent:
 class TimeSeries:
     """Answers over one ledger, for sizes up to which its index has followed. Safe for many threads."""
 
-    def __init__(self, search: Search, questions: Questions, rollups: Rollups, *, pruned_below: int = 0) -> None:
+    def __init__(
+        self,
+        search: Search,
+        questions: Questions,
+        rollups: Rollups,
+        *,
+        pruned_below: int = 0,
+        times: Callable[[int], Times] = never_corrected,
+    ) -> None:
+        """`times` gives what the first so many records count by."""
         self._search: Final = search
         self._questions: Final = questions
         self._rollups: Final = rollups
         self._pruned_below: Final = pruned_below
+        self._times: Final = times
 
     def query(
         self,
@@ -148,7 +159,7 @@ class TimeSeries:
             return Extent(*extent, self._questions.count(query, first=0, end=size))
         first = last = None
         count = 0
-        moment = moment_of(time)
+        moment = moment_of(time, self._times(size))
         for record in self._search.glances(query, first=0, end=size):
             at = moment(record.members)
             first = at if first is None else min(first, at)
@@ -194,7 +205,7 @@ class TimeSeries:
             answer = from_rollups(asked, self._rollups)
         if answer is None:
             answer = from_index(asked, self._questions)
-        return from_records(asked, self._search) if answer is None else answer
+        return from_records(asked, self._search, self._times(asked.size)) if answer is None else answer
 
 
 def _points(asked: Asked, answer: Answer, *, fill: bool) -> tuple[Point, ...]:

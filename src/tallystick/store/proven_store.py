@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,12 @@ class ProvenStore:
     def size(self) -> int:
         """How many records are proven."""
         return self._head.size
+
+    @contextmanager
+    def reads(self) -> Iterator[VerifiedReads]:
+        """What it reads by, for one thread at a time."""
+        with self._lock:
+            yield self._reads
 
     def head(self) -> Head | None:
         return self._head

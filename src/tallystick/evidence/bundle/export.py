@@ -215,7 +215,7 @@ class _Export:
         if written.root(self._size) != Checkpoint.of_note(self._checkpoint).root:
             raise TamperError("the records do not lead to the signed root, and nothing is exported: run a verification")
         self._check_count(written.count, absent)
-        self._check_covered(written)
+        self._check_covered(written, corrected=beside.is_clock_corrected)
         if len(hashes) > BUNDLE_HASHES_MAX:
             raise RejectedError("the records lie too far apart", cure="export the whole range, or fewer records")
         source, genesis = self._source, read_record(self._store, 0)
@@ -257,11 +257,11 @@ class _Export:
         if count != expected:
             raise ConflictError("records were pruned while they were exported: export again")
 
-    def _check_covered(self, written: _Written) -> None:
+    def _check_covered(self, written: _Written, *, corrected: bool) -> None:
         """A complete bundle says of each selector that all its records are there, so the range must reach that far."""
-        first, end, began, ended = self._first, self._end, written.began, written.ended
+        times = None if corrected else (written.began, written.ended)
         for selector in self._selection.selectors if self._positions is None else ():
-            if not selector.is_covered(first=first, end=end, began=began, ended=ended, size=self._size):
+            if not selector.is_covered(first=self._first, end=self._end, times=times, size=self._size):
                 cure = "export a larger range, or hold the selector to it with first= and end="
                 raise RejectedError(f"records may fit {selector.name!r} outside of the range", place="range", cure=cure)
 

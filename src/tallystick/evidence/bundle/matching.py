@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 
 from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.corrected import Times
 from tallystick.core.matcher import Matcher
-from tallystick.core.record import Record
 from tallystick.core.selector import Selector
-from tallystick.errors import RejectedError, TamperError
+from tallystick.errors import TamperError
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.verified_reads import VerifiedReads, tree_under
+from tallystick.store.when import first_at
 
 
 def matching(
@@ -43,34 +44,17 @@ def members_of(stored: StoredRecord) -> dict[str, Any]:
     return members
 
 
-def span(store: Store, *, after: str, before: str, size: int) -> tuple[int, int]:
-    """A range of the first `size` positions that has every record recorded from `after` to `before`.
+def span(store: Store, *, after: int, before: int, size: int, times: Times) -> tuple[int, int]:
+    """A range of the first `size` positions that has every record whose time is from `after` to `before`.
 
     It begins with a record from before that time where there is one, and ends with one from after it: so whoever has
     the range sees that nothing of the time is left out.
     """
-    first, end = first_from(store, after, size), first_from(store, before, size)
+    first, end = (first_at(store, moment, size=size, times=times) for moment in (after, before))
     for stored in _backwards(store, first):
         first = stored.position
         break
     return (first, size) if end == size else (first, end + 1)
-
-
-def first_from(store: Store, moment: str, size: int) -> int:
-    """The position of the first record that was recorded at or after a time; `size` if there is none.
-
-    Recorded times never go back, so that halving finds it; positions that were pruned count with the next record.
-    """
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        found = next(store.read(middle, high), None)
-        if found is None or _recorded_at(found) >= moment:
-            high = middle
-        else:
-            low = found.position + 1
-    found = next(store.read(low, size), None)
-    return size if found is None else found.position
 
 
 def _backwards(store: Store, end: int) -> Iterator[StoredRecord]:
@@ -80,10 +64,3 @@ def _backwards(store: Store, end: int) -> Iterator[StoredRecord]:
         first = max(0, end - step)
         yield from reversed([*store.read(first, end)])
         end, step = first, min(2 * step, 4_096)
-
-
-def _recorded_at(stored: StoredRecord) -> str:
-    try:
-        return Record.parse(stored.line).recorded_at
-    except RejectedError as error:
-        raise TamperError(f"the record at position {stored.position} was altered: {error}; verify") from error

@@ -166,6 +166,7 @@ class Assessor:
         self.period: Final = period
         self.size: Final = ledger.proven_size if size is None else size
         self._scope: Final = tuple(scope)
+        self._times: Final = ledger.proven_times()
         self._found: Final[dict[tuple[str, Window], _Found]] = {}
 
     def assess_all(self, controls: Sequence[Control], *, progress: Progress | None = None) -> list[Assessment]:
@@ -193,7 +194,7 @@ class Assessor:
             return None
         first, end = self._range([window for _, window in wanted])
         found = [_Found(signed) for signed in wanted.values()]
-        moment = occurred if self.period.occurred else recorded
+        moment = self._moment
         records = fitting = 0
         for members, indexes in self._ledger.matching([*wanted.values()], first=first, end=end):
             records += 1
@@ -218,8 +219,21 @@ class Assessor:
         is_open = any(not query.event_types for query in selector.queries) and not any(selector.housekeeping)
         without = [f"event_type!={name}" for name in HOUSEKEEPING] if is_open else []
         name = selector.name if self.period.after is not None else f"{selector.name}/{window.days:.0f}d"
-        within = [*window.terms(), f"end={self.size}", *self._scope, *without]
+        within = [*self._terms(window), *self._scope, *without]
         return selector_of(name, selector.joined, within=within)
+
+    def _terms(self, window: Window) -> list[str]:
+        """The time, below the size, as signed terms: these compare times as they were sealed (SPEC 10.9), so where a
+        clock was corrected the records of a time are told by their positions."""
+        if window.occurred or not self._times:
+            return [*window.terms(), f"end={self.size}"]
+        first, end = self._ledger.positions_of(after=window.after, before=window.before, size=self.size)
+        return [f"first={first}", f"end={end}"]
+
+    def _moment(self, members: dict[str, Any]) -> int:
+        if self.period.occurred:
+            return occurred(members)
+        return self._times.of(members["position"], recorded(members))
 
     def _assess(self, control: Control) -> Assessment:
         window = self.period.window(control.window_days)

@@ -280,7 +280,8 @@ class View:
         return self._ledger.count(queries[0]) if len(queries) == 1 else sum(1 for _ in self._records(queries))
 
     def _bucketed(self, queries: tuple[Query, ...], calendar: Calendar, group: str | None) -> Iterator[Point]:
-        bucketed = Bucketed(calendar, group=group, time=self.window.time, bounded=True)
+        times = self._ledger.times(self.size)
+        bucketed = Bucketed(calendar, group=group, time=self.window.time, bounded=True, times=times)
         for record in self._records(queries):
             bucketed.add(record)
         for (start, name), totals in sorted(bucketed.cells.items()):

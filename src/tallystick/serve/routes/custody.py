@@ -63,6 +63,8 @@ class Order(BaseModel):
 
     end: Position
     count: Position
+    clock_is_right: bool = False
+    """Whether somebody looked at the clock, where the newest record is more than 31 days from it."""
 
 
 @router.get("/retention")
@@ -137,7 +139,8 @@ def prune(call: Pruning, order: Order) -> Response:
             if (planned.end, planned.count) != (order.end, order.count):
                 told = f"{planned.count} records below {planned.end}"
                 raise ConflictError(f"the plan is another one now, {told}: look at it, then order that")
-            return ledger.retention.prune(planned, actor=caller.principal.actor).to_json()
+            by, sure = caller.principal.actor, order.clock_is_right
+            return ledger.retention.prune(planned, actor=by, clock_is_right=sure).to_json()
 
     job = service.jobs.begin(caller.tenant, "prune", order.model_dump(), work)
     service.record(caller, "prune_ordered", {"job": job.id, **job.asked})
