@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -30,11 +31,19 @@ _SENT_BYTES: Final = 0x5411 if sys.platform == "linux" else None
 class Outlet:
     """A transport that is closed when its peer is still; all else of it is as it was."""
 
-    __slots__ = ("_goal", "_loop", "_timer", "_transport", "_written")
+    __slots__ = ("_goal", "_loop", "_stopped", "_timer", "_transport", "_written")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        stopped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`stopped` is called once the connection is gone."""
         self._transport: Final = transport
         self._loop: Final = loop
+        self._stopped: Final = stopped
         self._timer: asyncio.TimerHandle | None = None
         self._written = 0
         self._goal = 0
@@ -53,6 +62,7 @@ class Outlet:
 
     def stop(self) -> None:
         """The connection is gone."""
+        self._stopped()
         if self._timer is not None:
             self._timer.cancel()
 

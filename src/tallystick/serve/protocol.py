@@ -16,6 +16,7 @@ from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from tallystick.errors import BusyError
 from tallystick.ids import random_bytes
+from tallystick.serve.crowd import Crowd, Place
 from tallystick.serve.outlet import Outlet
 from tallystick.serve.problems import MEDIA_TYPE, answer, problem, problem_of
 
@@ -42,16 +43,13 @@ _BODY_PART_BYTES: Final = 256
 _LINE_BYTES: Final = 16  # in a line of a head beside what is said there: method, version, and its end
 _HEAD_BYTES_MIN: Final = 16  # the shortest head that is one has 23 and the four of its end
 
-CONNECTIONS_MAX: Final = 4_096
-"""Connections of one process at once, those of streams among them."""
-
 HEAD_SECONDS: Final = 15.0
 """How long a head may take: a connection on which nothing comes is not kept for it."""
 
 
 async def _full(_: Any, __: Any, send: Any) -> None:
     """The application of a connection for which there is no room."""
-    busy = BusyError(f"there are {CONNECTIONS_MAX:,} connections, and no more are answered: wait a moment, then repeat")
+    busy = BusyError("all connections that there may be are being answered: wait a moment, then repeat")
     status, headers, body = problem(busy)
     await answer(send, status, {**headers, "Connection": "close"}, body)
 
@@ -116,6 +114,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._ended = 0
         self._late: asyncio.TimerHandle | None = None
+        self.place: Place | None = None
+        """Its place among all connections; given before it is made, where there was one already."""
         self._open: deque[RequestResponseCycle] = deque()
         """Requests that are not answered yet, in the order in which they came."""
         self._is_websocket = False
@@ -130,7 +130,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.transport = Outlet(transport, self.loop)  # type: ignore[assignment]  # it passes on what it does not do
+        if self.place is None:
+            crowd: Crowd = self.server_state.crowd  # type: ignore[attr-defined]  # see `greeting.Shared`
+            self.place = crowd.enter(self.client[0] if self.client else None, transport.abort)
+        self.place.abort = transport.abort
+        outlet = Outlet(transport, self.loop, stopped=self.place.leave)
+        self.transport = outlet  # type: ignore[assignment]  # it passes on what it does not do
         self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -201,7 +206,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._ignores_upgrade = self.parser.should_upgrade() and not self._is_websocket
         before = self.cycle
-        if len(self.connections) > CONNECTIONS_MAX:
+        assert self.place is not None, "the connection was made"
+        if not self.place.speak():
             self.app = _full
         super().on_headers_complete()
         if self.cycle is not before:  # else it is a WebSocket
@@ -314,6 +320,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answered(self, cycle: RequestResponseCycle, joined: Joined) -> None:
         joined.flush()  # an answer without a body
         self._open.remove(cycle)
+        if not self._open and self.place is not None:
+            self.place.rest()
         self.on_response_complete()
         if self._wrong is not None and not self._open and not self.transport.is_closing():
             self._say_refused()

@@ -13,15 +13,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tallystick.deployment import Deployment
 from tallystick.errors import RejectedError
 from tallystick.limits import LEDGERS_OPEN_MAX
 from tallystick.serve.app import application
+from tallystick.serve.crowd import Bounds, Crowd
+from tallystick.serve.greeting import Greeting, Shared
 from tallystick.serve.peers import PRIVATE, Peers
 from tallystick.serve.protocol import BoundedProtocol
 from tallystick.serve.service import Service
@@ -88,7 +92,12 @@ class Server(uvicorn.Server):
 
         Over the socket `private` other processes of the service hand requests on. `listens` is called once it does.
         """
-        super().__init__(_config(service, at))
+        bounds = Bounds.within(handles())
+        super().__init__(_config(service, at, backlog=bounds.backlog))
+        # TLS begins once a connection has its place: else those that never say a word of it would be counted nowhere.
+        self._tls, self.config.ssl = self.config.ssl, None
+        self._crowd: Final = Crowd(bounds, is_proxy=_trusted(at))
+        self.server_state = Shared(self._crowd)
         self._service: Final = service
         self._private: Final = private
         self._listens: Final = listens
@@ -103,6 +112,8 @@ class Server(uvicorn.Server):
         super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._tls is not None:
+            self.config.http_protocol_class = partial(Greeting, self._tls)  # type: ignore[assignment]  # it makes them
         await super().startup(sockets)
         if self._private is not None:
             state = {**self.lifespan.state, PRIVATE: True}
@@ -116,6 +127,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.streams.close()
+        self._crowd.close_silent()
         await super().shutdown(sockets)
 
     @contextmanager
@@ -140,6 +152,16 @@ def return_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
+def handles() -> int:
+    """How many file handles the process may use now."""
+    try:
+        import resource  # noqa: PLC0415 - only where there is such a thing
+    except ImportError:
+        return _HANDLES_USUAL
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _HANDLES_WANTED if soft == resource.RLIM_INFINITY else soft
+
+
 def raise_handles() -> int:
     """Have the process use as many file handles as it may, and say how many."""
     try:
@@ -150,8 +172,7 @@ def raise_handles() -> int:
     wanted = _HANDLES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _HANDLES_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return _HANDLES_WANTED if soft == resource.RLIM_INFINITY else soft
+    return handles()
 
 
 def ledgers_within(handles: int) -> int:
@@ -173,7 +194,7 @@ def serve(
     at = Listening.of(settings)
     _check_tls(at)
     try:
-        listening = socket.create_server((at.host, at.port), backlog=2_048)
+        listening = socket.create_server((at.host, at.port), backlog=Bounds.within(handles()).backlog)
     except OSError as error:
         cure = "choose another --host or --port, or stop what listens there"
         raise RejectedError(f"cannot listen at {at.host}:{at.port}: {error.strerror}", cure=cure) from error
@@ -215,7 +236,14 @@ def _check_tls(at: Listening) -> None:
         raise RejectedError(f"the certificate cannot be used: {error}", place="TLS", cure=cure) from error
 
 
-def _config(service: Service, at: Listening) -> uvicorn.Config:
+def _trusted(at: Listening) -> Callable[[str], bool]:
+    """Whether an address is that of a proxy which is believed."""
+    if not at.proxies:
+        return lambda _: False
+    return ProxyHeadersMiddleware(application, at.proxies).trusted_hosts.__contains__  # type: ignore[arg-type]  # never called
+
+
+def _config(service: Service, at: Listening, *, backlog: int) -> uvicorn.Config:
     config = uvicorn.Config(
         application(service),
         log_config=None,
@@ -225,6 +253,7 @@ def _config(service: Service, at: Listening) -> uvicorn.Config:
         ws_max_size=_MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,
         lifespan="on",
+        backlog=backlog,
         access_log=False,
         server_header=False,
         proxy_headers=bool(at.proxies),
