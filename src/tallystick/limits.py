@@ -199,6 +199,10 @@ INFERRED_MEMBERS_MAX: Final = 500
 INFERRED_DEPTH_MAX: Final = 8
 """Nesting up to which an inferred schema says more than the type."""
 
+INFERRED_PARTS_MAX: Final = 10_000
+"""Members, elements and listed texts of a whole inferred schema, long names counted several times: in memory each takes
+a kilobyte and a half, and a schema that is registered has a fifth of them."""
+
 TENANT_NAME_CHARACTERS_MAX: Final = 63
 """A tenant's name, with room in a ledger's name and a folder's; as long as a DNS label."""
 

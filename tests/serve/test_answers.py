@@ -115,3 +115,16 @@ def test_a_crowd_that_asks_for_large_answers_holds_up_nobody(it: Running) -> Non
         at_work = [one for one in threading.enumerate() if one.name.startswith("AnyIO")]
         assert len(at_work) <= 10
         assert it.call("GET", "/health/live", None).status_code == 200
+
+
+def test_an_inferred_schema_is_counted_while_it_is_made(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {f"m{n}": {"a": 1, "b": [1]} for n in range(400)}
+    events = [{"event_type": "much.told", "entity_id": "e", "payload": {f"p{n}": members}} for n in range(10)]
+    assert it.call("POST", "/api/v1/events/batch", json=events).status_code == 201
+    answer = it.call("GET", "/api/v1/schemas/much.told/infer")
+    assert answer.status_code == 200
+    assert answer.json()["schema"]["properties"]["p0"]["properties"]["m399"]["required"] == ["a", "b"]
+    wait_for(lambda: not it.service.answers.used)
+    monkeypatch.setattr(it.service, "answers", Budget(4_000_000))
+    assert it.call("GET", "/api/v1/schemas/much.told/infer").status_code == 503
+    assert not it.service.answers.used

@@ -36,6 +36,7 @@ from tallystick.limits import SCHEMAS_BYTES_MAX, SCHEMAS_MAX
 from tallystick.read.query import Query
 from tallystick.read.search import Search
 from tallystick.store.verified_reads import VerifiedReads
+from tallystick.read.state import Held, held_anyhow
 
 _ATTEMPTS_MAX: Final = 100
 """Changes by others that came first, in a row, before one gives up."""
@@ -188,14 +189,17 @@ class Schemas:
             else:
                 yield Verdict(index=index, taken=True, problem=breach)
 
-    def infer(self, name: str, *, version: int | None = None, enums: bool = False) -> tuple[dict[str, Any], int]:
+    def infer(
+        self, name: str, *, version: int | None = None, enums: bool = False, held: Held = held_anyhow
+    ) -> tuple[dict[str, Any], int]:
         """A schema that the payloads of all recorded events of a type fit, and of how many it was made.
 
-        Of one `version` of the type, if it is given. Raises `NotFoundError` when there are none.
+        Of one `version` of the type, if it is given. Raises `NotFoundError` when there are none. `held` is told of the
+        bytes that are held to make it, again and again, and may raise.
         """
         records = self._search.scan(Query(event_types=(name,)), end=self._catch_up())
         fitting = (one.payload for one in records if version in (None, one.members["event_version"]))
-        schema, count = infer(fitting, enums=enums)
+        schema, count = infer(fitting, enums=enums, held=held)
         if not count:
             raise NotFoundError(f"there is no event of the type {name!r}" + (f", version {version}" if version else ""))
         return schema, count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, TypeAlias
@@ -18,6 +18,7 @@ from tallystick.read.query import Query
 from tallystick.serve.answering import ANSWERING
 from tallystick.serve.budget import Hold
 from tallystick.serve.caller import Caller
+from tallystick.serve.protocol import IS_LEFT
 from tallystick.serve.service import Service
 
 _documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_..., or a token")
@@ -31,6 +32,8 @@ class Call:
     caller: Caller
     answer: Hold
     """What of the answer is counted, as it is made."""
+    is_left: Callable[[], bool]
+    """Whether the caller has gone, and waits for no answer."""
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
@@ -73,7 +76,12 @@ class Needs:
             service.check_trail(caller)
         elif service.settings.record_reads:
             service.record(caller, "read", {"query": request.url.query[:2_048]})
-        return Call(service, caller, request.scope["state"][ANSWERING].hold)
+        state = request.scope["state"]
+        return Call(service, caller, state[ANSWERING].hold, state.get(IS_LEFT, _stays))
+
+
+def _stays() -> bool:
+    return False
 
 
 Reading: TypeAlias = Annotated[Call, Depends(Needs("Read"))]

@@ -32,6 +32,9 @@ _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 REQUEST_ID: Final = "request_id"
 """Where it is in the state of a request."""
 
+IS_LEFT: Final = "is_left"
+"""There, too: whether its caller has gone."""
+
 REQUEST_ID_HEADER: Final = b"x-request-id"
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -52,6 +55,10 @@ async def _full(_: Any, __: Any, send: Any) -> None:
     busy = BusyError("all connections that there may be are being answered: wait a moment, then repeat")
     status, headers, body = problem(busy)
     await answer(send, status, {**headers, "Connection": "close"}, body)
+
+
+def _is_left(cycle: RequestResponseCycle) -> bool:
+    return cycle.disconnected
 
 
 def request_id(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -216,7 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.on_response = partial(self._answered, self.cycle, joined)
             self._open.append(self.cycle)
             told = request_id(self.headers)
-            self.scope["state"][REQUEST_ID] = told.decode()
+            self.scope["state"] |= {REQUEST_ID: told.decode(), IS_LEFT: partial(_is_left, self.cycle)}
             self.cycle.default_headers = [*self.server_state.default_headers, (REQUEST_ID_HEADER, told)]
 
     def on_header(self, name: bytes, value: bytes) -> None:

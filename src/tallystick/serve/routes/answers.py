@@ -10,13 +10,13 @@ from urllib.parse import quote, unquote_to_bytes
 
 from fastapi import Request, Response
 
-from tallystick.errors import RejectedError
+from tallystick.errors import BusyError, RejectedError
 from tallystick.evidence.bundle.views import CSV_COLUMNS, csv_row
 from tallystick.limits import ANSWER_BYTES_MAX
 from tallystick.read.query import Query, parse_terms, terms_of_query_string
 from tallystick.read.search import Page
 from tallystick.read.shapes import page_json, record_json
-from tallystick.serve.budget import Hold
+from tallystick.serve.calls import Call
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -43,42 +43,58 @@ _ACCEPTED_MAX: Final = 32
 
 
 class Room:
-    """What one answer may take: counted among all answers while it is made, and bounded in bytes."""
+    """What one answer may take: counted among all answers while it is made, and bounded in bytes.
 
-    def __init__(self, hold: Hold, *, cure: str) -> None:
-        """`cure` says what else to ask for."""
-        self._hold: Final = hold
+    Whoever has gone gets none: what takes long is given up where it asks for more.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        cure: str,
+        place: str = "entity_id",
+        most: int | None = None,
+        times: int = _MADE_OF,
+    ) -> None:
+        """`cure` says what else to ask for at `place`. What is held takes `times` its bytes, of which `most` may be."""
+        self._call: Final = call
         self._cure: Final = cure
+        self._place: Final = place
+        self._most: Final = ANSWER_BYTES_MAX if most is None else most
+        self._times: Final = times
         self._held = 0
         self._rendered = 0
 
     def hold(self, count: int) -> None:
-        """So many bytes of records are held to make it. Raises `RejectedError` for too many, and `BusyError`."""
+        """So many bytes are held to make it. Raises `RejectedError` for too many, and `BusyError`."""
+        if self._call.is_left():
+            raise BusyError("whoever asked has gone")
         self._check(count)
-        self._count(count * _MADE_OF)
+        self._count(count * self._times)
 
     def take(self, rendered: bytes) -> bytes:
         """A part of it, rendered, which is held beside the others. Raises as `hold`."""
         self._rendered += len(rendered)
         self._check(self._rendered)
-        self._hold.take(len(rendered))
+        self._call.answer.take(len(rendered))
         return rendered
 
     def release(self) -> None:
-        """The records are not held any more."""
+        """Nothing but what was rendered is held any more."""
         self._count(0)
 
     def _count(self, count: int) -> None:
         if count > self._held:
-            self._hold.take(count - self._held)
+            self._call.answer.take(count - self._held)
         else:
-            self._hold.give_back(self._held - count)
+            self._call.answer.give_back(self._held - count)
         self._held = count
 
     def _check(self, count: int) -> None:
-        if count > ANSWER_BYTES_MAX:
-            problem = f"more than {ANSWER_BYTES_MAX >> 20} MiB in one answer"
-            raise RejectedError(problem, place="entity_id", cure=self._cure)
+        if count > self._most:
+            problem = f"more than {self._most >> 20} MiB in one answer"
+            raise RejectedError(problem, place=self._place, cure=self._cure)
 
 
 def query_of(request: Request, own: Sequence[str] = ()) -> Query:

@@ -115,7 +115,7 @@ def entity_state(
 ) -> Response:
     """What an entity was, now or at a point in time, and which events made it so."""
     _check_entity(call, entity_id)
-    room = Room(call.answer, cure="read its history of one member, or its events page by page")
+    room = Room(call, cure="read its history of one member, or its events page by page")
     with call.ledger() as ledger:
         found = ledger.state(entity_id, _point(as_of, clock, "as_of"), held=room.hold)
     told = room.take(state_whole(found) if whole else orjson.dumps(state_json(found)))
@@ -135,7 +135,7 @@ def entity_history(
 ) -> Response:
     """What changed an entity, or one member of its state, event by event."""
     _check_entity(call, entity_id)
-    room = Room(call.answer, cure="ask for one member, or up to an earlier as_of; or read its events page by page")
+    room = Room(call, cure="ask for one member, or up to an earlier as_of; or read its events page by page")
     turns: list[bytes] = []
     records: list[bytes] = []
     with call.ledger() as ledger:
@@ -163,7 +163,7 @@ def entity_diff(
 ) -> Response:
     """What became of an entity from one point to another."""
     _check_entity(call, entity_id)
-    room = Room(call.answer, cure="ask for a shorter range, or read its events page by page")
+    room = Room(call, cure="ask for a shorter range, or read its events page by page")
     with call.ledger() as ledger:
         points = {"earlier": _point(earlier, clock, "from"), "later": _point(later, clock, "to")}
         found = ledger.diff(entity_id, **points, held=room.hold)

@@ -15,6 +15,7 @@ from tallystick.govern.registered import RegisteredSchema
 from tallystick.limits import ANSWER_BYTES_MAX, INPUT_BYTES_MAX
 from tallystick.serve.body import split
 from tallystick.serve.calls import Call, ManagingSchemas, Reading
+from tallystick.serve.routes.answers import JSON, Room
 from tallystick.serve.routes.rendered import Rendered, rendered
 
 router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
@@ -122,12 +123,16 @@ def schema_history(call: Reading, name: str) -> dict[str, Any]:
 
 
 @router.get("/schemas/{name}/infer")
-def infer_schema(call: Reading, name: str, *, enums: bool = False) -> dict[str, Any]:
-    """A schema that the payloads of all recorded events of a type fit; nothing is registered."""
+def infer_schema(call: Reading, name: str, *, enums: bool = False) -> Response:
+    """A schema that the payloads of all recorded events of a type fit; nothing is registered.
+
+    An object that would have too many members stands in it as a map.
+    """
     call.service.permit(call.caller, "Read", whole=True)
+    room = Room(call, place="name", cure="infer it from fewer events, with the command line", times=1)
     with call.ledger() as ledger:
-        schema, count = ledger.schemas.infer(name, enums=enums)
-    return {"name": name, "schema": schema, "events": count}
+        schema, count = ledger.schemas.infer(name, enums=enums, held=room.hold)
+    return Response(room.take(orjson.dumps({"name": name, "schema": schema, "events": count})), media_type=JSON)
 
 
 def _verdicts(call: Call, data: bytes) -> Response:
