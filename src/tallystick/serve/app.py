@@ -16,9 +16,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tallystick.errors import TallystickError
+from tallystick.errors import BusyError, TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.answering import ANSWERING, Answering
 from tallystick.serve.body import LeftError, read_body
@@ -29,6 +29,7 @@ from tallystick.serve.metrics import Measured
 from tallystick.serve.openapi import document
 from tallystick.serve.peers import Peers
 from tallystick.serve.problems import MEDIA_TYPE, AnsweredError, answer, problem, problem_of
+from tallystick.serve.protocol import is_left
 from tallystick.serve.routes import (
     custody,
     evidence,
@@ -42,13 +43,11 @@ from tallystick.serve.routes import (
     series,
 )
 from tallystick.serve.service import Service
+from tallystick.serve.shares import THREADS, Shares
 from tallystick.serve.streaming import STREAM_PATH, Streaming
 
 BARE_PATHS: Final = frozenset((EVENTS_PATH, BATCH_PATH, STREAM_PATH))
 _ROUTES: Final = (reading, series, proving, jobs, evidence, schemas, custody, projections, governing, health)
-_THREADS: Final = 10
-"""In which routes do their work: each that wants the interpreter may have the loop wait for five milliseconds."""
-
 _TIDY_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 0.1
@@ -57,7 +56,7 @@ _log: Final = logging.getLogger("tallystick.serve")
 
 def application(service: Service) -> ASGIApp:
     """The ASGI application of one service, which it closes at the end."""
-    api = conventional(service)
+    api = _in_turn(service, conventional(service))
     ingest, streaming, peers = Ingest(service), Streaming(service), service.peers
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +91,34 @@ def application(service: Service) -> ASGIApp:
 
     measured = Measured(answered, service.metrics.http, bare=BARE_PATHS, endless=frozenset((STREAM_PATH,)))
     return logged(measured) if service.settings.log_requests else measured
+
+
+def _in_turn(service: Service, api: ASGIApp) -> ASGIApp:
+    """Give requests on, so that no tenant has all the threads. Those whom nobody knows are told so without much ado."""
+    shares = Shares()
+
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        tenant = _tenant(service, scope) if scope["type"] == "http" else ""
+        if not tenant:
+            await api(scope, receive, send)
+            return
+        try:
+            turn = await shares.turn(tenant)
+        except BusyError as error:
+            await answer(send, *problem(error))
+            return
+
+        async def ended(message: Message) -> None:
+            turn.end()
+            await send(message)
+
+        try:
+            if not is_left(scope):
+                await api(scope, receive, ended)
+        finally:
+            turn.end()
+
+    return called
 
 
 def _tenant(service: Service, scope: Scope) -> str:
@@ -142,7 +169,7 @@ def conventional(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        current_default_thread_limiter().total_tokens = _THREADS
+        current_default_thread_limiter().total_tokens = THREADS
         going = [asyncio.create_task(work(service)) for work in (_tidy, _look, _time_loop)]
         if service.authentication.issuer is not None:
             going.append(asyncio.create_task(service.authentication.issuer.keep_fresh()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Request, Security
@@ -18,7 +19,7 @@ from tallystick.read.query import Query
 from tallystick.serve.answering import ANSWERING
 from tallystick.serve.budget import Hold
 from tallystick.serve.caller import Caller
-from tallystick.serve.protocol import IS_LEFT
+from tallystick.serve.protocol import is_left
 from tallystick.serve.service import Service
 
 _documented: Final = HTTPBearer(auto_error=False, scheme_name="key", description="An API key, ts_..., or a token")
@@ -76,12 +77,7 @@ class Needs:
             service.check_trail(caller)
         elif service.settings.record_reads:
             service.record(caller, "read", {"query": request.url.query[:2_048]})
-        state = request.scope["state"]
-        return Call(service, caller, state[ANSWERING].hold, state.get(IS_LEFT, _stays))
-
-
-def _stays() -> bool:
-    return False
+        return Call(service, caller, request.scope["state"][ANSWERING].hold, partial(is_left, request.scope))
 
 
 Reading: TypeAlias = Annotated[Call, Depends(Needs("Read"))]

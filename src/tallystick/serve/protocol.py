@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 REQUEST_ID: Final = "request_id"
 """Where it is in the state of a request."""
 
-IS_LEFT: Final = "is_left"
+_IS_LEFT: Final = "is_left"
 """There, too: whether its caller has gone."""
 
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -57,8 +57,14 @@ async def _full(_: Any, __: Any, send: Any) -> None:
     await answer(send, status, {**headers, "Connection": "close"}, body)
 
 
-def _is_left(cycle: RequestResponseCycle) -> bool:
+def _has_gone(cycle: RequestResponseCycle) -> bool:
     return cycle.disconnected
+
+
+def is_left(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the caller of a request has gone, and waits for no answer."""
+    asked = scope["state"].get(_IS_LEFT)
+    return asked is not None and asked()
 
 
 def request_id(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -223,7 +229,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.on_response = partial(self._answered, self.cycle, joined)
             self._open.append(self.cycle)
             told = request_id(self.headers)
-            self.scope["state"] |= {REQUEST_ID: told.decode(), IS_LEFT: partial(_is_left, self.cycle)}
+            self.scope["state"] |= {REQUEST_ID: told.decode(), _IS_LEFT: partial(_has_gone, self.cycle)}
             self.cycle.default_headers = [*self.server_state.default_headers, (REQUEST_ID_HEADER, told)]
 
     def on_header(self, name: bytes, value: bytes) -> None:
