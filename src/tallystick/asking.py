@@ -151,6 +151,7 @@ class Asking(ABC):
         time: TimeKind = "recorded",
         fill: bool = False,
         points_max: int = BUCKETS_MAX,
+        held: Held = held_anyhow,
         **members: Any,
     ) -> Series:
         """The records that fit a query, counted or measured by buckets of time, and by groups.
@@ -158,7 +159,8 @@ class Asking(ABC):
         `width` is one of minute, 5 minutes, 15 minutes, hour, day, week, month, quarter and year, in a named `zone`.
         `measure` is `count`, `distinct:actor`, `distinct:entity`, or sum, min, max or avg of a member, such as
         `sum:payload.rows`. `group` is type, actor, entity or label. `after` and `before` are of the `time` meant.
-        Raises `RejectedError` for more than `points_max` buckets and groups.
+        Raises `RejectedError` for more than `points_max` buckets and groups. `held` is told of the bytes that are in
+        memory for it, again and again, and may raise.
         """
         for name, value in (("width", width), ("zone", zone), ("measure", measure)):
             if not isinstance(value, str):
@@ -177,6 +179,7 @@ class Asking(ABC):
             time=time,
             fill=fill,
             points_max=points_max,
+            held=held,
         )
         return replace(series, index_verified=self._compared())
 
@@ -191,13 +194,13 @@ class Asking(ABC):
         reader = self._open_reader()
         return reader.timeseries().rollups(size=reader.catch_up())
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, *, held: Held = held_anyhow) -> dict[str, Any]:
         """How much there is: names, times, and records by event type, pruned ones counted in."""
         reader = self._open_reader()
         size = reader.catch_up()
         extent, known = self.extent(), reader.questions.known()
         types: dict[str, int] = {}
-        for point in self.series(width="year", group="type").buckets:
+        for point in self.series(width="year", group="type", held=held).buckets:
             types[point.group or ""] = types.get(point.group or "", 0) + point.count
         return {
             "size": size,

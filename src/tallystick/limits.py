@@ -81,6 +81,9 @@ BUCKETS_MAX: Final = 600_000
 ANSWERED_POINTS_MAX: Final = 50_000
 """Points of a series over HTTP: some ten megabytes of one answer, five years of hours or a month of minutes."""
 
+SERIES_BYTES_MAX: Final = 41_943_040
+"""What one series over HTTP takes while it is made: its points are four fifths of it."""
+
 SERIES_GROUPS_MAX: Final = 10_000
 """Groups of one series: more than anyone looks at, and each may have a value in every bucket."""
 
@@ -92,7 +95,7 @@ ROLLUPS_MAX: Final = 100
 
 ROLLUP_NAME_CHARACTERS_MAX: Final = 100
 ROLLUP_CELLS_MAX: Final = 600_000
-"""Cells of a roll-up that one answer adds up: all are in memory, about 400 bytes each."""
+"""Cells of a roll-up that one answer adds up."""
 
 PRUNE_CELLS_MAX: Final = 100_000
 """Cells that one prune seals of all roll-ups: all are in memory, as events too. What comes to more goes in parts."""

@@ -6,10 +6,11 @@ bucket, group → the measure and how many records it is of.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import reduce
 from itertools import pairwise
 from math import gcd
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
@@ -18,16 +19,20 @@ from tallystick.core.buckets import QUARTER_HOUR, WIDTHS, Calendar
 from tallystick.core.corrected import NEVER_CORRECTED, Times
 from tallystick.core.measure import Measure, Totals
 from tallystick.core.rollup import Cells
-from tallystick.errors import RejectedError
-from tallystick.limits import BUCKETS_MAX
+from tallystick.limits import BUCKETS_MAX, LABELS_MAX
 from tallystick.read.bucketed import Bucketed
-from tallystick.read.index import GroupKind, Questions, TimeKind
+from tallystick.read.growth import Growth
+from tallystick.read.index import Counted, GroupKind, Questions, Take, TimeKind
 from tallystick.read.query import Query
 from tallystick.read.rollup import Rollup, Rollups
 from tallystick.read.search import Search
+from tallystick.read.state import Held, held_anyhow
 
 _SLICE_RECORDS: Final = 1_000_000
-"""Positions that the index counts at once: it may answer with a row for each."""
+"""Positions that the index counts at once, each under one group; of labels a record has several."""
+
+_LOOKS: Final = 256
+"""How many records are read between two looks at what is held."""
 
 Value: TypeAlias = int | float | None
 
@@ -54,6 +59,11 @@ class Asked:
     time: TimeKind
     size: int
     points_max: int = BUCKETS_MAX
+    held: Held = held_anyhow
+
+    def growth(self) -> Growth:
+        """Of an answer that begins."""
+        return Growth(points_max=self.points_max, held=self.held)
 
     @property
     def is_nothing(self) -> bool:
@@ -69,16 +79,29 @@ class Asked:
         """The buckets that touch [first, end) and the time that is asked for. `RejectedError` for too many."""
         first = first if self.after is None else max(first, self.after)
         end = end if self.before is None else min(end, self.before)
-        return Boundaries([*self.calendar.range(first, end)])
+        return Boundaries(self.calendar.range(first, end))
 
 
 class Boundaries:
     """Neighbouring buckets, by where they begin and end."""
 
-    def __init__(self, buckets: list[tuple[int, int]]) -> None:
-        self.buckets: Final = buckets
-        self.starts: Final = [start for start, _ in buckets]
-        self.all: Final = [*self.starts, *(end for _, end in buckets[-1:])]
+    def __init__(self, buckets: Iterable[tuple[int, int]]) -> None:
+        self.starts: Final = array("q")
+        self.all: Final = array("q")
+        end = None
+        for start, end in buckets:  # noqa: B007 - the last one
+            self.starts.append(start)
+        self.all.extend(self.starts)
+        if end is not None:
+            self.all.append(end)
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """Where each begins and ends."""
+        return [*pairwise(self.all)]
+
+    def unit(self) -> int:
+        """The longest time of which all boundaries are multiples; 0 if there are none."""
+        return reduce(gcd, self.all, 0)
 
     def start_of(self, moment: int) -> int:
         """The start of the bucket that contains the moment, which is in one of them."""
@@ -102,18 +125,13 @@ def from_tally(asked: Asked, questions: Questions, rollups: Rollups) -> Answer |
     boundaries = asked.buckets(low, high)
     if low <= 0 or any(boundary % QUARTER_HOUR for boundary in boundaries.all):
         return None  # before 1970 quarters are not told apart at zero
-    counts: dict[tuple[int, str], int] = {}
-    start_of = cache(boundaries.start_of)
-    for moment, group, count in _tallied(asked, questions, boundaries, low, high):
-        key = (start_of(moment), group if asked.group else "")
-        counts[key] = counts.get(key, 0) + count
-    return Answer({key: (count, count) for key, count in counts.items() if count}, "tally", asked.size)
+    counting = _Counting(asked, boundaries, QUARTER_HOUR)
+    _tally(asked, questions, boundaries, low, high, take=counting.take)
+    return Answer({key: (count, count) for key, count in counting.counts.items() if count}, "tally", asked.size)
 
 
-def _tallied(
-    asked: Asked, questions: Questions, boundaries: Boundaries, low: int, high: int
-) -> Iterator[tuple[int, str, int]]:
-    """A moment, the type and the count, of as large parts of buckets as can be counted at once."""
+def _tally(asked: Asked, questions: Questions, boundaries: Boundaries, low: int, high: int, *, take: Take) -> None:
+    """Hand over quarters of an hour, types and counts, of as large parts of buckets as can be counted at once."""
     low = low if asked.after is None else max(low, asked.after)
     high = high if asked.before is None else min(high, asked.before)
     first, end = -(-low // QUARTER_HOUR), high // QUARTER_HOUR
@@ -121,26 +139,22 @@ def _tallied(
     for after, before in cut:
         if after < before:
             query = _within(asked.query, after, before, "recorded")
-            for unit, group, count in questions.counts(
-                query, first=0, end=asked.size, time="recorded", unit=QUARTER_HOUR, group="type"
-            ):
-                yield unit * QUARTER_HOUR, group or "", count
+            unit = QUARTER_HOUR
+            questions.counts(query, first=0, end=asked.size, time="recorded", unit=unit, group="type", take=take)
+    types, size = asked.query.event_types, asked.size
     for part_first, part_end, quarters in _parts(boundaries, first, end):
-        for quarter, group, count in questions.tally(
-            first=part_first, end=part_end, quarters=quarters, event_types=asked.query.event_types, size=asked.size
-        ):
-            yield quarter * QUARTER_HOUR, group, count
+        questions.tally(first=part_first, end=part_end, quarters=quarters, event_types=types, size=size, take=take)
 
 
 def _parts(boundaries: Boundaries, first: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Quarters [first, end) in parts: the rest of a bucket, whole buckets, the beginning of one; and in each, how
     many quarters can be taken together."""
-    quarters = [boundary // QUARTER_HOUR for boundary in boundaries.all]
+    quarters = array("q", (boundary // QUARTER_HOUR for boundary in boundaries.all))
     low, high = bisect_left(quarters, first), bisect_right(quarters, end) - 1
     if low > high:
         parts = [(first, end, end - first)]
     else:
-        steps = gcd(*(after - before for before, after in pairwise(quarters[low : high + 1])))
+        steps = reduce(gcd, (after - before for before, after in pairwise(quarters[low : high + 1])), 0)
         whole = (quarters[low], quarters[high])
         parts = [(first, whole[0], whole[0] - first), (*whole, steps), (whole[1], end, end - whole[1])]
     return (part for part in parts if part[0] < part[1])
@@ -156,11 +170,14 @@ def from_rollups(asked: Asked, rollups: Rollups) -> Answer | None:
     for rollup in fitting:
         first = -(1 << 62) if asked.after is None else asked.after
         end = 1 << 62 if asked.before is None else asked.before
-        found = rollups.cells(rollup, first=first, end=end, size=asked.size)
-        cells = None if found is None else _coarser(rollup, asked, found[1])
-        if found is not None and cells is not None:
-            values = {key: (asked.measure.value(totals), totals.records) for key, totals in cells.items()}
-            return Answer(values, f"rollup:{rollup.name}", found[0])
+        merging = _Merging(rollup, asked)
+        try:
+            reached = rollups.cells(rollup, first=first, end=end, size=asked.size, take=merging.take)
+        except _CrossingError:
+            continue
+        if reached is not None:
+            values = {key: (asked.measure.value(totals), totals.records) for key, totals in merging.cells.items()}
+            return Answer(values, f"rollup:{rollup.name}", reached)
     return None
 
 
@@ -179,20 +196,41 @@ def _counts_it(rollup: Rollup, asked: Asked) -> bool:
     )
 
 
-def _coarser(rollup: Rollup, asked: Asked, cells: Cells) -> Cells | None:
-    """The cells in the buckets and groups that are asked for; None when the roll-up's buckets cross theirs."""
-    if not cells or (rollup.calendar == asked.calendar and rollup.definition.group == asked.group):
-        return cells
-    starts = [start for start, _ in cells]
-    boundaries = asked.buckets(min(starts), max(starts) + 1)
-    inner = boundaries.all if rollup.calendar != asked.calendar else ()
-    if any(rollup.calendar.start_of(boundary) != boundary for boundary in inner):
-        return None
-    out: Cells = {}
-    for (start, group), totals in cells.items():
-        key = (boundaries.start_of(start), group if asked.group else "")
-        out.setdefault(key, Totals()).add(totals)
-    return out
+class _CrossingError(Exception):
+    """A bucket of a roll-up is in two of those that are asked for."""
+
+
+class _Merging:
+    """The cells of a roll-up in the buckets and groups that are asked for."""
+
+    def __init__(self, rollup: Rollup, asked: Asked) -> None:
+        self.cells: Final[Cells] = {}
+        self._finer: Final = rollup.calendar
+        self._asked: Final = asked
+        self._growth: Final = asked.growth()
+        self._start: int | None = None
+        self._bucket = 0
+
+    def take(self, cells: Cells) -> None:
+        """Add cells. Raises `_CrossingError`, and as the growth of an answer does."""
+        self._growth.hold()
+        for (start, group), totals in cells.items():
+            if start != self._start:
+                self._start, self._bucket = start, self._bucket_of(start)
+            key = (self._bucket, group if self._asked.group else "")
+            present = self.cells.get(key)
+            if present is None:
+                present = self.cells[key[0], self._growth.add_cell(key[1])] = Totals()
+            present.add(totals)
+
+    def _bucket_of(self, start: int) -> int:
+        calendar = self._asked.calendar
+        if calendar == self._finer:
+            return start
+        bucket = calendar.start_of(start)
+        if any(self._finer.start_of(edge) != edge for edge in (bucket, calendar.next(bucket))):
+            raise _CrossingError
+        return bucket
 
 
 def _sorted(query: Query) -> Query:
@@ -215,41 +253,69 @@ def from_index(asked: Asked, questions: Questions) -> Answer | None:
     if extent is None:
         return Answer({}, "index", size)
     boundaries = asked.buckets(extent[0], extent[1] + 1)
-    unit = gcd(*boundaries.all)  # no unit crosses a boundary then
-    counts: dict[tuple[int, str], int] = {}
-    for first in range(0, size, _SLICE_RECORDS):
-        end = min(first + _SLICE_RECORDS, size)
-        for number, group, count in questions.counts(
-            query, first=first, end=end, time=asked.time, unit=unit, group=asked.group
-        ):
-            key = (boundaries.start_of(number * unit), group or "")
-            counts[key] = counts.get(key, 0) + count
-        if len(counts) > BUCKETS_MAX:
-            cure = "ask for wider buckets, for less time, or for fewer groups"
-            raise RejectedError(f"more than {BUCKETS_MAX} buckets and groups", place="width", cure=cure)
+    unit = boundaries.unit()  # none crosses a boundary then
+    counting = _Counting(asked, boundaries, unit)
+    step = max(_SLICE_RECORDS // LABELS_MAX, 1) if asked.group == "label" else _SLICE_RECORDS
+    for first in range(0, size, step):
+        end = min(first + step, size)
+        counting.growth.hold()
+        questions.counts(query, first=first, end=end, time=asked.time, unit=unit, group=asked.group, take=counting.take)
+    counts = counting.counts
     if function == "count":
         return Answer({key: (count, count) for key, count in counts.items()}, "index", size)
     what = cast("Literal['actor', 'entity']", asked.measure.what)
-    distinct = questions.distinct(
-        query, first=0, end=size, time=asked.time, buckets=boundaries.buckets, what=what, group=asked.group
+    values: dict[tuple[int, str], int] = {}
+    counting.growth.hold(buckets=2 * len(boundaries.starts))
+    questions.distinct(
+        query,
+        first=0,
+        end=size,
+        time=asked.time,
+        buckets=boundaries.buckets(),
+        what=what,
+        group=asked.group,
+        take=lambda rows: values.update({(start, group or ""): count for start, group, count in rows}),
     )
-    values = {(start, group or ""): count for start, group, count in distinct}
     return Answer({key: (values.get(key, 0), count) for key, count in counts.items()}, "index", size)
+
+
+class _Counting:
+    """Records by bucket and group, from rows of a finer time, as they are handed over."""
+
+    def __init__(self, asked: Asked, boundaries: Boundaries, unit: int) -> None:
+        self.counts: Final[dict[tuple[int, str], int]] = {}
+        self.growth: Final = asked.growth()
+        self._start_of: Final = boundaries.start_of
+        self._is_grouped: Final = asked.group is not None
+        self._unit: Final = unit
+
+    def take(self, rows: Counted) -> None:
+        """Add rows of a time in units. Raises as the growth of an answer does."""
+        self.growth.hold()
+        counts = self.counts
+        for number, group, count in rows:
+            key = (self._start_of(number * self._unit), group or "" if self._is_grouped else "")
+            if key in counts:
+                counts[key] += count
+            else:
+                counts[key[0], self.growth.add_cell(key[1])] = count
 
 
 def from_records(asked: Asked, search: Search, times: Times = NEVER_CORRECTED) -> Answer:
     """Every record that fits, one after another."""
-    measure = asked.measure
+    measure, growth = asked.measure, asked.growth()
     bucketed = Bucketed(
         asked.calendar,
         group=asked.group,
         time=asked.time,
         path=measure.path,
         distinct=measure.what,
-        bounded=True,
+        growth=growth,
         times=times,
     )
-    for record in search.glances(asked.windowed, first=0, end=asked.size):
+    for number, record in enumerate(search.glances(asked.windowed, first=0, end=asked.size)):
+        if number % _LOOKS == 0:
+            growth.hold()
         bucketed.add(record)
     starts = [start for start, _ in bucketed.cells]
     if starts:

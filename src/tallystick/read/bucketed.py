@@ -16,8 +16,7 @@ from tallystick.core.measure import Totals, numbers_at
 from tallystick.core.member import MemberPath
 from tallystick.core.record import Record
 from tallystick.core.rollup import Cells
-from tallystick.errors import RejectedError
-from tallystick.limits import BUCKETS_MAX, SERIES_DISTINCT_MAX
+from tallystick.read.growth import Growth
 
 _Members = dict[str, Any]
 
@@ -75,7 +74,7 @@ class Bucketed:
         time: str,
         path: MemberPath | None = None,
         distinct: str = "",
-        bounded: bool = False,
+        growth: Growth | None = None,
         times: Times = NEVER_CORRECTED,
     ) -> None:
         """`times` are what records count by, where the clock was corrected."""
@@ -88,12 +87,11 @@ class Bucketed:
         self._names_of: Final = _groups_of(distinct)
         self._path: Final = path
         self._distinct: Final = bool(distinct)
-        self._bounded: Final = bounded
-        self._names_count = 0
+        self._growth: Final = growth
         self._start = self._end = 0
 
     def add(self, record: Record) -> None:
-        """Add a record. `RejectedError` when there is too much to tell apart, if that is bounded."""
+        """Add a record. Raises as `growth` does, when there is too much to tell apart."""
         members = record.members
         moment = self._moment_of(members)
         if not self._start <= moment < self._end:
@@ -103,7 +101,7 @@ class Bucketed:
             key = (self._start, group)
             totals = self.cells.get(key)
             if totals is None:
-                totals = self._add_cell(key)
+                key, totals = self._add_cell(key)
             totals.add_record(numbers)
             if self._distinct:
                 self._add_names(key, members)
@@ -113,18 +111,15 @@ class Bucketed:
         for key, totals in cells.items():
             self.cells.setdefault(key, Totals()).add(totals)
 
-    def _add_cell(self, key: tuple[int, str]) -> Totals:
-        if self._bounded and len(self.cells) >= BUCKETS_MAX:
-            cure = "ask for wider buckets, for less time, or for fewer groups"
-            raise RejectedError(f"more than {BUCKETS_MAX} buckets and groups", place="width", cure=cure)
+    def _add_cell(self, key: tuple[int, str]) -> tuple[tuple[int, str], Totals]:
+        if self._growth is not None:
+            key = (key[0], self._growth.add_cell(key[1]))
         self.cells[key] = totals = Totals()
-        return totals
+        return key, totals
 
     def _add_names(self, key: tuple[int, str], members: _Members) -> None:
         names = self.names.setdefault(key, set())
         before = len(names)
         names.update(name for name in self._names_of(members) if name)
-        self._names_count += len(names) - before
-        if self._names_count > SERIES_DISTINCT_MAX:
-            cure = "ask for less time, or without what has to be looked up in each record"
-            raise RejectedError(f"more than {SERIES_DISTINCT_MAX} names to tell apart", place="measure", cure=cure)
+        if self._growth is not None:
+            self._growth.add_names(len(names) - before)

@@ -35,14 +35,11 @@ GroupKind: TypeAlias = Literal["type", "actor", "entity", "label"]
 """By what records are counted apart."""
 
 
-class Cell(NamedTuple):
-    """How many records fall into one unit of time, and into one group."""
+Counted: TypeAlias = Sequence[tuple[int, str | None, int]]
+"""Rows of a time, a group (None when there is no such, or nothing to group by), and how many."""
 
-    unit: int
-    """The time divided by the unit, rounded down."""
-    group: str | None
-    """The event type, actor, entity or label; None when there is no such, or nothing to group by."""
-    records: int
+Take: TypeAlias = Callable[[Counted], None]
+"""Is handed such rows, some at a time. What it raises ends the question."""
 
 
 class Questions(Protocol):
@@ -66,8 +63,10 @@ class Questions(Protocol):
         time: TimeKind,
         unit: int,
         group: GroupKind | None,
-    ) -> list[Cell]:
-        """The candidates by units of `unit` microseconds and by group; of a record with several labels one each."""
+        take: Take,
+    ) -> None:
+        """The candidates by units of `unit` microseconds, rounded down, and by group; of a record with several labels
+        one each."""
 
     def distinct(
         self,
@@ -79,15 +78,23 @@ class Questions(Protocol):
         buckets: Sequence[tuple[int, int]],
         what: Literal["actor", "entity"],
         group: GroupKind | None,
-    ) -> list[tuple[int, str | None, int]]:
+        take: Take,
+    ) -> None:
         """How many actors or entities the candidates have, by bucket (its start) and group."""
 
     def extent(self, query: Query, *, first: int, end: int, time: TimeKind) -> tuple[int, int] | None:
         """The first and the last time of the candidates; None when there are none."""
 
     def tally(
-        self, *, first: int, end: int, quarters: int = 1, event_types: Sequence[str] = (), size: int = SIZE_MAX
-    ) -> list[tuple[int, str, int]]:
+        self,
+        *,
+        first: int,
+        end: int,
+        quarters: int = 1,
+        event_types: Sequence[str] = (),
+        size: int = SIZE_MAX,
+        take: Take,
+    ) -> None:
         """Records by type and time, as they were counted when they came, removed ones too.
 
         Times are quarters of an hour since 1970: those of [first, end), `quarters` of them taken as one, from
@@ -132,9 +139,14 @@ class RollupRows(Protocol):
     def add(self, name: str, rollup: KeptRollup, cells: Cells, *, end: int) -> bool:
         """Add to its cells and move it on to `end`, together. False, and nothing done, if it is not as given."""
 
-    def cells(self, name: str, definition: str, *, first: int, end: int, most: int) -> tuple[int, Cells] | None:
-        """How far the roll-up has come, and its cells with buckets that begin in [first, end), in one look; None when
-        there is none of that definition. Raises `RejectedError` when they are more than `most`, before any is read."""
+    def cells(
+        self, name: str, definition: str, *, first: int, end: int, most: int, take: Callable[[Cells], None]
+    ) -> int | None:
+        """How far the roll-up has come; None when there is none of that definition. Its cells with buckets that begin
+        in [first, end) are handed to `take`, some at a time in their order, all of one look.
+
+        Raises `RejectedError` when they are more than `most`, before any is read, and what `take` raises.
+        """
 
 
 class IndexFile(Protocol):

@@ -119,15 +119,17 @@ class Rollups:
         with self._moving_types:
             self._advance_types(size, lag=_LAG_RECORDS)
 
-    def cells(self, rollup: Rollup, *, first: int, end: int, size: int) -> tuple[int, Cells] | None:
-        """The cells of buckets that begin in [first, end), and the size that they speak for: this one or a later.
+    def cells(self, rollup: Rollup, *, first: int, end: int, size: int, take: Callable[[Cells], None]) -> int | None:
+        """Hand to `take` the cells of buckets that begin in [first, end), in their order, and say which size they
+        speak for: this one or a later.
 
-        None when it was replaced meanwhile. Raises `RejectedError` when they are too many.
+        None when it was replaced meanwhile. Raises `RejectedError` when they are too many, and what `take` raises.
         """
         with self._moving:
             self._advance(rollup, size)
-        found = self._rows.cells(rollup.name, rollup.definition.digest, first=first, end=end, most=ROLLUP_CELLS_MAX)
-        return found if found is not None and found[0] >= size else None
+        digest = rollup.definition.digest
+        found = self._rows.cells(rollup.name, digest, first=first, end=end, most=ROLLUP_CELLS_MAX, take=take)
+        return found if found is not None and found >= size else None
 
     def seal_removed(
         self, end: int, records: Iterable[Record], *, size: int, own: Iterable[Record] | None = None

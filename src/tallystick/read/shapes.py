@@ -13,7 +13,7 @@ from tallystick.core.record import Record
 from tallystick.read.compared import Compared
 from tallystick.read.search import Page
 from tallystick.read.state import Change, Difference, State, Turn
-from tallystick.read.timeseries import Extent, Series
+from tallystick.read.timeseries import Extent, Point, Series
 
 
 def record_json(record: Record) -> bytes:
@@ -98,17 +98,7 @@ def turn_json(turn: Turn) -> dict[str, Any]:
 def series_json(series: Series) -> dict[str, Any]:
     """A series."""
     return {
-        "buckets": [
-            {
-                "start": _instant(point.start),
-                "end": _instant(point.end),
-                "label": point.label,
-                "group": point.group,
-                "value": point.value,
-                "count": point.count,
-            }
-            for point in series.buckets
-        ],
+        "buckets": [*map(point_json, series.buckets)],
         "width": series.width,
         "zone": series.zone,
         "measure": series.measure,
@@ -119,6 +109,18 @@ def series_json(series: Series) -> dict[str, Any]:
         "pruned_below": series.pruned_below,
         "assumptions": [*series.assumptions],
         "index_verified": compared_json(series.index_verified),
+    }
+
+
+def point_json(point: Point) -> dict[str, Any]:
+    """A bucket of one group."""
+    return {
+        "start": _instant(point.start),
+        "end": _instant(point.end),
+        "label": point.label,
+        "group": point.group,
+        "value": point.value,
+        "count": point.count,
     }
 
 

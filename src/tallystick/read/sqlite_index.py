@@ -22,7 +22,7 @@ from tallystick.errors import BusyError, DamagedError, DamagedIndexError, StoreE
 from tallystick.read.declared import Declared
 from tallystick.read.index import FindId
 from tallystick.read.index_files import FILE_NAME, SUPERSEDED, delete_files
-from tallystick.read.sqlite_figures import Test, are_figures, number
+from tallystick.read.sqlite_figures import Test, hand_on, number
 from tallystick.read.sqlite_forget import forget
 from tallystick.read.sqlite_questions import SqliteQuestions
 from tallystick.read.sqlite_reached import AlteredError, Reached, check_end, reached
@@ -98,7 +98,7 @@ class SqliteIndexFile:
         """Why the file was deleted by this one, if it was."""
         self._rows: Final = RowWriter(store, self._ledger_id)
         self._unsaved: Final = Unsaved(self._rows, is_shared=folder is not None and scratch is None)
-        self.questions: Final = SqliteQuestions(self.query, self.tokens, find)
+        self.questions: Final = SqliteQuestions(self.query, self.each, self.tokens, find)
         self.rollups: Final = SqliteRollups(self)
         problem = self._open()
         if problem:
@@ -205,12 +205,17 @@ class SqliteIndexFile:
 
     def query(self, statement: str, values: Sequence[str | int] = (), kinds: Sequence[Test] = ()) -> list[Any]:
         """The rows of one statement that reads. Their values have to pass the tests of their columns."""
+        rows: list[Any] = []
+        self.each(statement, values, kinds, rows.extend)
+        return rows
+
+    def each(
+        self, statement: str, values: Sequence[str | int], kinds: Sequence[Test], take: Callable[[list[Any]], None]
+    ) -> None:
+        """The same, handed to `take` some at a time, so that not all of them are in memory."""
         with self._noticing_damage("read the index"), self._reader() as reader:
             self._look(reader)
-            rows: list[Any] = reader.execute(statement, values).fetchall()
-            if kinds and not are_figures(rows, kinds):
-                raise AlteredError("it has figures that are none")
-            return rows
+            hand_on(reader.execute(statement, values), kinds, take)
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text as the posting lists have them."""
@@ -243,13 +248,10 @@ class SqliteIndexFile:
         try:
             yield reader
         finally:
-            self._put_back(reader)
-
-    def _put_back(self, reader: apsw.Connection) -> None:
-        if self._closed:
-            reader.close()
-        else:
-            self._idle.append(reader)
+            if self._closed:
+                reader.close()
+            else:
+                self._idle.append(reader)
 
     @contextmanager
     def _noticing_damage(self, doing: str) -> Iterator[None]:

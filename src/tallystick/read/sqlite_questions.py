@@ -17,7 +17,7 @@ from tallystick.core.buckets import QUARTER_HOUR as QUARTER
 from tallystick.core.rollup import TYPES
 from tallystick.limits import SIZE_MAX
 from tallystick.read import sqlite_figures as figures
-from tallystick.read.index import Cell, FindId, GroupKind, TimeKind
+from tallystick.read.index import FindId, GroupKind, Take, TimeKind
 from tallystick.read.postings import alternatives, condition_expressions, conjunction, text_expressions
 from tallystick.read.query import Query
 from tallystick.read.sqlite_selection import Selection
@@ -39,13 +39,14 @@ _COLUMNS: Final[dict[GroupKind, str]] = {"type": "type", "actor": "actor", "enti
 
 
 class SqliteQuestions:
-    """Keeps `Questions`. `query` runs one statement that reads; `tokens` splits as the posting lists do.
+    """Keeps `Questions`. `query` and `each` run one statement that reads; `tokens` splits as the posting lists do.
 
     The index knows no event ids: `find` does. Without it a question for one has all records as candidates.
     """
 
-    def __init__(self, query: figures.QueryRows, tokens: Tokens, find: FindId | None) -> None:
+    def __init__(self, query: figures.QueryRows, each: figures.HandRows, tokens: Tokens, find: FindId | None) -> None:
         self._query: Final = query
+        self._each: Final = each
         self._tokens: Final = tokens
         self._find: Final = find
 
@@ -94,21 +95,22 @@ class SqliteQuestions:
         time: TimeKind,
         unit: int,
         group: GroupKind | None,
-    ) -> list[Cell]:
+        take: Take,
+    ) -> None:
         selection = self._select(query, first=first, end=end)
         if selection.impossible:
-            return []
+            return
         source, values = selection.source(group)
         column = _COLUMNS[group] if group else "NULL"
         # Moments before 1970 are rounded down, not towards it.
         bucket = f"(e.{time} - ((e.{time} % ?) + ?) % ?) / ?"
-        rows = self._query(
+        self._each(
             f"SELECT unit, {_name_of(group)}, count FROM (SELECT {bucket} AS unit, {column} AS id, count(*) AS count"
             f" FROM {source} GROUP BY 1, 2) AS counted",
             [unit, unit, unit, unit, *values],
             (figures.number, figures.name, figures.number),
+            take,
         )
-        return [Cell(*row) for row in rows]
 
     def distinct(
         self,
@@ -120,14 +122,13 @@ class SqliteQuestions:
         buckets: Sequence[tuple[int, int]],
         what: Literal["actor", "entity"],
         group: GroupKind | None,
-    ) -> list[tuple[int, str | None, int]]:
-        rows = []
+        take: Take,
+    ) -> None:
         for run in runs(buckets):
             selection = self._select(query, first=first, end=end)
             if not selection.impossible:
                 selection.test(f"e.{time} >= ? AND e.{time} < ?", run[0][0], run[-1][1])
-                rows += self._distinct(selection, time=time, buckets=run, what=what, group=group)
-        return rows
+                self._distinct(selection, time=time, buckets=run, what=what, group=group, take=take)
 
     def extent(self, query: Query, *, first: int, end: int, time: TimeKind) -> tuple[int, int] | None:
         if time == "recorded":
@@ -156,7 +157,8 @@ class SqliteQuestions:
         quarters: int = 1,
         event_types: Sequence[str] = (),
         size: int = SIZE_MAX,
-    ) -> list[tuple[int, str, int]]:
+        take: Take,
+    ) -> None:
         wanted = f"AND type IN ({', '.join(map(str, self._types(event_types)))})" if event_types else ""
         within = f"FROM tally WHERE hour >= ?1 / 4 AND hour <= ?2 / 4 AND quarter >= ?1 AND quarter < ?2 {wanted}"
         counted = f"SELECT quarter, type, count {within}"
@@ -167,22 +169,23 @@ class SqliteQuestions:
             unit = "?1 + (quarter - ?1) / ?3 * ?3"
             counted = f"SELECT {unit} AS quarter, type, sum(count) AS count FROM ({counted}) GROUP BY 1, 2"
         # In one statement, as more may be saved at any moment: it sees one state of the index.
-        rows: list[tuple[int, str, int]] = self._query(
+        self._each(
             f"SELECT quarter, term.name, count FROM ({counted} UNION ALL"
             f" SELECT ?1 + (recorded / {QUARTER} - ?1) / ?3 * ?3, type, -1 FROM event"
             f" WHERE position >= ?4 AND recorded >= ?1 * {QUARTER} AND recorded < ?2 * {QUARTER} {wanted}"
             ") JOIN term ON term.id = type",
             [first, end, quarters, size],
             (figures.number, figures.name, figures.number),
+            take,
         )
-        sealed = self._query(
+        is_wanted = _type_test(event_types)
+        self._each(
             f"SELECT ?1 + (bucket / {QUARTER} - ?1) / ?3 * ?3, cell_group, sum(count) FROM cell"
             f" WHERE rollup = ?4 AND bucket >= ?1 * {QUARTER} AND bucket < ?2 * {QUARTER} GROUP BY 1, 2",
             [first, end, quarters, TYPES.name],
             (figures.number, figures.name, figures.number),
+            lambda rows: take([row for row in rows if is_wanted(row[1])]),
         )
-        is_wanted = _type_test(event_types)
-        return rows + [row for row in sealed if is_wanted(row[1])]
 
     def tally_extent(self, event_types: Sequence[str] = ()) -> tuple[int, int] | None:
         wanted = f"WHERE type IN ({', '.join(map(str, self._types(event_types)))})" if event_types else ""
@@ -208,7 +211,8 @@ class SqliteQuestions:
         buckets: Sequence[tuple[int, int]],
         what: Literal["actor", "entity"],
         group: GroupKind | None,
-    ) -> list[tuple[int, str | None, int]]:
+        take: Take,
+    ) -> None:
         # A stretch no longer than any bucket has at most one boundary inside: before it, or from it on.
         length = min(bucket_end - start for start, bucket_end in buckets)
         source, values = selection.source(
@@ -217,13 +221,15 @@ class SqliteQuestions:
             joined_values=[buckets[0][0], length],
         )
         column = _COLUMNS[group] if group else "NULL"
-        return self._query(
+        self._each(
             "WITH stretch (number, before, boundary) AS MATERIALIZED"
             " (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))"
             f" SELECT start, {_name_of(group)}, count FROM (SELECT"
             f" iif(e.{time} < stretch.boundary, stretch.before, stretch.boundary) AS start, {column} AS id,"
             f" count(DISTINCT e.{what}) AS count FROM {source} GROUP BY 1, 2) AS counted WHERE count > 0",
             [orjson.dumps(stretches(buckets, length)).decode(), *values],
+            (),
+            take,
         )
 
     def end_at(self, recorded: int) -> int:

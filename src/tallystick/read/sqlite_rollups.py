@@ -5,7 +5,7 @@ The cells of a step and how far it came are saved in one transaction, so that ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -13,6 +13,7 @@ from tallystick.core.measure import Totals
 from tallystick.core.rollup import Cells
 from tallystick.errors import RejectedError, TamperError
 from tallystick.read.index import KeptRollup
+from tallystick.read.sqlite_figures import Test
 
 _KEPT: Final = "SELECT definition, defined_at, position, sealed_below FROM rollup WHERE name = ?"
 _CELL: Final = "SELECT count, numbers, total, least, most FROM {} WHERE rollup = ? AND bucket = ? AND cell_group = ?"
@@ -22,6 +23,10 @@ _COUNTED: Final = "SELECT count(*) FROM (SELECT 1 FROM cell WHERE rollup = ? AND
 
 class _File(Protocol):
     def query(self, statement: str, values: Sequence[str | int] = ()) -> list[Any]: ...
+
+    def each(
+        self, statement: str, values: Sequence[str | int], kinds: Sequence[Test], take: Callable[[list[Any]], None]
+    ) -> None: ...
 
     def changing(self) -> AbstractContextManager[Any]: ...
 
@@ -52,21 +57,28 @@ class SqliteRollups:
             writer.execute("UPDATE rollup SET position = ? WHERE name = ?", (end, name))
         return True
 
-    def cells(self, name: str, definition: str, *, first: int, end: int, most: int) -> tuple[int, Cells] | None:
+    def cells(
+        self, name: str, definition: str, *, first: int, end: int, most: int, take: Callable[[Cells], None]
+    ) -> int | None:
         [[count]] = self._file.query(_COUNTED, (name, first, end, most + 1))
         if count > most:
             problem = f"the roll-up has more than {most} cells in that time"
             raise RejectedError(problem, place="rollup", cure="ask for less time")
-        rows = self._file.query(
+        reached: set[int] = set()
+
+        def take_rows(rows: list[Any]) -> None:
+            reached.update(row[0] for row in rows)
+            take({(bucket, group): _totals(row) for _, bucket, group, *row in rows if bucket is not None})
+
+        self._file.each(
             "SELECT position, bucket, cell_group, count, numbers, total, least, most FROM rollup"
             " LEFT JOIN cell ON cell.rollup = name AND bucket >= ? AND bucket < ?"
             " WHERE name = ? AND definition = ? LIMIT ?",
             (first, end, name, definition, most + 1),
+            (),
+            take_rows,
         )
-        if not rows:
-            return None
-        found = {(bucket, group): _totals(row) for _, bucket, group, *row in rows if bucket is not None}
-        return rows[0][0], found
+        return min(reached, default=None)
 
 
 def add_cells(writer: Any, table: str, name: str, cells: Cells) -> None:

@@ -22,7 +22,7 @@ from tallystick.core.measure import Measure
 from tallystick.core.moment import Moment
 from tallystick.core.rollup import GROUPS, TIMES, Definition
 from tallystick.errors import RejectedError
-from tallystick.limits import BUCKETS_MAX, SERIES_GROUPS_MAX
+from tallystick.limits import BUCKETS_MAX
 from tallystick.read.answers import Answer, Asked, from_index, from_records, from_rollups, from_tally
 from tallystick.read.bucketed import moment_of
 from tallystick.read.compared import Compared
@@ -30,6 +30,7 @@ from tallystick.read.index import GroupKind, Questions, TimeKind
 from tallystick.read.query import Query
 from tallystick.read.rollup import Rollups, SealOwn
 from tallystick.read.search import Search
+from tallystick.read.state import Held, held_anyhow
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):
@@ -110,6 +111,7 @@ class TimeSeries:
         time: str = "recorded",
         fill: bool = False,
         points_max: int = BUCKETS_MAX,
+        held: Held = held_anyhow,
     ) -> Series:
         """The measure of the records that fit, in every bucket in which there are any.
 
@@ -117,7 +119,8 @@ class TimeSeries:
         every bucket of that time is there, for every group that occurs. A record with several labels counts under
         each of them. A roll-up that is ahead of `size` answers for what it has counted, and the series says so.
 
-        Raises `RejectedError` for what cannot be asked, and for more than `points_max` points.
+        `held` is told of the bytes that are held to make it, again and again, and may raise. Raises `RejectedError` for
+        what cannot be asked, and for more than `points_max` points.
         """
         asked = Asked(
             query=query,
@@ -129,6 +132,7 @@ class TimeSeries:
             time=_time(time),
             size=size,
             points_max=points_max,
+            held=held,
         )
         answer = self._answer(asked)
         points = _points(asked, answer, fill=fill)
@@ -210,9 +214,6 @@ class TimeSeries:
 
 def _points(asked: Asked, answer: Answer, *, fill: bool) -> tuple[Point, ...]:
     groups = sorted({group for _, group in answer.cells})
-    if len(groups) > SERIES_GROUPS_MAX:
-        cure = "ask for fewer by a query, or without groups"
-        raise RejectedError(f"{len(groups)} groups; at most {SERIES_GROUPS_MAX}", place="group", cure=cure)
     if fill:
         return _filled(asked, answer, [""] if asked.group is None else groups)
     _check_points(len(answer.cells), asked.points_max)
@@ -232,6 +233,7 @@ def _filled(asked: Asked, answer: Answer, groups: list[str]) -> tuple[Point, ...
         return ()
     buckets = [*asked.calendar.range(first, end, most=asked.points_max)]
     _check_points(len(buckets) * len(groups), asked.points_max)
+    asked.growth().hold(points=len(buckets) * len(groups), buckets=len(buckets))
     nothing = (asked.measure.of_nothing, 0)
     return tuple(
         Point(start, bucket_end, label, group or None, *answer.cells.get((start, group), nothing))

@@ -29,6 +29,7 @@ from tallystick.ledger import Ledger
 from tallystick.read.as_of import AsOf, ClockName
 from tallystick.read.bucketed import Bucketed
 from tallystick.read.fold import Folding
+from tallystick.read.growth import Growth
 from tallystick.read.query import Query, parse_terms
 from tallystick.read.search import first_of
 from tallystick.read.state import Turn
@@ -281,7 +282,7 @@ class View:
 
     def _bucketed(self, queries: tuple[Query, ...], calendar: Calendar, group: str | None) -> Iterator[Point]:
         times = self._ledger.times(self.size)
-        bucketed = Bucketed(calendar, group=group, time=self.window.time, bounded=True, times=times)
+        bucketed = Bucketed(calendar, group=group, time=self.window.time, growth=Growth(), times=times)
         for record in self._records(queries):
             bucketed.add(record)
         for (start, name), totals in sorted(bucketed.cells.items()):

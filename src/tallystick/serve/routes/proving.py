@@ -10,9 +10,9 @@ from fastapi.responses import PlainTextResponse
 
 from tallystick.core.tiles import TilePath
 from tallystick.errors import NotFoundError, RejectedError
-from tallystick.limits import SIZE_MAX
+from tallystick.limits import SERIES_BYTES_MAX, SIZE_MAX
 from tallystick.serve.calls import MeasuringAll, Reading, ReadingAll
-from tallystick.serve.routes.answers import FOR_EVER, NOT_KEPT
+from tallystick.serve.routes.answers import FOR_EVER, NOT_KEPT, Room
 from tallystick.serve.routes.rendered import Rendered
 
 router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
@@ -43,8 +43,9 @@ def describe(call: ReadingAll) -> dict[str, Any]:
 @router.get("/stats")
 def stats(call: MeasuringAll) -> dict[str, Any]:
     """How much there is: records by event type, entities, actors, labels, from when to when."""
+    room = Room(call, place="event_type", cure="ask for series of fewer types", most=SERIES_BYTES_MAX, times=1)
     with call.ledger() as ledger:
-        return ledger.stats()
+        return ledger.stats(held=room.hold)
 
 
 @router.get("/checkpoint", response_class=PlainTextResponse)

@@ -11,11 +11,11 @@ from fastapi import Query as Asked
 from pydantic import BaseModel, ConfigDict, Field
 
 from tallystick.core import timestamp
-from tallystick.limits import ANSWERED_POINTS_MAX
+from tallystick.limits import ANSWERED_POINTS_MAX, SERIES_BYTES_MAX
 from tallystick.read.query import Query, parse_terms
-from tallystick.read.shapes import extent_json, series_json
+from tallystick.read.shapes import extent_json, point_json, series_json
 from tallystick.serve.calls import ManagingPipelines, MeasuringAll
-from tallystick.serve.routes.answers import CSV, JSON, NOT_KEPT, WITH_TERMS, csv_answer, query_of, wanted
+from tallystick.serve.routes.answers import CSV, JSON, NOT_KEPT, WITH_TERMS, Room, csv_answer, query_of, wanted
 from tallystick.serve.routes.rendered import Rendered, rendered
 
 router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
@@ -64,6 +64,8 @@ def series_query(
 ) -> Response:
     """The records that fit, counted or measured by buckets of time, and by groups; as JSON or CSV."""
     query, window = _windowed(query_of(request, _OWN), time)
+    cure = "ask for wider buckets, for less time, or for fewer groups"
+    room = Room(call, place="width", cure=cure, most=SERIES_BYTES_MAX, times=1)
     with call.ledger() as ledger:
         found = ledger.series(
             query,
@@ -74,11 +76,14 @@ def series_query(
             fill=fill,
             time=time,
             points_max=ANSWERED_POINTS_MAX,
+            held=room.hold,
             **window,
         )
-    told = series_json(found)
+    points = map(point_json, found.buckets)  # one by one: as values they take several times what they are in the end
     if wanted(request, (JSON, CSV)) == CSV:
-        return csv_answer(_COLUMNS, ([bucket[name] for name in _COLUMNS] for bucket in told["buckets"]), NOT_KEPT)
+        return csv_answer(_COLUMNS, ([point[name] for name in _COLUMNS] for point in points), NOT_KEPT)
+    buckets = orjson.Fragment(b"[%b]" % b",".join(map(orjson.dumps, points)))
+    told = {**series_json(replace(found, buckets=())), "buckets": buckets}
     return Response(orjson.dumps(told), media_type=JSON, headers=NOT_KEPT)
 
 
