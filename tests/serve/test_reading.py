@@ -18,7 +18,7 @@ import tallystick
 from tallystick.core.checked_proof import check_proof
 from tallystick.core.merkle import verify_consistency
 from tallystick.serve.ingest import BATCH_PATH
-from tallystick.serve.routes import answers, reading
+from tallystick.serve.routes import answers, evidence, reading
 from tests.serve.conftest import Running
 
 
@@ -176,7 +176,10 @@ def test_a_report_is_made_with_what_it_has_to_be_told(it: Running, name: str, to
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "sandbox" in answer.headers["Content-Security-Policy"]
     assert answer.text.lower().startswith("<!doctype html>")
-    printed = it.call("GET", f"/api/v1/reports/{name}?{told}", headers={"Accept": "application/pdf"})
+    pdf = {"Accept": "application/pdf"}
+    with evidence._LAYING_OUT, evidence._LAYING_OUT:
+        assert it.call("GET", f"/api/v1/reports/{name}?{told}", headers=pdf).status_code == 503
+    printed = it.call("GET", f"/api/v1/reports/{name}?{told}", headers=pdf)
     assert printed.content.startswith(b"%PDF-")
 
 

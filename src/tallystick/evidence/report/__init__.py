@@ -7,9 +7,22 @@ A document (`documents`) is filled in (`template`, `figures`) by one view of the
 
 from __future__ import annotations
 
+from tallystick.evidence.report.allowance import CELLS_MAX, PDF_CELLS_MAX, REPORT_BYTES_MAX
 from tallystick.evidence.report.blocks import Page
 from tallystick.evidence.report.documents import Document, load, shipped
 from tallystick.evidence.report.make import Made, make
 from tallystick.evidence.report.write import render, write
 
-__all__ = ("Document", "Made", "Page", "load", "make", "render", "shipped", "write")
+__all__ = (
+    "CELLS_MAX",
+    "PDF_CELLS_MAX",
+    "REPORT_BYTES_MAX",
+    "Document",
+    "Made",
+    "Page",
+    "load",
+    "make",
+    "render",
+    "shipped",
+    "write",
+)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
-from tallystick.core.record import Record
 from tallystick.errors import RejectedError
 from tallystick.evidence.controls.assessment import Progress
-from tallystick.evidence.controls.period import When, shown
+from tallystick.evidence.controls.period import When
 from tallystick.evidence.report.assessed import details, gaps, overview
 from tallystick.evidence.report.blocks import Cell, Chart, Counted, Entry, Node, Table, Timeline, visible
-from tallystick.evidence.report.telling import HEADS, actor_of, change_of, column_reader, details_of
+from tallystick.evidence.report.folded import Member
+from tallystick.evidence.report.telling import HEADS, column_reader, details_of, entry_of, texts_of
 from tallystick.evidence.report.view import Assessed, Found, FoundSeries, FoundState, FoundTurns, View
 from tallystick.read.bucketed import moment_of
 
@@ -23,6 +23,8 @@ CHART_GROUPS_MAX: Final = 6
 CHART_LABELS_MAX: Final = 400
 CALLS_MAX: Final = 300
 """Questions of one report."""
+
+_TOO_MUCH: Final = "Its state was more than a report takes: read its events."
 
 Blocks = tuple[Node, ...]
 
@@ -94,9 +96,8 @@ class Functions:
     def state(self, entity_id: str, *, as_of: When = None, title: str = "") -> Blocks:
         """What an entity was, as a table of its members and of the records that made them so."""
         found = self._ask().state(_text(entity_id, "entity"), as_of)
-        moment = moment_of(self._view.window.time)
-        rows = tuple(_member_row(*member, moment) for member in found.members)
-        note = "" if rows else "Nothing was known of it then."
+        rows = self._rows(map(_member_row, found.members))
+        note = _members_note(len(rows), found.total)
         return (
             Table(
                 title=visible(title) if title else f"State of {visible(found.entity_id)} {found.described}",
@@ -116,7 +117,7 @@ class Functions:
         heads = [column.partition("=")[2] or HEADS.get(path, path.rpartition(".")[2]) for column, path in
                  zip(columns, paths, strict=True)]  # fmt: skip
         readers = [column_reader(path, found.time) for path in paths]
-        rows = tuple(tuple(Cell(reader(record)) for reader in readers) for record in found.records)
+        rows = self._rows([reader(record) for reader in readers] for record in found.records)
         numbers = tuple(index for index, path in enumerate(paths) if path in ("position", "entity_version"))
         return (
             Table(
@@ -125,7 +126,7 @@ class Functions:
                 rows=rows,
                 source=found.source,
                 numbers=numbers,
-                note=_cut_note(len(found.records), found.total, empty),
+                note=_cut_note(len(rows), found.total, empty),
             ),
         )
 
@@ -187,30 +188,18 @@ class Functions:
         _check(found, (Found, FoundTurns), "timeline")
         moment = moment_of(found.time)
         if isinstance(found, Found):
-            entries = [(record, details_of(record)) for record in found.records]
+            told: Iterable[Entry] = (entry_of(record, details_of(record), moment) for record in found.records)
         else:
-            entries = [
-                (turn.record, [(change.member, change_of(change.old, change.new)) for change in turn.changes])
-                for turn in found.turns
-            ]
-        count, total = len(entries), found.total
-        return (
-            Timeline(
-                title=visible(title),
-                entries=tuple(
-                    Entry(
-                        when=shown(moment(record.members)),
-                        what=f"{record.event_type} · {visible(record.entity_id, characters_max=200)}",
-                        who=actor_of(record),
-                        details=tuple((visible(name, characters_max=60), text) for name, text in told[:12]),
-                        position=record.position,
-                    )
-                    for record, told in entries
-                ),
-                source=found.source,
-                note=_cut_note(count, total, empty),
-            ),
-        )
+            told = reversed(found.turns)  # the last ones are those to keep
+        entries = [*takewhile(lambda entry: self._view.allowance.take_row(texts_of(entry)), told)]
+        if isinstance(found, FoundTurns):
+            entries.reverse()
+        note = _TOO_MUCH if found.total is None else _cut_note(len(entries), found.total, empty)
+        return (Timeline(title=visible(title), entries=tuple(entries), source=found.source, note=note),)
+
+    def _rows(self, rows: Iterable[Sequence[str]]) -> tuple[tuple[Cell, ...], ...]:
+        """As many rows as there is room for in the report."""
+        return tuple(tuple(map(Cell, row)) for row in takewhile(self._view.allowance.take_row, rows))
 
     # -------------------------------------------------------------------------------------------- controls
 
@@ -304,16 +293,15 @@ def _cut_note(count: int, total: int, empty: str) -> str:
     return f"{count:,} of {total:,} records." if total > count else ""
 
 
-def _member_row(
-    name: str, value: Any, record: Record | None, moment: Callable[[dict[str, Any]], int]
-) -> tuple[Cell, ...]:
-    if record is None:
-        return (Cell(visible(name)), Cell(visible(value)), Cell(""), Cell(""), Cell(""))
-    made = f"{actor_of(record)}, {record.event_type}"
-    return (
-        Cell(visible(name)),
-        Cell(visible(value)),
-        Cell(shown(moment(record.members))),
-        Cell(made),
-        Cell(str(record.position)),
-    )
+def _members_note(count: int, total: int | None) -> str:
+    if total is None:
+        return _TOO_MUCH
+    if not total:
+        return "Nothing was known of it then."
+    return f"The first {count:,} of {total:,} members." if total > count else ""
+
+
+def _member_row(member: Member) -> tuple[str, ...]:
+    made = member.made
+    told = ("", "", "") if made is None else (made.when, made.who, str(made.position))
+    return member.name, member.value, *told

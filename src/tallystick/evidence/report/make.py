@@ -11,6 +11,7 @@ from tallystick.errors import RejectedError
 from tallystick.evidence.controls.assessment import Assessor, Progress
 from tallystick.evidence.controls.catalogue import Catalogue
 from tallystick.evidence.controls.period import Period, shown
+from tallystick.evidence.report.allowance import CELLS_MAX, Allowance
 from tallystick.evidence.report.blocks import (
     Chart,
     Code,
@@ -34,6 +35,7 @@ from tallystick.evidence.report.prose import nodes_of
 from tallystick.evidence.report.template import render
 from tallystick.evidence.report.view import View
 from tallystick.ledger import Ledger
+from tallystick.read.state import Held, held_anyhow
 
 _PRUNED: Final = "Records were removed under the retention policy; what was removed is in no figure."
 _OURS: Final = ("period", "ledger", "clock")
@@ -58,18 +60,28 @@ def make(
     assessor: Assessor | None = None,
     lead: str = "",
     progress: Progress | None = None,
+    held: Held = held_anyhow,
+    cells_max: int = CELLS_MAX,
 ) -> Made:
     """Fill in a document from the ledger as it is now, or as it was at a checkpoint of it.
 
     An `assessor` of the same period and size is asked for controls, so that what it found is not looked for again.
     `given` are the document's parameters as on a command line. `lead` is the first line of the page, in place of the
-    document's description. `progress` is told how many questions were asked.
+    document's description. `progress` is told how many questions were asked, and `held` how many bytes are in memory.
     Raises `RejectedError` with the document's line, `NotFoundError` for an entity of which there is no event.
     """
     # What a report says serves as evidence: it is read from proven records, and not by an index that anybody can edit.
     with ledger.proven() as proven:
         return _make(
-            View(proven, period, catalogue, window_days=document.window_days, checkpoint=checkpoint, assessor=assessor),
+            View(
+                proven,
+                period,
+                catalogue,
+                window_days=document.window_days,
+                checkpoint=checkpoint,
+                assessor=assessor,
+                allowance=Allowance(held, cells_max=cells_max),
+            ),
             ledger,
             document,
             period=period,

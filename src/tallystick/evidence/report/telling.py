@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from tallystick.core.member import MemberPath
@@ -11,8 +12,9 @@ from tallystick.core.system import SYSTEM_ENTITY
 from tallystick.core.upcast import ABSENT
 from tallystick.errors import RejectedError
 from tallystick.evidence.controls.period import shown
-from tallystick.evidence.report.blocks import visible
+from tallystick.evidence.report.blocks import Entry, visible
 from tallystick.read.bucketed import moment_of
+from tallystick.read.fold import Changed
 
 HEADS: Final = {
     "time": "When",
@@ -26,6 +28,12 @@ HEADS: Final = {
     "id": "Id",
     "details": "Details",
 }
+_DETAILS: Final = 12
+"""Of what is told of a record in a timeline."""
+
+_TEXT_BYTES: Final = 64
+_CHARACTER_BYTES: Final = 2
+
 _PLAIN: Final = (*HEADS, "entity_version", "event_version", "hash")
 
 
@@ -46,7 +54,7 @@ def column_reader(path: str, time: str) -> Callable[[Record], str]:
         "actor": actor_of,
         "labels": lambda record: visible(", ".join(record.labels)),
         "details": lambda record: "; ".join(f"{visible(name, characters_max=60)}: {text}" for name, text in
-                                            details_of(record)[:6]),
+                                            islice(details_of(record), 6)),
         "hash": lambda record: record.hash.hex(),
     }  # fmt: skip
     if path in special:
@@ -60,21 +68,49 @@ def column_reader(path: str, time: str) -> Callable[[Record], str]:
     return lambda record: ", ".join(visible(value) for value in parsed.values(record.members))
 
 
-def details_of(record: Record) -> list[tuple[str, str]]:
+def details_of(record: Record) -> Iterator[tuple[str, str]]:
     """What a payload says, member by member: a change as its old and new value, a call of AWS as what it asked for."""
     payload = record.payload
-    told: list[tuple[str, str]] = []
     rest: dict[str, Any] = {**payload}
     if {"field", "new_value"} <= payload.keys():
-        told.append((str(payload["field"]), change_of(payload.get("old_value", ABSENT), payload["new_value"])))
+        yield str(payload["field"]), change_of(payload.get("old_value", ABSENT), payload["new_value"])
         rest = {name: value for name, value in payload.items() if name not in ("field", "old_value", "new_value")}
     elif {"eventSource", "eventName", "eventID"} <= payload.keys():
         asked = payload.get("requestParameters")
         rest = {"errorCode": payload.get("errorCode"), **(asked if isinstance(asked, dict) else {})}
         rest["from"] = payload.get("sourceIPAddress")
-    return told + [
-        (name, visible(value, characters_max=160)) for name, value in rest.items() if value not in (None, "")
-    ]
+    for name, value in rest.items():
+        if value not in (None, ""):
+            yield name, visible(value, characters_max=160)
+
+
+def changed_of(changes: Iterable[Changed]) -> Iterator[tuple[str, str]]:
+    """What a record changed of a state, member by member."""
+    for change in sorted(changes, key=lambda change: change.member):
+        yield change.member, change_of(change.old, change.new)
+
+
+def entry_of(record: Record, told: Iterable[tuple[str, str]], moment: Callable[[dict[str, Any]], int]) -> Entry:
+    """A record as a moment of a timeline, with the first of what is told of it."""
+    return Entry(
+        when=shown(moment(record.members)),
+        what=f"{record.event_type} · {visible(record.entity_id, characters_max=200)}",
+        who=actor_of(record),
+        details=tuple((visible(name, characters_max=60), text) for name, text in islice(told, _DETAILS)),
+        position=record.position,
+    )
+
+
+def texts_of(entry: Entry) -> Iterator[str]:
+    """All texts of an entry."""
+    yield from (entry.when, entry.what, entry.who)
+    for pair in entry.details:
+        yield from pair
+
+
+def weight_of_entry(entry: Entry) -> int:
+    """About how many bytes it takes."""
+    return sum(_TEXT_BYTES + _CHARACTER_BYTES * len(text) for text in texts_of(entry))
 
 
 def change_of(old: object, new: object) -> str:

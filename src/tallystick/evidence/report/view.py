@@ -7,13 +7,13 @@ belong together and can be had again, and each says which query it came from.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from heapq import merge
 from itertools import groupby
 from typing import Any, Final
+from weakref import finalize
 
 from tallystick.core import timestamp
 from tallystick.core.buckets import Calendar
@@ -24,23 +24,24 @@ from tallystick.errors import NotFoundError, RejectedError
 from tallystick.evidence.controls.assessment import Assessment, Assessor
 from tallystick.evidence.controls.catalogue import Catalogue
 from tallystick.evidence.controls.period import Period, When, Window
-from tallystick.evidence.report.blocks import Counted, Source
+from tallystick.evidence.report.allowance import Allowance
+from tallystick.evidence.report.blocks import Counted, Entry, Source
+from tallystick.evidence.report.folded import FoldedState, Member
+from tallystick.evidence.report.telling import changed_of, entry_of, weight_of_entry
 from tallystick.ledger import Ledger
 from tallystick.read.as_of import AsOf, ClockName
-from tallystick.read.bucketed import Bucketed
-from tallystick.read.fold import Folding
-from tallystick.read.growth import Growth
+from tallystick.read.bucketed import Bucketed, moment_of
+from tallystick.read.growth import CELL_BYTES, Growth
 from tallystick.read.query import Query, parse_terms
-from tallystick.read.search import first_of
-from tallystick.read.state import Turn
 from tallystick.read.timeseries import Point
+from tallystick.read.weight import weight_of
 
 RECORDS_MAX: Final = 5_000
 BYTES_MAX: Final = 16_777_216
 """Records of one query in a report, and their bytes: a page is for reading."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Found:
     """Records that fit any of the queries, the first so many in order, and how many there are in all."""
 
@@ -51,7 +52,7 @@ class Found:
     """The clock that the report goes by."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class FoundSeries:
     """A series, by start and then by group."""
 
@@ -68,17 +69,20 @@ class FoundState:
 
     entity_id: str
     described: str
-    members: tuple[tuple[str, Any, Record | None], ...]
-    version: int
+    members: tuple[Member, ...]
+    """The first so many by name."""
+    total: int | None
+    """How many there are; None when they are more than a report folds."""
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class FoundTurns:
     """What changed an entity, event by event."""
 
-    turns: tuple[Turn, ...]
-    total: int
+    turns: tuple[Entry, ...]
+    total: int | None
+    """How many there are; None when its state is more than a report folds."""
     source: Source
     time: str
 
@@ -116,7 +120,9 @@ class View:
         window_days: int,
         checkpoint: Checkpoint | None = None,
         assessor: Assessor | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
+        self.allowance: Final = allowance or Allowance()
         self._ledger: Final = ledger
         self._period: Final = period
         self._catalogue: Final = catalogue
@@ -152,12 +158,21 @@ class View:
         newest_first: bool = False,
     ) -> Found:
         """The first records that fit, and how many there are."""
-        if type(limit) is not int or not 1 <= limit <= RECORDS_MAX:
-            raise RejectedError(f"a limit of {limit!r}", place="limit", cure=f"ask for 1 to {RECORDS_MAX} records")
+        _check_limit(limit)
         queries, source = self._asked(terms, selector, after, before)
-        records, is_all = first_of(self._records(queries, newest_first=newest_first), limit, bytes_max=BYTES_MAX)
+        records: list[Record] = []
+        is_all, size, weight = True, 0, 0
+        for record in self._records(queries, newest_first=newest_first):
+            size, heavy = size + len(record.line), weight_of(record.line)
+            is_all = len(records) < limit and size <= BYTES_MAX and self.allowance.take(heavy)
+            if not is_all:
+                break
+            records.append(record)
+            weight += heavy
         total = len(records) if is_all else self._count(queries)
-        return Found(tuple(records), total, source, self.window.time)
+        found = Found(tuple(records), total, source, self.window.time)
+        finalize(found, self.allowance.give_back, weight)
+        return found
 
     def count(self, terms: Iterable[str], *, selector: str | None, after: When, before: When) -> Counted:
         """How many records fit."""
@@ -188,48 +203,58 @@ class View:
                 measure=measure,
                 group=group,
                 time=self.window.time,  # type: ignore[arg-type]
+                held=self.allowance.hold,
             )
             points: tuple[Point, ...] = found.buckets
         elif measure != "count":
             raise RejectedError("a selector can only be counted", place="measure", cure="ask by terms")
         else:
             points = tuple(self._bucketed(queries, calendar, group))
-        return FoundSeries(
+        found_series = FoundSeries(
             points=points, calendar=calendar, group=group, measure=measure, source=replace(source, how=how)
         )
+        weight = len(points) * CELL_BYTES
+        self.allowance.hold(weight)
+        self.allowance.take(weight)
+        finalize(found_series, self.allowance.give_back, weight)
+        return found_series
 
     def state(self, entity_id: str, as_of: When) -> FoundState:
         """What an entity was at a time, by default at the end of the report's, by the report's clock."""
         moment = self._as_of(as_of)
-        made: dict[str, Record] = {}
-        folding, version = Folding(self._ledger.folds), 0
-        # The state is folded from the records below the size, so that one sealed since cannot be in it.
-        for record in self._history(entity_id, moment):
-            for change in folding.add(record):
-                made[change.member] = record
-            version = record.entity_version
-        members = tuple((name, folding.state[name], made.get(name)) for name in sorted(folding.state))
         source = self._entity_source(entity_id, moment, "state")
-        return FoundState(
-            entity_id=entity_id, described=moment.described, members=members, version=version, source=source
-        )
+        members: tuple[Member, ...] = ()
+        total: int | None = None
+        # The state is folded from the records below the size, so that one sealed since cannot be in it.
+        with self._folded() as folded:
+            if all(folded.add(record) is not None for record in self._history(entity_id, moment)):
+                members, total = folded.first(RECORDS_MAX), len(folded)
+        return FoundState(entity_id=entity_id, described=moment.described, members=members, total=total, source=source)
 
     def turns(self, entity_id: str, as_of: When, *, limit: int) -> FoundTurns:
         """What changed an entity up to a time, the last `limit` changes, or fewer where they are large."""
         moment = self._as_of(as_of)
-        last: deque[Turn] = deque()
-        total, size = 0, 0
-        with suppress(NotFoundError):
-            for turn in self._ledger.timeline(entity_id, as_of=moment):
-                if turn.record.position >= self.size:
-                    break
-                last.append(turn)
-                total += 1
-                size += len(turn.record.line)
-                while len(last) > limit or (size > BYTES_MAX and len(last) > 1):
-                    size -= len(last.popleft().record.line)
         source = self._entity_source(entity_id, moment, "changes of state")
-        return FoundTurns(tuple(last), total, source, self.window.time)
+        _check_limit(limit)
+        last, total = _Last(limit, self.allowance), 0
+        with self._folded() as folded:
+            for record in self._history(entity_id, moment):
+                changes = folded.add(record)
+                if changes is None:
+                    return FoundTurns((), None, source, self.window.time)
+                if changes:
+                    last.add(entry_of(record, changed_of(changes), self._moment))
+                    total += 1
+        found = FoundTurns(tuple(last.entries), total, source, self.window.time)
+        finalize(found, self.allowance.give_back, last.weight)
+        return found
+
+    @property
+    def _moment(self) -> Callable[[dict[str, Any]], int]:
+        return moment_of(self.window.time)
+
+    def _folded(self) -> FoldedState:
+        return FoldedState(self._ledger.folds, self.allowance, self._moment)
 
     def assessed(self, names: Iterable[str]) -> Assessed:
         """Controls by id, frameworks by name; all that are known when nothing is named."""
@@ -281,8 +306,8 @@ class View:
         return self._ledger.count(queries[0]) if len(queries) == 1 else sum(1 for _ in self._records(queries))
 
     def _bucketed(self, queries: tuple[Query, ...], calendar: Calendar, group: str | None) -> Iterator[Point]:
-        times = self._ledger.times(self.size)
-        bucketed = Bucketed(calendar, group=group, time=self.window.time, growth=Growth(), times=times)
+        times, growth = self._ledger.times(self.size), Growth(held=self.allowance.hold)
+        bucketed = Bucketed(calendar, group=group, time=self.window.time, growth=growth, times=times)
         for record in self._records(queries):
             bucketed.add(record)
         for (start, name), totals in sorted(bucketed.cells.items()):
@@ -308,6 +333,32 @@ class View:
     def _entity_source(self, entity_id: str, moment: AsOf, how: str) -> Source:
         terms = tuple(Query(entities=(entity_id,), end=self.size).terms())
         return Source(terms=(terms,), how=f"{how} {moment.described}")
+
+
+class _Last:
+    """The last entries of many, so many or fewer: where there is no room for one more the oldest of them go."""
+
+    def __init__(self, limit: int, allowance: Allowance) -> None:
+        self._limit: Final = limit
+        self._allowance: Final = allowance
+        self.entries: Final[deque[Entry]] = deque()
+        self.weight = 0
+
+    def add(self, entry: Entry) -> None:
+        weight = weight_of_entry(entry)
+        while len(self.entries) >= self._limit or self.weight + weight > BYTES_MAX or not self._allowance.take(weight):
+            if not self.entries:
+                return
+            oldest = weight_of_entry(self.entries.popleft())
+            self._allowance.give_back(oldest)
+            self.weight -= oldest
+        self.entries.append(entry)
+        self.weight += weight
+
+
+def _check_limit(limit: object) -> None:
+    if type(limit) is not int or not 1 <= limit <= RECORDS_MAX:
+        raise RejectedError(f"a limit of {limit!r}", place="limit", cure=f"ask for 1 to {RECORDS_MAX} records")
 
 
 def _instant(moment: int) -> Moment:

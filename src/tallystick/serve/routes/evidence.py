@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from tallystick.errors import RejectedError
+from tallystick.errors import BusyError, RejectedError
 from tallystick.evidence.controls.assessment import Assessor
 from tallystick.evidence.controls.catalogue import Control, load
 from tallystick.evidence.controls.period import Period
 from tallystick.evidence.controls.search import search
+from tallystick.evidence.report import CELLS_MAX, PDF_CELLS_MAX, REPORT_BYTES_MAX, Page, make, shipped
 from tallystick.evidence.report import load as load_document
-from tallystick.evidence.report import make, shipped
 from tallystick.evidence.report.write import render
 from tallystick.evidence.shapes import assessments_json, catalogue_json, control_json, document_json, matches_json
 from tallystick.serve.calls import Exporting, Reading
-from tallystick.serve.routes.answers import NOT_KEPT, wanted
+from tallystick.serve.routes.answers import NOT_KEPT, Room, wanted
 from tallystick.serve.routes.rendered import Rendered, rendered
 
 router: Final = APIRouter(prefix="/api/v1", route_class=Rendered)
 
 _HTML: Final = "text/html"
 _PDF: Final = "application/pdf"
+_LAYING_OUT: Final = threading.BoundedSemaphore(2)
+"""How many reports are laid out as PDF at once."""
+
 _OWN: Final = ("from", "to", "clock")
 _NAME_CHARACTERS_MAX: Final = 60
 
@@ -112,13 +116,33 @@ def make_report(
             raise RejectedError(f"{key[:40]} is given twice", place=key[:40], cure="give it once")
         given[key] = value
     document.values(given)
-    with call.ledger() as ledger:
-        made = make(ledger, document, period=_period(first, last, clock), catalogue=load(), given=given)
     kind = wanted(request, (_HTML, _PDF))
-    data = render(made.page, "pdf" if kind == _PDF else "html")
+    cure = "ask for less time, or make it with the command line"
+    room = Room(call, place="name", cure=cure, most=2 * REPORT_BYTES_MAX, times=1)
+    with call.ledger() as ledger:
+        period = _period(first, last, clock)
+        made = make(
+            *(ledger, document),
+            period=period,
+            catalogue=load(),
+            given=given,
+            held=room.hold,
+            cells_max=PDF_CELLS_MAX if kind == _PDF else CELLS_MAX,
+        )
+    data = room.take(_laid_out(made.page) if kind == _PDF else render(made.page, "html"))
     call.service.record(call.caller, "report_made", {"report": document.name, "size": made.size})
     policy = {"Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
     return Response(data, media_type=kind, headers={**NOT_KEPT, **policy})
+
+
+def _laid_out(page: Page) -> bytes:
+    """The page as PDF. Raises `BusyError` when others are made already."""
+    if not _LAYING_OUT.acquire(blocking=False):
+        raise BusyError("other reports are being laid out as PDF: wait a moment, then ask again")
+    try:
+        return render(page, "pdf")
+    finally:
+        _LAYING_OUT.release()
 
 
 def _period(first: str | None, last: str | None, clock: str) -> Period:
