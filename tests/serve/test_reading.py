@@ -307,3 +307,32 @@ def test_the_terms_of_a_query_stand_in_the_way_to_the_next_page(it: Running) -> 
     assert link.count("<") == link.count(">") == 1
     following = it.call("GET", link[1 : link.index(">")]).json()
     assert [record["payload"]["rows"] for record in following["records"]] == [0]
+
+
+@pytest.mark.parametrize("number", ["0.0005", "1e-7", "1e25", "-0.0", "5e-324", "1.7976931348623157e308", "0.5", "12"])
+def test_numbers_of_every_kind_are_told(it: Running, number: str) -> None:
+    entity = f"price-{number}"
+    for old in (1, number):
+        body = f'{{"event_type":"price.set","entity_id":"{entity}","payload":{{"price":{old},"deep":[{{"n":{old}}}]}}}}'
+        assert it.call("POST", "/api/v1/events", content=body).status_code == 201
+    told = float(number)
+    base = f"/api/v1/entities/{entity}"
+    for path in ("state", "state?whole=true"):
+        assert it.call("GET", f"{base}/{path}").json()["state"] == {"price": told, "deep": [{"n": told}]}
+    for path in ("history", "history?whole=true", "history?member=price"):
+        changes = it.call("GET", f"{base}/{path}").json()["turns"][-1]["changes"]
+        assert {change["member"]: change["new"] for change in changes}["price"] == told
+    for path in ("diff?from=v1", "diff?from=v1&whole=true"):
+        changes = it.call("GET", f"{base}/{path}").json()["changes"]
+        assert {change["member"]: change["new"] for change in changes}["price"] == told
+    for function in ("sum", "min", "max", "avg"):
+        asked = f"/api/v1/timeseries/query?entity_id={entity}&measure={function}:payload.price&width=year"
+        assert it.call("GET", asked).status_code == 200
+        assert it.call("GET", asked, headers={"Accept": "text/csv"}).status_code == 200
+    for path in (
+        f"/api/v1/events/query?entity_id={entity}",
+        f"{base}/events",
+        f"/api/v1/reports/entity-dossier?entity={entity}",
+    ):
+        assert it.call("GET", path).status_code == 200
+    assert it.call("GET", "/api/v1/schemas/price.set/infer?enums=true").status_code == 200

@@ -16,6 +16,12 @@ from tallystick.read.state import Change, Difference, State, Turn
 from tallystick.read.timeseries import Extent, Point, Series
 
 
+def json_of(value: Any) -> bytes:
+    """A value that has values of records in it, as JSON. Very small and very large numbers are of a type of their own
+    there, which orjson does not know."""
+    return orjson.dumps(value, default=float)
+
+
 def record_json(record: Record) -> bytes:
     """The record's members as they were sealed, and its hash, as one JSON object."""
     return b'%b,"hash":"%b"}' % (record.line[:-1], record.hash.hex().encode())
@@ -43,7 +49,7 @@ def compared_json(compared: Compared | None) -> dict[str, int | str] | None:
 
 def whole_json(told: dict[str, Any], records: Iterable[Record]) -> bytes:
     """An answer, and with it in `whole` the records that it is about, so that who asked can make the answer anew."""
-    head = orjson.dumps(told)
+    head = json_of(told)
     return b'%b,"whole":[%b]}' % (head[:-1], b",".join(map(record_json, records)))
 
 

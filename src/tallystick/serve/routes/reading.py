@@ -15,6 +15,7 @@ from tallystick.read.query import Query as Records
 from tallystick.read.shapes import (
     difference_json,
     difference_whole,
+    json_of,
     record_json,
     state_json,
     state_whole,
@@ -118,7 +119,7 @@ def entity_state(
     room = Room(call, cure="read its history of one member, or its events page by page")
     with call.ledger() as ledger:
         found = ledger.state(entity_id, _point(as_of, clock, "as_of"), held=room.hold)
-    told = room.take(state_whole(found) if whole else orjson.dumps(state_json(found)))
+    told = room.take(state_whole(found) if whole else json_of(state_json(found)))
     room.release()
     return Response(told, media_type=JSON, headers=NOT_KEPT)
 
@@ -143,7 +144,7 @@ def entity_history(
             if len(turns) == HISTORY_TURNS_MAX:
                 cure = "ask for one member, or up to an earlier as_of; or read its events page by page"
                 raise RejectedError(f"more than {HISTORY_TURNS_MAX:,} turns", place="entity_id", cure=cure)
-            turns.append(room.take(orjson.dumps(turn_json(turn))))
+            turns.append(room.take(json_of(turn_json(turn))))
             if whole:
                 records.append(room.take(record_json(turn.record)))
     head = b'{"entity_id":%b,"turns":[%b]' % (orjson.dumps(entity_id), b",".join(turns))
@@ -167,7 +168,7 @@ def entity_diff(
     with call.ledger() as ledger:
         points = {"earlier": _point(earlier, clock, "from"), "later": _point(later, clock, "to")}
         found = ledger.diff(entity_id, **points, held=room.hold)
-    told = room.take(difference_whole(found) if whole else orjson.dumps(difference_json(found)))
+    told = room.take(difference_whole(found) if whole else json_of(difference_json(found)))
     room.release()
     return Response(told, media_type=JSON, headers=NOT_KEPT)
 

@@ -17,7 +17,7 @@ _JSON: Final = "application/json"
 
 def rendered(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A value as JSON."""
-    return Response(orjson.dumps(value, option=_OPTIONS), status, headers, media_type=_JSON)
+    return Response(orjson.dumps(value, default=float, option=_OPTIONS), status, headers, media_type=_JSON)
 
 
 class Rendered(APIRoute):

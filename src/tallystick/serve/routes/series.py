@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tallystick.core import timestamp
 from tallystick.limits import ANSWERED_POINTS_MAX, SERIES_BYTES_MAX
 from tallystick.read.query import Query, parse_terms
-from tallystick.read.shapes import extent_json, point_json, series_json
+from tallystick.read.shapes import extent_json, json_of, point_json, series_json
 from tallystick.serve.calls import ManagingPipelines, MeasuringAll
 from tallystick.serve.routes.answers import CSV, JSON, NOT_KEPT, WITH_TERMS, Room, csv_answer, query_of, wanted
 from tallystick.serve.routes.rendered import Rendered, rendered
@@ -82,9 +82,9 @@ def series_query(
     points = map(point_json, found.buckets)  # one by one: as values they take several times what they are in the end
     if wanted(request, (JSON, CSV)) == CSV:
         return csv_answer(_COLUMNS, ([point[name] for name in _COLUMNS] for point in points), NOT_KEPT)
-    buckets = orjson.Fragment(b"[%b]" % b",".join(map(orjson.dumps, points)))
+    buckets = orjson.Fragment(b"[%b]" % b",".join(map(json_of, points)))
     told = {**series_json(replace(found, buckets=())), "buckets": buckets}
-    return Response(orjson.dumps(told), media_type=JSON, headers=NOT_KEPT)
+    return Response(json_of(told), media_type=JSON, headers=NOT_KEPT)
 
 
 @router.get("/timeseries/downsample")
