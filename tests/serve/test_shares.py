@@ -71,6 +71,18 @@ def test_one_tenant_does_not_take_all_threads(it: Running, gate: Gate) -> None:
     assert it.call("GET", SERIES, "acme/Admin").status_code == 200
 
 
+def test_readiness_is_told_when_all_threads_are_at_work(it: Running, gate: Gate) -> None:
+    with ThreadPoolExecutor(2 * THREADS) as pool:
+        tenants = [("acme/Admin", "other/Admin")[number % 2] for number in range(2 * THREADS)]
+        asked = [pool.submit(it.call, "GET", SERIES, who) for who in tenants]
+        for _ in range(THREADS):
+            assert gate.waiting.acquire(timeout=20)
+        assert it.call("GET", "/health/ready", None).status_code == 200
+        assert it.call("GET", "/health/ready?tenant=acme", "acme/Admin").status_code == 200
+        gate.open.set()
+        assert {one.result().status_code for one in asked} <= {200, 503}
+
+
 def test_nobody_works_for_whoever_has_gone(it: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     given_up = threading.Event()
     queried = TimeSeries.query

@@ -98,7 +98,8 @@ def _in_turn(service: Service, api: ASGIApp) -> ASGIApp:
     shares = Shares()
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        tenant = _tenant(service, scope) if scope["type"] == "http" else ""
+        is_work = scope["type"] == "http" and not scope["path"].startswith(health.HEALTH)
+        tenant = _tenant(service, scope) if is_work else ""
         if not tenant:
             await api(scope, receive, send)
             return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import operator
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final
 
 import orjson
@@ -23,9 +25,16 @@ from tallystick.serve.service import Service
 
 router: Final = APIRouter(tags=["health"])
 
+HEALTH: Final = "/health/"
+"""Where who looks after the service asks, whether or not it has much to do."""
+
 TenantName = Annotated[str, Query(max_length=256, description="Whether events of this tenant are taken.")]
 
 _log: Final = logging.getLogger("tallystick.serve")
+
+_OWN_THREADS: Final = ThreadPoolExecutor(2, "ready")
+"""Those of the routes may all be at work: whoever asks for readiness, and ends what does not answer, does not wait for
+them."""
 
 _BEHIND_MAX: Final = 1_000_000
 """Records that an index may be behind: reads wait for it, about ten seconds then."""
@@ -49,14 +58,18 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/health/ready")
-def ready(request: Request, tenant: TenantName = "") -> Response:
+async def ready(request: Request, tenant: TenantName = "") -> Response:
     """Whether events are taken, and how disk, queues, indexes and the last verifications stand.
 
     503 and `not ready` when events cannot be taken: the disk has only its reserve left, the system ledger cannot be
     read, or every tenant's ledger was rolled back, forked or damaged; with `tenant`, when that one's was. `degraded` is
     returned with 200: something needs attention, and events are taken.
     """
-    service: Service = request.app.state.service
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_OWN_THREADS, _ready, request.app.state.service, tenant)
+
+
+def _ready(service: Service, tenant: str) -> Response:
     checks = {"system": _system(service), "disk": _disk(service), **_ledgers(service), **_witnesses(service)}
     checks["verification"] = _watch(service)
     recent, failing = service.recent_faults(), len(service.lanes.failing)
