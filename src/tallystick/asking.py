@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any, Unpack
 
 from tallystick.config import Location
@@ -20,7 +21,7 @@ from tallystick.core.rollup import Definition
 from tallystick.core.upcast import Upcasters
 from tallystick.errors import RejectedError
 from tallystick.keystore import Keystore
-from tallystick.limits import BUCKETS_MAX
+from tallystick.limits import BUCKETS_MAX, STATS_NAMES_MAX
 from tallystick.read.as_of import BEGINNING, Point, When
 from tallystick.read.compared import Compared, ComparedFile
 from tallystick.read.fold import Folds
@@ -195,12 +196,18 @@ class Asking(ABC):
         return reader.timeseries().rollups(size=reader.catch_up())
 
     def stats(self, *, held: Held = held_anyhow) -> dict[str, Any]:
-        """How much there is: names, times, and records by event type, pruned ones counted in."""
+        """How much there is: names, times, and records by event type, pruned ones counted in.
+
+        Of labels and event types the first `STATS_NAMES_MAX` by name are told, and how many there are. `held` as for a
+        series.
+        """
         reader = self._open_reader()
         size = reader.catch_up()
         extent, known = self.extent(), reader.questions.known()
+        names = [*islice(reader.questions.names("type"), STATS_NAMES_MAX)]
+        among = Query(event_types=tuple(names)) if known["type"] > len(names) else Query()
         types: dict[str, int] = {}
-        for point in self.series(width="year", group="type", held=held).buckets:
+        for point in self.series(among, width="year", group="type", held=held).buckets:
             types[point.group or ""] = types.get(point.group or "", 0) + point.count
         return {
             "size": size,
@@ -209,7 +216,9 @@ class Asking(ABC):
             "last_recorded_at": None if extent.last is None else timestamp.render(extent.last),
             "entities": known["entity"],
             "actors": known["actor"],
-            "labels": sorted(reader.questions.names("label")),
+            "label_count": known["label"],
+            "labels": [*islice(reader.questions.names("label"), STATS_NAMES_MAX)],
+            "type_count": max(known["type"], len(types)),
             "types": types,
             "log_bytes": self._log_bytes(),
         }

@@ -100,6 +100,9 @@ ROLLUP_CELLS_MAX: Final = 600_000
 PRUNE_CELLS_MAX: Final = 100_000
 """Cells that one prune seals of all roll-ups: all are in memory, as events too. What comes to more goes in parts."""
 
+STATS_NAMES_MAX: Final = 1_000
+"""Labels and event types that are listed by name when it is asked how much there is: more than anyone reads."""
+
 ZONE_CHARACTERS_MAX: Final = 64
 """The name of a time zone; the longest that IANA has is half as long."""
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 import tallystick
+from tallystick import asking
 from tallystick.errors import BusyError, RejectedError
 from tallystick.read import growth, sqlite_figures
 from tallystick.read.growth import CELL_BYTES
@@ -116,3 +117,33 @@ def test_a_ledger_reopened_answers_the_same(tmp_path: Path) -> None:
         with pytest.raises(RejectedError):
             ledger.series(group="label", points_max=3)
         assert [point.count for point in ledger.series(group="label").buckets] == [8, 7, 7, 7, 7, 7, 7]
+
+
+def test_of_many_names_the_first_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tallystick.open(tmp_path / "ledger") as ledger:
+        ledger.append_many({"event_type": f"t{n % 7}.x", "entity_id": "e", "labels": [f"l{n % 5}"]} for n in range(70))
+        whole = ledger.stats()
+        assert (whole["type_count"], whole["label_count"]) == (len(whole["types"]), 5)
+        assert whole["types"]["t6.x"] == 10
+        monkeypatch.setattr(asking, "STATS_NAMES_MAX", 4)
+        monkeypatch.setattr(growth, "SERIES_GROUPS_MAX", 5)  # which all of them together are too many for
+        some = ledger.stats()
+    assert (some["type_count"], some["label_count"]) == (whole["type_count"], 5)
+    assert [*some["types"].items()] == sorted(whole["types"].items())[:4]
+    assert some["labels"] == ["l0", "l1", "l2", "l3"]
+    assert {name: some[name] for name in ("records", "entities")} == {"records": whole["records"], "entities": 2}
+
+
+@pytest.mark.parametrize("measure", ["count", "sum:payload.x"])
+def test_a_few_records_far_apart_make_no_buckets_without_end(tmp_path: Path, measure: str) -> None:
+    asked: dict[str, Any] = {"time": "occurred", "width": "week", "zone": "Pacific/Kiritimati", "measure": measure}
+    with tallystick.open(tmp_path / "ledger") as ledger:
+        for year in ("0001", "9990"):
+            ledger.append(event_type="a.b", entity_id="e", occurred_at=f"{year}-01-05T00:00:00Z")
+        held: list[int] = []
+        with pytest.raises(RejectedError, match="at most 200000"):
+            ledger.series(event_type="a.b", **asked, points_max=50_000, held=held.append)
+        assert len(held) < 10
+        found = ledger.series(event_type="a.b", **asked | {"width": "month"}, points_max=50_000, held=held.append)
+    assert [point.count for point in found.buckets] == [1, 1]
+    assert measure != "count" or len(held) > 100  # so that it can be given up

@@ -41,8 +41,8 @@ def rebuild(settings: Settings) -> None:
 def stats(settings: Settings, *, number: int) -> None:
     """Print how much there is: records, entities, actors, the commonest event types, sizes.
 
-    JSON: {ledger, origin, size, records, first_recorded_at, last_recorded_at, entities, actors, labels, types,
-    log_bytes}.
+    JSON: {ledger, origin, size, records, first_recorded_at, last_recorded_at, entities, actors, label_count, labels,
+    type_count, types, log_bytes}, of labels and types the first thousand.
     """
     with settings.open(readonly=False) as ledger:
         found = {"ledger": ledger.name, "origin": ledger.origin, **ledger.stats()}
@@ -54,8 +54,13 @@ def stats(settings: Settings, *, number: int) -> None:
     types = sorted(found["types"].items(), key=lambda pair: (-pair[1], pair[0]))
     rows = [(name, f"{count:,}") for name, count in types[:number]]
     screen.say_table(("event type", "records"), rows)
-    if len(types) > number:
-        screen.say((f"and {len(types) - number} more event types", "dim"), err=True)
+    if found["type_count"] > number:
+        screen.say((f"and {found['type_count'] - number:,} more event types", "dim"), err=True)
+
+
+def _labels(labels: list[str], count: int) -> str:
+    told = ", ".join(labels) or "-"
+    return f"{told} and {count - len(labels):,} more" if count > len(labels) else told
 
 
 def _pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -65,6 +70,6 @@ def _pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("to", found["last_recorded_at"] or "-"),
         ("entities", f"{found['entities']:,}"),
         ("actors", f"{found['actors']:,}"),
-        ("labels", ", ".join(found["labels"]) or "-"),
+        ("labels", _labels(found["labels"], found["label_count"])),
         ("log", f"{found['log_bytes'] / 1e6:,.1f} MB"),
     ]

@@ -32,7 +32,10 @@ _SLICE_RECORDS: Final = 1_000_000
 """Positions that the index counts at once, each under one group; of labels a record has several."""
 
 _LOOKS: Final = 256
-"""How many records are read between two looks at what is held."""
+"""How many records are read, or buckets made, between two looks at what is held."""
+
+_EMPTY_BUCKETS: Final = 4
+"""Times the points that may be answered: so many buckets there may be between the first and the last."""
 
 Value: TypeAlias = int | float | None
 
@@ -77,19 +80,29 @@ class Asked:
 
     def buckets(self, first: int, end: int) -> Boundaries:
         """The buckets that touch [first, end) and the time that is asked for. `RejectedError` for too many."""
+        return Boundaries(self._range(first, end), self.growth())
+
+    def check_buckets(self, first: int, end: int) -> None:
+        """Raises as `buckets`, and makes none."""
+        self._range(first, end)
+
+    def _range(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         first = first if self.after is None else max(first, self.after)
         end = end if self.before is None else min(end, self.before)
-        return Boundaries(self.calendar.range(first, end))
+        return self.calendar.range(first, end, most=min(BUCKETS_MAX, _EMPTY_BUCKETS * self.points_max))
 
 
 class Boundaries:
     """Neighbouring buckets, by where they begin and end."""
 
-    def __init__(self, buckets: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, buckets: Iterable[tuple[int, int]], growth: Growth) -> None:
+        """The growth is told of them as they are made, which takes seconds for the most there may be."""
         self.starts: Final = array("q")
         self.all: Final = array("q")
         end = None
-        for start, end in buckets:  # noqa: B007 - the last one
+        for number, (start, end) in enumerate(buckets):  # noqa: B007 - the last one
+            if number % _LOOKS == 0:
+                growth.hold()
             self.starts.append(start)
         self.all.extend(self.starts)
         if end is not None:
@@ -319,7 +332,7 @@ def from_records(asked: Asked, search: Search, times: Times = NEVER_CORRECTED) -
         bucketed.add(record)
     starts = [start for start, _ in bucketed.cells]
     if starts:
-        asked.buckets(min(starts), max(starts) + 1)  # as many as may be, whoever answers
+        asked.check_buckets(min(starts), max(starts) + 1)  # as many as may be, whoever answers
     if measure.function == "distinct":
         counted = {key: (len(bucketed.names.get(key, ())), cell.records) for key, cell in bucketed.cells.items()}
         return Answer(dict(counted), "records", asked.size)
