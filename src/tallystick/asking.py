@@ -92,16 +92,19 @@ class Asking(ABC):
         newest_first: bool = True,
         limit: int = PAGE_RECORDS,
         cursor: str | None = None,
+        held: Held | None = None,
         **members: Any,
     ) -> Page:
         """A page of the records that fit a query, given as a `Query` or as members of `Query.of`.
 
-        `cursor` is that of the page before; all pages speak for the size of the first. Raises `RejectedError`.
+        `cursor` is that of the page before; all pages speak for the size of the first. With `held`, which is told
+        of the bytes in memory and may raise, the records have lines and no members. Raises `RejectedError`.
         """
         query = one_query(query, members)
         reader = self._open_reader()
         size = reader.catch_up()
-        page = reader.search.page(query, size=size, newest_first=newest_first, limit=limit, cursor=cursor)
+        asked: dict[str, Any] = {"newest_first": newest_first, "limit": limit, "cursor": cursor, "held": held}
+        page = reader.search.page(query, size=size, **asked)
         return replace(page, index_verified=self._compared())
 
     def records(self, query: Query | None = None, /, *, newest_first: bool = False, **members: Any) -> Iterator[Record]:

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
 
+from tallystick.read.search import Page, Search
 from tallystick.serve import outlet
 from tallystick.serve.budget import Budget
 from tallystick.serve.routes import answers
@@ -127,4 +128,28 @@ def test_an_inferred_schema_is_counted_while_it_is_made(it: Running, monkeypatch
     wait_for(lambda: not it.service.answers.used)
     monkeypatch.setattr(it.service, "answers", Budget(4_000_000))
     assert it.call("GET", "/api/v1/schemas/much.told/infer").status_code == 503
+    assert not it.service.answers.used
+
+
+def test_a_page_of_small_objects_keeps_their_lines_alone(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [{"event_type": "a.b", "entity_id": "small", "payload": {"p": [{}] * 15_000}} for _ in range(20)]
+    assert it.call("POST", "/api/v1/events/batch", json=events).status_code == 201
+    found: list[Page] = []
+    query = Search.page
+
+    def kept(*given: Any, **named: Any) -> Page:
+        found.append(query(*given, **named))
+        return found[-1]
+
+    monkeypatch.setattr(Search, "page", kept)
+    paths = ("events/query?entity_id=small&order=oldest&limit=1000", "entities/small/events?limit=1000")
+    for path in paths:
+        told = it.call("GET", f"/api/v1/{path}").json()["records"]
+        assert [one["payload"] for one in told] == [event["payload"] for event in events]
+        assert [one["hash"] for one in told] == [record.hash.hex() for record in found[-1].records]
+        assert {len(record.members) for record in found[-1].records} == {1}
+        wait_for(lambda: not it.service.answers.used)
+    monkeypatch.setattr(it.service, "answers", Budget(500_000))
+    for path in paths:
+        assert it.call("GET", f"/api/v1/{path}").status_code == 503
     assert not it.service.answers.used

@@ -20,6 +20,7 @@ from tallystick.limits import PAGE_BYTES_MAX, PAGE_RECORDS_MAX, SIZE_MAX
 from tallystick.read.compared import Compared
 from tallystick.read.index import Questions
 from tallystick.read.query import Query
+from tallystick.read.state import Held
 from tallystick.store.contract import Store, StoredRecord
 from tallystick.store.reading import fetch_lines
 
@@ -64,11 +65,13 @@ class Search:
         newest_first: bool = True,
         limit: int = PAGE_RECORDS,
         cursor: str | None = None,
+        held: Held | None = None,
     ) -> Page:
         """The first records that fit, or those after a cursor: `limit` of them, or fewer where they are large.
 
         At most `PAGE_BYTES_MAX` bytes of records are in a page, and at least one record. `RejectedError` for a bad
-        cursor or limit.
+        cursor or limit. With `held` they have their lines, positions and hashes, and no other members: small ones take
+        twenty times their bytes. It is told of the bytes, and may raise.
         """
         if type(limit) is not int or not 1 <= limit <= PAGE_RECORDS_MAX:
             raise RejectedError(
@@ -79,7 +82,7 @@ class Search:
             position, size = _parse_cursor(cursor, size=size, newest_first=newest_first)
             first, end = (0, position) if newest_first else (position, size)
         records = self.scan(query, first=first, end=end, newest_first=newest_first, expected=limit + 1)
-        found, is_all = first_of(records, limit, bytes_max=PAGE_BYTES_MAX)
+        found, is_all = _first_of(records, limit, held)
         following = None
         if not is_all:
             last = found[-1].position
@@ -133,15 +136,19 @@ class Search:
             first = candidates[-1] + 1
 
 
-def first_of(records: Iterable[Record], limit: int, *, bytes_max: int) -> tuple[list[Record], bool]:
+def _first_of(records: Iterable[Record], limit: int, held: Held | None) -> tuple[list[Record], bool]:
     """The first records, and whether they are all: `limit` of them, or fewer of so many bytes, and one at least."""
     found: list[Record] = []
-    room = bytes_max
+    size = 0
     for record in records:
-        room -= len(record.line)
-        if len(found) == limit or (found and room < 0):
+        size += len(record.line)
+        if len(found) == limit or (found and size > PAGE_BYTES_MAX):
             return found, False
-        found.append(record)
+        if held is None:
+            found.append(record)
+        else:
+            held(size)
+            found.append(Record(record.line, {"position": record.position}))
     return found, True
 
 

@@ -114,8 +114,9 @@ def wanted(request: Request, offered: Sequence[str]) -> str:
     return best
 
 
-def page_answer(page: Page, request: Request) -> Response:
-    """A page as JSON, NDJSON or CSV, with the way to the next one in `Link`."""
+def page_answer(page: Page, request: Request, room: Room) -> Response:
+    """A page as JSON, NDJSON or CSV, with the way to the next one in `Link`. The room held it, and does so no more."""
+    room.release()
     headers = dict(NOT_KEPT)
     if page.cursor is not None:
         headers["Link"] = f'<{_following(request, page.cursor)}>; rel="next"'

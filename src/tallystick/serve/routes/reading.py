@@ -60,10 +60,11 @@ def query_events(
 
     Newest first, page by page: `cursor` and the `Link` header lead on, and all pages speak for the same `size`.
     """
+    room = _room_of_page(call)
     with call.ledger() as ledger:
         query = call.within_scope(query_of(request, PAGING))
-        page = ledger.query(query, newest_first=order == "newest", limit=limit, cursor=cursor)
-    return page_answer(page, request)
+        page = ledger.query(query, newest_first=order == "newest", limit=limit, cursor=cursor, held=room.hold)
+    return page_answer(page, request, room)
 
 
 @router.get("/events/count", openapi_extra=WITH_TERMS)
@@ -104,10 +105,11 @@ def entity_events(
 ) -> Response:
     """The events of an entity, oldest first."""
     _check_entity(call, entity_id)
+    room = _room_of_page(call)
     with call.ledger() as ledger:
         query = call.within_scope(Records.of(entity_id=entity_id))
-        page = ledger.query(query, newest_first=False, limit=limit, cursor=cursor)
-    return page_answer(page, request)
+        page = ledger.query(query, newest_first=False, limit=limit, cursor=cursor, held=room.hold)
+    return page_answer(page, request, room)
 
 
 @router.get("/entities/{entity_id:path}/state")
@@ -210,9 +212,21 @@ def access_trail(
     call: Exporting, request: Request, limit: Limit = 100, cursor: Cursor = None, order: Order = "newest"
 ) -> Response:
     """Who was denied what, and who ordered what: the access trail of the caller's tenant, asked as events are."""
+    room = _room_of_page(call)
     with call.service.deployment.trail(call.caller.tenant) as trail:
-        page = trail.query(query_of(request, PAGING), newest_first=order == "newest", limit=limit, cursor=cursor)
-    return page_answer(page, request)
+        page = trail.query(
+            query_of(request, PAGING),
+            newest_first=order == "newest",
+            limit=limit,
+            cursor=cursor,
+            held=room.hold,
+        )
+    return page_answer(page, request, room)
+
+
+def _room_of_page(call: Call) -> Room:
+    """What counts the lines of a page, until it is rendered."""
+    return Room(call, place="limit", cure="ask for fewer records at once", times=1)
 
 
 def _check_entity(call: Call, entity_id: str) -> None:
