@@ -35,8 +35,8 @@ from tallystick.govern.registry import Registry
 from tallystick.limits import SCHEMAS_BYTES_MAX, SCHEMAS_MAX
 from tallystick.read.query import Query
 from tallystick.read.search import Search
-from tallystick.store.verified_reads import VerifiedReads
 from tallystick.read.state import Held, held_anyhow
+from tallystick.store.verified_reads import VerifiedReads
 
 _ATTEMPTS_MAX: Final = 100
 """Changes by others that came first, in a row, before one gives up."""
