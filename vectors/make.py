@@ -20,6 +20,7 @@ from typing import Any, Final
 from vectors import (
     cases_bundle,
     cases_clock,
+    cases_edges,
     cases_keys,
     cases_ledger,
     cases_lines,
@@ -34,6 +35,7 @@ FOLDER: Final = Path(__file__).parent
 _BUNDLES: Final = (
     cases_bundle,
     cases_clock,
+    cases_edges,
     cases_keys,
     cases_ledger,
     cases_lines,
@@ -55,7 +57,13 @@ def contents() -> dict[str, bytes | str]:
     for case in bundle_cases():
         for path, data in _bundle_files(case).items():
             found[f"{_verdict(case)}/bundle-{case.name}/{path}"] = data
-    smalls = (cases_keys.small_cases, cases_members.small_cases, cases_readers.small_cases, cases_small.cases)
+    smalls = (
+        cases_edges.small_cases,
+        cases_keys.small_cases,
+        cases_members.small_cases,
+        cases_readers.small_cases,
+        cases_small.cases,
+    )
     for small in (small for cases in smalls for small in cases()):
         for path, data in _small_files(small).items():
             found[f"{_verdict(small)}/{small.kind}-{small.name}/{path}"] = data
