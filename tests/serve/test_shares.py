@@ -14,7 +14,6 @@ import pytest
 
 from tallystick.errors import BusyError
 from tallystick.read.timeseries import TimeSeries
-from tallystick.serve import shares
 from tallystick.serve.budget import Budget
 from tallystick.serve.shares import THREADS, Shares
 from tests.serve.conftest import Running
@@ -142,11 +141,9 @@ def test_turns_are_taken_in_order_and_given_back() -> None:
     asyncio.run(run())
 
 
-def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "_WAITING_MAX", 2)
-
+def test_so_many_wait_and_no_more() -> None:
     async def run() -> None:
-        mine = Shares(1)
+        mine = Shares(1, waiting_max=2)
         turn = await mine.turn("a")
         waiting = [asyncio.create_task(mine.turn("a")) for _ in range(2)]
         await asyncio.sleep(0)

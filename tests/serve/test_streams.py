@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,9 +21,11 @@ from websockets.sync.client import ClientConnection as Connection
 from websockets.sync.client import connect
 
 from tallystick.limits import STREAMS_WAITING_BYTES_MAX
+from tallystick.read.query import Query
 from tallystick.read.subscription import Subscription
-from tallystick.serve import streams
+from tallystick.serve import past, streams
 from tallystick.serve.ingest import BATCH_PATH, EVENTS_PATH
+from tallystick.serve.past import Past
 from tallystick.serve.streaming import EVENTS, MESSAGE_BYTES, STREAM_PATH, Turns
 from tallystick.serve.streams import Piece, Reader, Waiting
 from tests.serve.conftest import Running, running
@@ -527,11 +529,11 @@ def test_a_stream_that_fails_lets_all_go_and_the_next_reader_gets_a_new_one(
     take = Subscription.take
     failing = threading.Event()
 
-    def failed(subscription: Subscription, wait: float = 0.0) -> Any:
+    def failed(subscription: Subscription, wait: float = 0.0, **named: Any) -> Any:
         if failing.is_set() and threading.current_thread().name.startswith("tallystick-stream"):
             failing.clear()
             raise ValueError("a mistake of ours")
-        return take(subscription, wait)
+        return take(subscription, wait, **named)
 
     monkeypatch.setattr(Subscription, "take", failed)
     with reading(it, "?entity_id=f-1") as stream:
@@ -600,3 +602,49 @@ def test_when_all_is_full_nobody_is_given_more_and_each_knows_where_to_go_on() -
             reader.gone()
 
     asyncio.run(run())
+
+
+def test_a_past_in_which_nothing_fits_is_looked_through_in_turns(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "_LOOKED_RECORDS", 100)
+    monkeypatch.setattr(past, "TURN_SECONDS", 0.0)
+    first, *_ = send(it, 1_000, "q-1")
+    position = send(it, 1, "q-2")[0]
+    look = Past(it.deployment.tenant("acme").ledger, it.deployment.lease, (Query.of(entity_id="q-2"), EVENTS), first)
+    turns = 0
+    while look.cursor < position:
+        before = look.cursor
+        assert look.more(position + 1) == b""
+        assert before < look.cursor <= before + 200
+        turns += 1
+    assert turns >= 5
+    assert look.more(position + 1)
+    assert look.cursor == position + 1
+
+
+def test_who_looks_for_what_is_not_there_holds_up_no_other_tenant(it: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, let_on = threading.Semaphore(0), threading.Event()
+    more = Past.more
+
+    def slow(self: Past, end: int) -> bytes:
+        if self._ledger == it.deployment.tenant("acme").ledger:
+            looking.release()
+            assert let_on.wait(20)
+        return more(self, end)
+
+    send(it, 10, "r-1")
+    send(it, 3, "r-1", "other/Admin")
+    monkeypatch.setattr(Past, "more", slow)
+    monkeypatch.setattr(streams, "JOIN_RECORDS", -1)
+    with ExitStack() as stack:
+        stack.callback(let_on.set)
+        for number in range(20):
+            stack.enter_context(reading(it, f"?entity_id=nobody-{number}&first=0"))
+        for _ in range(2):
+            assert looking.acquire(timeout=20)
+        with reading(it, "?entity_id=r-1&first=0", "other/ReadOnly") as stream:
+            assert [next(stream)[0] for _ in range(3)] == ["record"] * 3
+        assert not looking.acquire(blocking=False)
+        looks = threading.Event()
+        monkeypatch.setattr(it.deployment, "look", looks.set)
+        assert looks.wait(20)  # the files of all ledgers are looked at meanwhile
+        let_on.set()

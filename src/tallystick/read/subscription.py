@@ -83,8 +83,11 @@ class Subscription:
         """The position from which the next record is looked for."""
         return self._next
 
-    def take(self, timeout: float | None = None) -> Record | None:
-        """The next record, waited for; None when the seconds are over, or the subscription is closed."""
+    def take(self, timeout: float | None = None, *, end: int | None = None) -> Record | None:
+        """The next record, waited for; None when the seconds are over, or the subscription is closed.
+
+        None, too, when there is none below `end`: no record from there on is looked at.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._stop.is_set():
             record = next(self._ahead, None)
@@ -92,11 +95,13 @@ class Subscription:
                 self._next = record.position + 1
                 return self._upcasters.upcast(record)
             self._next = self._ahead_end
+            if end is not None and self._next >= end:
+                return None
             left = None if deadline is None else deadline - time.monotonic()
             size = self._live.wait(self._next, stop=self._stop, timeout=left)
             if size > self._next and not self._stop.is_set():
-                self._ahead = self._live.records(self.query, self._next, size)
-                self._ahead_end = size
+                self._ahead_end = size if end is None else min(size, end)
+                self._ahead = self._live.records(self.query, self._next, self._ahead_end)
             elif left is not None and left <= 0:
                 return None
         return None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -233,11 +234,12 @@ async def _tidy(service: Service) -> None:
 
 
 async def _look(service: Service) -> None:
-    """Notice damage also where nobody reads or writes."""
+    """Notice damage also where nobody reads or writes, by a thread of its own: it waits for nobody's work."""
+    looking = ThreadPoolExecutor(1, "look")
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         try:
-            await asyncio.to_thread(service.deployment.look)
+            await asyncio.get_running_loop().run_in_executor(looking, service.deployment.look)
         except Exception:  # noqa: BLE001 - it is tried again
             _log.exception("the files of the ledgers could not be looked at")
 

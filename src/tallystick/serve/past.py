@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol, TypeAlias
@@ -13,6 +14,12 @@ from tallystick.read.shapes import record_json
 
 BATCH_RECORDS: Final = 500
 """Records of a piece, which has `STREAM_PIECE_BYTES` at most."""
+
+TURN_SECONDS: Final = 0.05
+"""How long one reader's past is looked through before the next one's turn."""
+
+_LOOKED_RECORDS: Final = 500
+"""Positions that are looked at between two looks at the clock."""
 
 Lease: TypeAlias = Callable[[str], AbstractContextManager[Ledger]]
 
@@ -53,15 +60,24 @@ class Past:
             pass
 
     def more(self, end: int) -> bytes:
-        """The next frames of records below a position; the cursor is there when there are no more. Some, not all."""
+        """The next frames of records below a position; the cursor is there when there are no more. Some, not all.
+
+        It may be none, where many have been looked at and none fits: others have their turn, too.
+        """
         pieces: list[bytes] = []
         room = STREAM_PIECE_BYTES
         with self._lease(self._ledger) as ledger, ledger.subscribe(self._query, cursor=self.cursor) as subscription:
-            while room > 0 and len(pieces) < BATCH_RECORDS:
-                record = subscription.take(0)
-                if record is None or record.position >= end:
-                    self.cursor = end
+            until: float | None = None
+            while room > 0 and len(pieces) < BATCH_RECORDS and self.cursor < end:
+                now = time.monotonic()
+                until = now + TURN_SECONDS if until is None else until  # whatever it took to open the ledger
+                if now > until:
                     break
+                stop = min(end, self.cursor + _LOOKED_RECORDS)
+                record = subscription.take(0, end=stop)
+                if record is None or record.position >= stop:
+                    self.cursor = stop
+                    continue
                 self.cursor = record.position + 1
                 pieces.append(self._form.frame(record.position, record_json(record)))
                 room -= len(pieces[-1])

@@ -15,15 +15,16 @@ from tallystick.errors import BusyError
 THREADS: Final = 10
 """In which routes do their work: each that wants the interpreter may have the loop wait for five milliseconds."""
 
-_WAITING_MAX: Final = 256
+WAITING_MAX: Final = 256
 """Requests of one tenant that wait for a turn."""
 
 
 class Shares:
     """The turns of all tenants of one process. To be used from its event loop only."""
 
-    def __init__(self, most: int = THREADS // 2) -> None:
+    def __init__(self, most: int = THREADS // 2, *, waiting_max: int = WAITING_MAX) -> None:
         self._most: Final = most
+        self._waiting_max: Final = waiting_max
         self._tenants: Final[dict[str, _Tenant]] = {}
 
     @property
@@ -37,8 +38,8 @@ class Shares:
         if mine.running < self._most:
             mine.running += 1
             return Turn(self, tenant)
-        if len(mine.waiting) >= _WAITING_MAX:
-            raise BusyError(f"{_WAITING_MAX} requests wait already: wait a moment, then ask again")
+        if len(mine.waiting) >= self._waiting_max:
+            raise BusyError(f"{self._waiting_max} requests wait already: wait a moment, then ask again")
         due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         mine.waiting.append(due)
         try:

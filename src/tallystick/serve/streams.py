@@ -14,8 +14,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from tallystick.core.record import Record
 from tallystick.errors import BusyError, TallystickError
@@ -28,6 +30,7 @@ from tallystick.limits import (
 )
 from tallystick.read.shapes import record_json
 from tallystick.serve.past import BATCH_RECORDS, Asked, Form, Lease, Past
+from tallystick.serve.shares import Shares
 
 JOIN_RECORDS: Final = 5_000
 """A reader who is no further behind is given what comes from now on, and reads the rest beside it."""
@@ -42,6 +45,9 @@ LATE: Final = "the reader does not read"
 _SECONDS_PER_READER: Final = 0.0001
 """A thousand readers are written to ten times a second: more often would leave no time for anything else."""
 
+_THREADS: Final = 4
+"""In which what was committed before readers came is looked through."""
+
 _TAKE_SECONDS: Final = 0.5
 _GIVEN_AT_ONCE: Final = 64
 """Readers who are woken in one turn of the loop."""
@@ -52,6 +58,7 @@ _LITTLE_BYTES: Final = 16_384
 _ROOM_SECONDS: Final = 0.01
 _ROOM_LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.005
+_T = TypeVar("_T")
 _log: Final = logging.getLogger("tallystick.serve")
 
 
@@ -186,6 +193,8 @@ class Streams:
         self._tails: Final[dict[str, _Tail]] = {}
         self._threads: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
         self._stopped = False
+        self._looking: Final = ThreadPoolExecutor(_THREADS, "past")
+        self._shares: Final = Shares(_THREADS // 2, waiting_max=STREAM_READERS_TENANT_MAX)
         self.waiting: Final = Waiting()
 
     @property
@@ -211,10 +220,10 @@ class Streams:
             await tail.started
             past = Past(ledger, self._lease, asked, tail.position if cursor is None else cursor)
             if past.cursor > tail.position:
-                await asyncio.to_thread(past.check)
+                await self._look(ledger, past.check)
             yield asked[1].greeting
             while tail.position - past.cursor > JOIN_RECORDS and not tail.ended:
-                yield await asyncio.to_thread(past.more, tail.position)
+                yield await self._look(ledger, partial(past.more, tail.position))
             while tail.position < past.cursor and not tail.ended:  # it has seen more, in another process
                 await asyncio.sleep(_LOOK_SECONDS)
             if tail.ended:
@@ -226,7 +235,7 @@ class Streams:
             joined_at = tail.position
             reader = tail.join(asked, Reader(joined_at, task, asked[1], self.waiting))
             while past.cursor < joined_at:
-                yield await asyncio.to_thread(past.more, joined_at)
+                yield await self._look(ledger, partial(past.more, joined_at))
             async for piece in reader.frames():
                 yield piece
         finally:
@@ -237,6 +246,14 @@ class Streams:
             if not tail.expected and self._tails.get(ledger) is tail:
                 del self._tails[ledger]
                 tail.stop()
+
+    async def _look(self, ledger: str, look: Callable[[], _T]) -> _T:
+        """Look into the past of a ledger by a thread, in turn: the readers of one do not have all of those."""
+        turn = await self._shares.turn(ledger)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._looking, look)
+        finally:
+            turn.end()
 
     def _check_room(self, tail: _Tail | None) -> None:
         """Raises `BusyError` when there are too many readers."""
@@ -258,6 +275,7 @@ class Streams:
         """Wait until no ledger is followed any more. From any thread but the loop's, after `close`."""
         for thread in self._threads:
             thread.join()
+        self._looking.shutdown()
 
 
 class _Tail:
