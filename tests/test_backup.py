@@ -40,6 +40,7 @@ from tallystick.errors import BusyError, ConflictError, NotFoundError, RejectedE
 from tallystick.evidence.findings import Kind
 from tallystick.evidence.others.cosigning import keep
 from tallystick.keystore import Keystore
+from tallystick.made_file import Made
 from tallystick.read import sqlite_cursors
 from tallystick.serve import watch
 from tallystick.store import sqlite
@@ -224,13 +225,14 @@ def test_what_was_accepted_before_is_there_once_and_in_order_whenever_it_is_seal
             go_on(ledger)
         copy_cursors, copy = Location.copy_cursors, queue_copy._copy
 
-        def between(location: Location, folder: Path) -> None:
+        def between(location: Location, folder: Path) -> Any:
             go_on(ledger)
-            copy_cursors(location, folder)
+            return copy_cursors(location, folder)
 
-        def within(source: Path, target: Path, **more: Any) -> None:
-            copy(source, target, **more)
+        def within(source: Path, target: Path, **more: Any) -> Any:
+            copied = copy(source, target, **more)
             go_on(ledger)
+            return copied
 
         if drained == "between":
             monkeypatch.setattr(Location, "copy_cursors", between)
@@ -257,7 +259,7 @@ def test_a_copy_ends_before_what_was_acknowledged_after_its_mark(
     journal, copy_mark = Journal(tmp_path / "queue", key=b"k" * 32), queue_copy._copy_mark
     journal.sync(journal.append([b"x" * 50] * 3, now=1) + 3)
 
-    def then_more(source: Path, target: Path) -> int | None:
+    def then_more(source: Path, target: Path) -> Any:
         marked = copy_mark(source, target)
         for number in range(4):
             journal.sync(journal.append([b"y" * 50], now=1) + 1)
@@ -306,12 +308,13 @@ def test_a_queue_that_is_repaired_meanwhile_is_copied_again_without_what_the_rep
 ) -> None:
     copy, repairs = queue_copy._copy, iter(["damaged-1", "damaged-2"])
 
-    def within(source: Path, target: Path, **more: Any) -> None:
-        copy(source, target, **more)
+    def within(source: Path, target: Path, **more: Any) -> Any:
+        copied = copy(source, target, **more)
         for name in [next(repairs, None)]:
             if name is not None:
                 (ledger / "queue" / name).mkdir()
                 (ledger / "queue" / name / "segment-00000000000000000000.q").write_bytes(b"lost")
+        return copied
 
     monkeypatch.setattr(queue_copy, "_copy", within)
 
@@ -328,9 +331,10 @@ def test_a_queue_that_is_repaired_again_and_again_is_a_busy_error(
 ) -> None:
     copy, numbers = queue_copy._copy, iter(range(1_000))
 
-    def within(source: Path, target: Path, **more: Any) -> None:
-        copy(source, target, **more)
+    def within(source: Path, target: Path, **more: Any) -> Any:
+        copied = copy(source, target, **more)
         (ledger / "queue" / f"{name}-{next(numbers)}").mkdir()
+        return copied
 
     monkeypatch.setattr(queue_copy, "_copy", within)
 
@@ -349,13 +353,14 @@ def test_keys_that_are_rotated_meanwhile_are_in_the_backup_as_the_log_names_them
     copy, turns = SqliteStore.copy, iter([True, False, False])
     with tallystick.open(ledger, keys=tmp_path / "keys") as opened:
 
-        def rotating(store: SqliteStore, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+        def rotating(store: SqliteStore, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
             turn = next(turns)
             if turn and when == "before the log":
                 opened.rotate_key("checkpoint")
-            copy(store, folder, progress=progress)
+            made = copy(store, folder, progress=progress)
             if turn and when == "after the log":
                 opened.rotate_key("evidence")
+            return made
 
         monkeypatch.setattr(SqliteStore, "copy", rotating)
         tallystick.backup(ledger, tmp_path / "made", keys=tmp_path / "keys", with_keys=True)
@@ -374,9 +379,10 @@ def test_keys_that_are_rotated_again_and_again_are_a_busy_error(
     copy = SqliteStore.copy
     with tallystick.open(ledger, keys=tmp_path / "keys") as opened:
 
-        def rotating(store: SqliteStore, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
-            copy(store, folder, progress=progress)
+        def rotating(store: SqliteStore, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
+            made = copy(store, folder, progress=progress)
             opened.rotate_key("checkpoint")
+            return made
 
         monkeypatch.setattr(SqliteStore, "copy", rotating)
         with pytest.raises(BusyError, match="rotated again and again"):
@@ -554,9 +560,10 @@ def test_what_came_there_meanwhile_is_not_replaced_either(
 ) -> None:
     copy = SqliteStore.copy
 
-    def meanwhile(store: SqliteStore, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
-        copy(store, folder, progress=progress)
+    def meanwhile(store: SqliteStore, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
+        made = copy(store, folder, progress=progress)
         occupy(tmp_path / name)
+        return made
 
     monkeypatch.setattr(SqliteStore, "copy", meanwhile)
 

@@ -16,6 +16,7 @@ from tallystick.backups.make import backup
 from tallystick.backups.restore import check_backup
 from tallystick.core.canonical import decode, encode
 from tallystick.errors import TamperError
+from tallystick.made_file import Made
 from tests.forging import append_forged
 from tests.tampering import line_at, replace_record
 
@@ -78,12 +79,13 @@ def test_nothing_is_signed_that_does_not_hold(folder: Path, attack: Callable[[Pa
 def test_a_key_that_was_rotated_while_the_ledger_was_copied_is_no_finding(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy: Callable[..., None] = tallystick.backups.make._copy_log
+    copy: Callable[..., Made] = tallystick.backups.make._copy_log
 
-    def rotating(*given: Any) -> None:
-        copy(*given)
+    def rotating(*given: Any) -> Made:
+        made = copy(*given)
         with opened(folder) as ledger:
             ledger.rotate_key("checkpoint")
+        return made
 
     monkeypatch.setattr("tallystick.backups.make._copy_log", rotating)
 

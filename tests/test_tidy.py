@@ -100,11 +100,12 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "private_file": (),
     "durable": ("private_file",),
     "plain_file": ("private_file",),
+    "made_file": ("durable", "plain_file", "private_file"),
     "keystore": ("core", "durable", "ids", "private_file"),
-    "store.contract": ("core",),
+    "store.contract": ("core", "made_file"),
     "store.reading": ("core", "store.contract"),
     "store.proofs": ("core", "store.contract", "store.verified_reads"),
-    "store.proven_store": ("core", "store.contract", "store.verified_reads"),
+    "store.proven_store": ("core", "made_file", "store.contract", "store.verified_reads"),
     "store.trusted_keys": ("core", "store.contract", "store.reading", "store.verified_reads"),
     "store.verified_reads": ("core", "store.contract", "store.reading"),
     "store.when": ("core", "store.contract"),
@@ -115,16 +116,20 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         *("store.contract", "store.contradiction", "store.mark_file"),
     ),
     "store.mark_file": ("core", "plain_file"),
-    "store": ("core", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
+    "store": ("core", "made_file", "plain_file", "sqlite_file", "store.contract"),  # the adapters: never each other
     "store.sqlite": (
-        *("core", "plain_file", "private_file", "sqlite_file", "sqlite_intact"),
+        *("core", "made_file", "plain_file", "private_file", "sqlite_file", "sqlite_intact"),
         *("store.contract", "store.sqlite_prune", "store.sqlite_rows"),
     ),
-    "sqlite_file": ("plain_file", "private_file"),
+    "sqlite_file": ("made_file", "plain_file", "private_file", "sqlite_target"),
+    "sqlite_target": ("made_file", "private_file"),
     "sqlite_intact": ("sqlite_file",),
-    "write": ("clock", "core", "durable", "ids", "plain_file", "private_file", *STORED, "write"),
-    "read": ("clock", "core", "durable", "ids", "plain_file", "read", "sqlite_file", "sqlite_intact", *STORED),
-    "config": (*OUR_OWN, "core", "read", "store", "time_source", "write.run_set"),
+    "write": ("clock", "core", "durable", "ids", "made_file", "plain_file", "private_file", *STORED, "write"),
+    "read": (
+        *("clock", "core", "durable", "ids", "made_file", "plain_file", "read", "sqlite_file", "sqlite_intact"),
+        *STORED,
+    ),
+    "config": (*OUR_OWN, "core", "made_file", "read", "store", "time_source", "write.run_set"),
     "time_source": ("clock",),
     "appending": ("core", "govern.registry", "write"),
     "asking": ("config", "core", "keystore", "read"),
@@ -134,7 +139,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "guarding": FRONT_DOOR,
     "ledger": ("appending", "asking", "governing", "guarding", "proving", "queueing", *FRONT_DOOR),
     "opening": (*FRONT_DOOR, "ledger"),
-    "backups": ("backups", "durable", "ledger", "opening", "plain_file", *FRONT_DOOR),
+    "backups": ("backups", "durable", "govern.directory", "ledger", "made_file", "opening", "plain_file", *FRONT_DOOR),
     "leases": ("ledger", "queueing", "store.contradiction"),
     "system_ledger": ("evidence.findings", "ledger", "queueing", "store.contradiction"),
     "deployment": (
@@ -152,7 +157,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         ),
         "write.queue",
     ),
-    "evidence": ("durable", "evidence", "plain_file", *BUILT_ON_READ),
+    "evidence": ("durable", "evidence", "made_file", "plain_file", *BUILT_ON_READ),
     "evidence.verification.beside": (
         *("config", "core", "evidence", "read", *STORED),
         *("write.queue", "write.queue_check", "write.queue_mark", "write.run_set"),
@@ -237,6 +242,7 @@ THIRD_PARTY: Final[dict[str, tuple[str, ...]]] = {
     "apsw": (
         "sqlite_file",
         "sqlite_intact",
+        "sqlite_target",
         "store.sqlite",
         "store.sqlite_prune",
         "store.sqlite_rows",
@@ -318,7 +324,7 @@ PLAIN_ONLY: Final = (
 PLAIN_BANS: Final[dict[str, tuple[str, ...]]] = {
     "open": (),
     "os.open": (),
-    ".open": ("write.queue_copy",),  # of files that it just made
+    ".open": (),
     ".read_bytes": (),
     ".write_bytes": (),
     "shutil.rmtree": ("write.queue_copy", "write.queue_repair"),

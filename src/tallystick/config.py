@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from tallystick.errors import RejectedError
 from tallystick.keystore import Keystore
+from tallystick.made_file import Made
 from tallystick.read.index import FindId, IndexFile
 from tallystick.store.contract import Store
 from tallystick.time_source import TimeSource
@@ -181,15 +182,16 @@ class Location:
         private = private or self.scratch or not self.is_writable()
         return SqliteCursors(None if private else self.folder, ledger_id, key=key)
 
-    def copy_cursors(self, folder: Path) -> None:
-        """Copy what projections and subscriptions have reached into another folder, if there is anything.
+    def copy_cursors(self, folder: Path) -> Made | None:
+        """Copy what projections and subscriptions have reached into another folder; None where there is nothing.
 
         Durable on return, but for the name. Whoever uses it meanwhile is not held up.
         """
         if self.folder is not None and (self.folder / CURSORS_FILE).exists():
             from tallystick.read.sqlite_cursors import copy_cursors
 
-            copy_cursors(self.folder, folder)
+            return copy_cursors(self.folder, folder)
+        return None
 
     def is_writable(self) -> bool:
         """Whether this process may write beside the ledger."""

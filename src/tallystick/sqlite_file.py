@@ -18,8 +18,10 @@ from typing import Any, Final
 import apsw
 
 from tallystick.errors import BusyError, DamagedError, StoreError
+from tallystick.made_file import Made
 from tallystick.plain_file import check_database
 from tallystick.private_file import create_empty
+from tallystick.sqlite_target import copy_target
 
 BUSY_TIMEOUT_MS: Final = 30_000
 VALUE_BYTES_MAX: Final = 134_217_728
@@ -162,30 +164,22 @@ def copy_database(source: Path, target: Path) -> None:
         reader.close()
 
 
-def copy_open(reader: apsw.Connection, target: Path, *, progress: Callable[[int], None] | None = None) -> None:
-    """Copy the database behind a connection, as it is at one commit, into a file with no log of its own beside it.
+def copy_open(reader: apsw.Connection, target: Path, *, progress: Callable[[int], None] | None = None) -> Made:
+    """Copy the database behind a connection, as it is at one commit, into a new file with no log of its own beside it.
 
     Durable on return, but for the file's name. Writers are not held up; what they commit meanwhile is not in it.
-    `progress` is told the bytes as they are copied.
+    `progress` is told the bytes as they are copied. Raises `TamperError` when somebody writes into the file meanwhile.
     """
-    create_empty(target)
-    writer = apsw.Connection(str(target))
-    try:
-        # What a crash leaves of the copy nobody uses: no journal and no waiting for the disk until all is there.
-        writer.pragma("journal_mode", "off")
-        writer.pragma("synchronous", "off")
+    page_bytes = int(reader.pragma("page_size"))
+    with copy_target(target, page_bytes=page_bytes) as (writer, file):
         # One snapshot over all steps: without it each commit of another connection would begin the copy anew.
         reader.execute("BEGIN")
         query(reader, "SELECT 1 FROM sqlite_schema LIMIT 1")
         try:
-            _copy_pages(reader, writer, page_bytes=int(reader.pragma("page_size")), progress=progress)
+            _copy_pages(reader, writer, page_bytes=page_bytes, progress=progress)
         finally:
             reader.execute("ROLLBACK")
-        writer.pragma("journal_mode", "delete")  # so that to read it needs no right to write beside it
-    finally:
-        writer.close()
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
+        return file.finish()
 
 
 def _copy_pages(

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from tallystick.core.merkle import Tile
 from tallystick.errors import BusyError, StoreError
+from tallystick.made_file import Made
 from tallystick.store.contract import Batch, Head, Store, StoredRecord
 
 Fault: TypeAlias = Literal["failed", "busy", "failed, yet persisted", "failed, yet persisted, and then silent"]
@@ -83,8 +84,8 @@ class FaultyStore:
     def inspect(self) -> list[str]:
         return self._inner.inspect()
 
-    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
-        self._inner.copy(folder, progress=progress)
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
+        return self._inner.copy(folder, progress=progress)
 
     def probe(self) -> None:
         self._inner.probe()

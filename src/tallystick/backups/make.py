@@ -19,20 +19,19 @@ from typing import Any, Final
 from tallystick.backups.layout import VERIFIED_FILE, Extent, keys_folder
 from tallystick.backups.manifest import BackupManifest, KeptLedger
 from tallystick.backups.parcel import Parcel, told
-from tallystick.backups.source import BackupSource, LedgerSource
-from tallystick.backups.standing import Standing, check_signer
+from tallystick.backups.source import BackupSource, Known, LedgerSource
+from tallystick.backups.standing import Standing
 from tallystick.clock import Clock, wall_clock
-from tallystick.config import LEDGER_FILE, Location
+from tallystick.config import Location
 from tallystick.core import timestamp
 from tallystick.core.sshsig import BACKUP_NAMESPACE, sign_file
 from tallystick.errors import BusyError, DeniedError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.evidence.others.cosigning import KEPT_FILE, read_kept
 from tallystick.evidence.verification.held import write_mark
 from tallystick.limits import VERIFIED_BYTES_MAX
+from tallystick.made_file import Made, make_file
 from tallystick.plain_file import read_plain
-from tallystick.private_file import write_new
 from tallystick.read.index import Progress
-from tallystick.store.reading import read_record
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue_copy import copy_queue
 from tallystick.write.queue_mark import MARK, queue_mark_path
@@ -96,10 +95,10 @@ def backup(
     Raises `NotFoundError` where there is nothing to copy, `ConflictError` when the target is there, `RejectedError`
     when the keys are wanted and not there, `TamperError` for a ledger so damaged that it does not say who it is. Of a
     ledger that contradicts its head mark, or whose checkpoint is not by its key, a backup is made only if it is not
-    signed; else `TamperError`.
+    signed; else `TamperError`. So is a deployment in which a ledger is missing that was begun, signed or not.
     """
     began, created = time.monotonic(), timestamp.render(clock())
-    found = BackupSource.of(source, keys=keys, marks=marks)
+    found = BackupSource.of(source, keys=keys, marks=marks, signed=signed)
     if not found.vouching.keystore.exists() and (signed or with_keys):
         cure = "name their folder, or make a backup that is not signed and has none"
         raise RejectedError("the keys are not here", place=str(found.vouching.keystore.folder), cure=cure)
@@ -121,6 +120,7 @@ def backup(
             signer=None if key is None else key.public_key().public_bytes_raw(),
             ledgers=tuple(sorted((standing.kept for standing in ledgers), key=lambda ledger: ledger.folder)),
             files=tuple(sorted(parcel.files, key=lambda file: file.name)),
+            unbegun=tuple(sorted({*ledgers[-1].named} - {standing.kept.folder for standing in ledgers})),
         )
         data = manifest.render()
         # A crash up to here, or within the next call but for its last step, leaves a hidden folder.
@@ -167,59 +167,68 @@ def _copy_ledger(
     """One ledger; how its copy stands. The order is what makes it whole: see above."""
     location, folder = source.location, parcel.folder(source.folder)
     assert location.folder is not None, "only ledgers in folders are found"
-    copy_queue(location.folder / QUEUE_FOLDER, folder / QUEUE_FOLDER, mark=_queue_mark(source))
-    location.copy_cursors(folder)
+    known = source.known(signed=signed)
+    made = copy_queue(
+        location.folder / QUEUE_FOLDER, folder / QUEUE_FOLDER, mark=queue_mark_path(source.marks, known.id)
+    )
+    cursors = location.copy_cursors(folder)
+    made += [] if cursors is None else [cursors]
     kept = read_kept(location.folder)
     if kept is not None:
         with told(parcel.target):
-            write_new(folder / KEPT_FILE, kept)
-    secrets = _copy_with_keys(source, folder, count) if with_keys else {}
-    if not with_keys:
-        _copy_log(location, folder, count)
-    standing = Standing.of(folder, name=source.folder)
-    _keep_mark(source, standing, folder, signed=signed)
-    parcel.take(source.folder)
+            made.append(make_file(folder / KEPT_FILE, kept))
+    secrets: dict[str, bytes] = {}
+    if with_keys:
+        log, secrets = _copy_with_keys(source, folder, count)
+    else:
+        log = _copy_log(location, folder, count)
+    standing = _look(source, known, folder, signed=signed)
+    parcel.take([*made, log])
     for name, secret in secrets.items():
         parcel.write(f"{keys_folder(source.folder)}/{name}", secret)
     return standing
 
 
-def _keep_mark(source: LedgerSource, standing: Standing, folder: Path, *, signed: bool) -> None:
-    """Have the head mark on the disk for the checkpoint that the manifest will have.
+def _look(source: LedgerSource, known: Known, folder: Path, *, signed: bool) -> Standing:
+    """How the copy stands, held against the head mark as it was before; which then is of the copy's checkpoint.
 
-    Who signs the backup says that the ledger was like that: one that was rolled back, or that somebody else signed,
+    Who signs the backup says that the ledger was like that: a copy that was rolled back, or that somebody else signed,
     is refused then. One that is not signed keeps what is there, also as evidence.
     """
-    name, keystore = source.folder or "the ledger", source.keystore
-    if not keystore.exists():
-        return
-    store = source.location.open_store(readonly=True)
+    name, keystore = source.folder, source.keystore
+    store = Location(folder, still=True).open_store()
     try:
-        signer = check_signer(folder, keystore, name=source.folder)
-        if source.marks is not None:
-            write_mark(store, standing.kept.checkpoint, keystore=keystore, marks=source.marks, signer=signer)
+        given = keystore if keystore.exists() else None
+        standing = Standing.proven(store, name=name, keystore=given, held=known.mark)
+        if standing.kept.id != known.id:
+            raise TamperError(f"{name or 'the ledger'} was replaced by another one while it was copied")
+        _keep_mark(source, standing)
     except TamperError as error:
         if signed:
             raise
-        _log.warning("%s: %s", name, error)
+        _log.warning("%s: %s", name or "the ledger", error)
+        return Standing.of(folder, name=name)
+    finally:
+        store.close()
+    return standing
+
+
+def _keep_mark(source: LedgerSource, standing: Standing) -> None:
+    """Have the head mark on the disk for the checkpoint that the manifest will have."""
+    if source.marks is None or not source.keystore.exists():
+        return
+    store = source.location.open_store(readonly=True)
+    try:
+        checkpoint = standing.kept.checkpoint
+        write_mark(store, checkpoint, keystore=source.keystore, marks=source.marks, signer=standing.signer)
     except (DeniedError, NotFoundError, RejectedError, StoreError) as error:  # of the keys, or of the folder of marks
+        name = source.folder or "the ledger"
         _log.warning("%s: the head mark was not written for this checkpoint: %s", name, error)
     finally:
         store.close()
 
 
-def _queue_mark(source: LedgerSource) -> Path | None:
-    """Where the mark of its queue is. The log, which says the ledger's id, is copied after the queue."""
-    store = source.location.open_store(readonly=True)
-    try:
-        return queue_mark_path(source.marks, read_record(store, 0).hash)
-    except (TamperError, NotFoundError) as error:
-        raise TamperError(f"{source.folder or 'the ledger'} is damaged, run a verification: {error}") from error
-    finally:
-        store.close()
-
-
-def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], None]) -> dict[str, bytes]:
+def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], None]) -> tuple[Made, dict[str, bytes]]:
     """Copy the log; the keys, among which are those in force in it: none were rotated while it was copied."""
     if not source.keystore.exists():
         raise RejectedError(
@@ -227,17 +236,17 @@ def _copy_with_keys(source: LedgerSource, folder: Path, count: Callable[[int], N
         )
     for _ in range(_ATTEMPTS_MAX):
         before = source.keystore.files()
-        _copy_log(source.location, folder, count)
+        made = _copy_log(source.location, folder, count)
         if source.keystore.files() == before:
-            return before
-        (folder / LEDGER_FILE).unlink()
+            return made, before
+        made.path.unlink()
     raise BusyError(f"the keys in {source.keystore.folder} were rotated again and again: repeat a moment later")
 
 
-def _copy_log(location: Location, folder: Path, count: Callable[[int], None]) -> None:
+def _copy_log(location: Location, folder: Path, count: Callable[[int], None]) -> Made:
     store = location.open_store(readonly=True)
     try:
-        store.copy(folder, progress=count)
+        return store.copy(folder, progress=count)
     finally:
         store.close()
 

@@ -89,6 +89,8 @@ class BackupManifest:
     """By their folders."""
     files: tuple[KeptFile, ...]
     """By their names."""
+    unbegun: tuple[str, ...] = ()
+    """Of a deployment, the folders of ledgers that its system ledger tells of, and that were not begun."""
     tool: str = "tallystick"
 
     @property
@@ -112,6 +114,7 @@ class BackupManifest:
             "ledgers": [ledger.document() for ledger in self.ledgers],
             "signer": None if self.signer is None else render_base64(self.signer),
             "tool": self.tool,
+            "unbegun": [*self.unbegun],
         }
 
     def render(self) -> bytes:
@@ -144,6 +147,8 @@ class BackupManifest:
             raise RejectedError("the folders do not ascend", place="/ledgers")
         if not {"", SYSTEM} & {*folders}:
             raise RejectedError("the ledger that vouches for the others is not among them", place="/ledgers")
+        if any(one >= other for one, other in pairwise(self.unbegun)) or {*self.unbegun} & {*folders}:
+            raise RejectedError("the folders do not ascend, or are those of ledgers", place="/unbegun")
         names = [file.name for file in self.files]
         if any(one >= other for one, other in pairwise(names)):
             raise RejectedError("the names do not ascend, or one comes twice", place="/files")
@@ -183,8 +188,19 @@ def _manifest(document: Any) -> BackupManifest:
         signer=None if document.get("signer") is None else _key(_text(document, "signer", "", most=100)),
         ledgers=tuple(_ledger(one, place, extent) for place, one in _objects(document, "ledgers")),
         files=tuple(_file(one, place) for place, one in _objects(document, "files")),
+        unbegun=tuple(_unbegun(document, extent)),
         tool=_text(document, "tool", "", most=_TOOL_CHARACTERS_MAX),
     )
+
+
+def _unbegun(document: dict[str, Any], extent: Extent) -> Iterator[str]:
+    found = document.get("unbegun")
+    if type(found) is not list or len(found) > BACKUP_FILES_MAX:
+        raise RejectedError(f"not an array of at most {BACKUP_FILES_MAX}", place="/unbegun")
+    for index, folder in enumerate(found):
+        if extent != "deployment" or type(folder) is not str or not is_folder(extent, folder):
+            raise RejectedError(f"{ascii(folder)[:80]} is no folder of a {extent}", place=f"/unbegun/{index}")
+        yield folder
 
 
 def _ledger(one: dict[str, Any], place: str, extent: Extent) -> KeptLedger:

@@ -3,6 +3,9 @@
 A target `….tar` gets one file, into which each ledger goes as soon as it is copied, so that it needs no room twice; any
 other a folder. All reaches the disk before the name is given, the manifest last. What a crash leaves is the hidden
 folder, which nothing looks at, and in which no manifest is. No file that was there before is ever replaced.
+
+Whoever can write where backups go can write that folder, too. So a parcel has the files that were made for it, which
+are named one by one, as they were written; what else lies in the folder, or was put in the place of one, is not taken.
 """
 
 from __future__ import annotations
@@ -11,9 +14,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
@@ -22,10 +24,10 @@ from tallystick.backups.layout import MANIFEST_FILE, SEAL_FILE
 from tallystick.backups.manifest import KeptFile
 from tallystick.backups.tar import END, padding, render_header
 from tallystick.durable import sync, sync_folder
-from tallystick.errors import ConflictError, StoreError
-from tallystick.private_file import create, make_folder, write_new
-
-_CHUNK_BYTES: Final = 1 << 20
+from tallystick.errors import ConflictError, StoreError, TamperError
+from tallystick.made_file import Made, make_file
+from tallystick.plain_file import check_folder
+from tallystick.private_file import create, make_folder
 
 
 class Parcel:
@@ -60,8 +62,8 @@ class Parcel:
 
     def folder(self, name: str) -> Path:
         """A folder in the room, made if it is not there."""
-        path = self.room / name
         with told(self.target):
+            path = check_folder(self.room / name, below=self._scratch)
             make_folder(path)
         return path
 
@@ -69,14 +71,13 @@ class Parcel:
         """Put a small file there, and take it."""
         path = self.folder(str(Path(name).parent)) / Path(name).name
         with told(self.target):
-            write_new(path, data)
-        self._take(path)
+            made = make_file(path, data)
+        self.take([made])
 
-    def take(self, folder: str) -> None:
-        """Take what is in a folder of the room, and below it. None of it may change any more."""
-        for path in sorted(self.folder(folder).rglob("*")):
-            if not path.is_dir():
-                self._take(path)
+    def take(self, files: Iterable[Made]) -> None:
+        """Take files that were made in the room. Raises `TamperError` for one that is not as it was written."""
+        for made in sorted(files, key=lambda made: made.path):
+            self._take(made)
 
     def hand_over(self, manifest: bytes, seal: bytes | None) -> None:
         """Add the manifest, and give it all its name. Raises `ConflictError` when that was taken meanwhile."""
@@ -90,27 +91,24 @@ class Parcel:
                 self._tar.write(END)
                 sync(self._tar)
                 give_name(self._scratch / "backup.tar", self.target)
+                if not os.path.samestat(os.fstat(self._tar.fileno()), self.target.lstat()):
+                    raise TamperError(f"{self.target} is not what was written: find out who can write there")
             else:
                 sync_folder(self.room)
                 give_name(self.room, self.target)
 
-    def _take(self, path: Path) -> None:
-        with told(self.target), path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            name = path.relative_to(self.room).as_posix()
-            if self._tar is not None:
-                self._tar.write(render_header(name, size))
-            hasher = sha256()
-            for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-                hasher.update(chunk)
-                if self._tar is not None:
-                    self._tar.write(chunk)
-            if self._tar is not None:
-                self._tar.write(padding(size))
-                path.unlink()
+    def _take(self, made: Made) -> None:
+        name = made.path.relative_to(self.room).as_posix()
+        with told(self.target):
+            if self._tar is None:
+                made.check_name()
             else:
-                os.fsync(file.fileno())
-        self.files.append(KeptFile(name, size, hasher.digest()))
+                self._tar.write(render_header(name, made.size))
+                for chunk in made.chunks():
+                    self._tar.write(chunk)
+                self._tar.write(padding(made.size))
+                made.path.unlink()
+        self.files.append(KeptFile(name, made.size, made.sha256))
 
 
 def make_scratch(target: Path, *, is_folder: bool = True) -> Path:
@@ -147,7 +145,7 @@ def give_name(made: Path, target: Path) -> None:
 def _linked(made: Path, target: Path) -> bool:
     """Give a file a second name, which unlike a rename replaces nothing; False where files have only one, as on FAT."""
     try:
-        os.link(made, target)
+        os.link(made, target, follow_symlinks=False)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             return False

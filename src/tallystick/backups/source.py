@@ -1,20 +1,44 @@
-"""What a backup is made of: one ledger, or the ledgers of a deployment, found by what is there and not by what is told.
+"""What a backup is made of: one ledger, or the ledgers of a deployment.
 
-The system ledger comes last, so that a key that was revoked while the others were copied is revoked in the backup, too.
+Those are the ones that are there, and all that the system ledger tells of and that were begun, as their keys or their
+head marks say: one that is missing is an error. The system ledger comes last, so that a key that was revoked while the
+others were copied is revoked in the backup, too.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from tallystick.backups.layout import KEYS_FOLDER, SYSTEM, TENANTS, Extent, is_folder
-from tallystick.config import Location, marks_folder, open_keystore
-from tallystick.errors import NotFoundError, RejectedError, StoreError
+from tallystick.backups.standing import Standing
+from tallystick.config import MARKS_FOLDER, Location, marks_folder, open_keystore
+from tallystick.core.record import Record
+from tallystick.core.system import Genesis
+from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.keystore import Keystore
 from tallystick.plain_file import check_folder
+from tallystick.store.mark_file import mark_path, read_mark
+from tallystick.store.reading import read_record
+
+_BEGINNING_SECONDS: Final = 3.0
+"""How long a ledger may have keys and no records: another process makes it just now."""
+_LOOK_SECONDS: Final = 0.1
+_log: Final = logging.getLogger("tallystick.backups")
+
+
+class Known(NamedTuple):
+    """What is known of a ledger before anything of it is copied."""
+
+    id: bytes
+    mark: bytes | None
+    """The checkpoint of its head mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +51,32 @@ class LedgerSource:
     marks: Path | None
     """The directory of its head mark, and of the mark of its queue."""
     bytes: int
+
+    def known(self, *, signed: bool) -> Known:
+        """Read its head mark, which lies where no attacker writes. Raises `TamperError` for a ledger that does not say
+        who it is, and if the backup is to be `signed` for a mark that nobody of ours wrote."""
+        store = self.location.open_store(readonly=True)
+        try:
+            return self._known(read_record(store, 0), signed=signed)
+        except (RejectedError, NotFoundError) as error:
+            raise TamperError(f"{self.folder or 'the ledger'} is damaged, run a verification: {error}") from error
+        finally:
+            store.close()
+
+    def _known(self, record: Record, *, signed: bool) -> Known:
+        if self.marks is None or not self.keystore.exists():
+            return Known(record.hash, None)
+        try:
+            key = self.keystore.ledger_keys(Genesis.of(record).ledger).head_mac
+            mark = read_mark(mark_path(self.marks, record.hash), key=key, ledger_id=record.hash)
+            return Known(record.hash, mark)
+        except TamperError as error:
+            if signed:
+                raise
+            _log.warning("%s: %s", self.folder or "the ledger", error)
+        except (DeniedError, NotFoundError, RejectedError, StoreError) as error:  # of the keys, or of the marks
+            _log.warning("%s: its head mark was not read: %s", self.folder or "the ledger", error)
+        return Known(record.hash, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +100,11 @@ class BackupSource:
         *,
         keys: str | os.PathLike[str] | None,
         marks: str | os.PathLike[str] | None,
+        signed: bool,
     ) -> BackupSource:
-        """Look at a folder. Raises `NotFoundError` where there is neither a ledger nor a deployment."""
+        """Look at a folder. Raises `NotFoundError` where there is neither a ledger nor a deployment, `TamperError` for
+        a deployment in which a ledger is missing, and if the backup is to be `signed` for a system ledger that does not
+        hold."""
         location = Location.parse(url)
         if location.folder is None:
             raise RejectedError("a ledger in memory cannot be backed up", cure="keep the ledger in a folder")
@@ -60,14 +113,55 @@ class BackupSource:
         if alone is not None:
             return cls("ledger", root, (alone,))
         kept = Path(keys) if keys is not None else root / KEYS_FOLDER
-        found = [_ledger(folder, root, kept / folder, marks) for folder in (*_folders(root), SYSTEM)]
-        ledgers = tuple(ledger for ledger in found if ledger is not None)
-        if not ledgers or ledgers[-1].folder != SYSTEM:
+        system = _ledger(SYSTEM, root, kept / SYSTEM, marks)
+        if system is None:
             raise NotFoundError(
                 f"there is neither a ledger nor a deployment in {root}: name a ledger's folder, or that of "
                 "`tallystick serve --data`"
             )
-        return cls("deployment", root, ledgers)
+        # What was begun is asked before what is there: of one that is begun just now the keys are first.
+        begun = frozenset(one for one in _named(system, signed=signed) if is_begun(kept / one))
+        found = [_ledger(folder, root, kept / folder, marks) for folder in sorted({*_folders(root), *begun})]
+        ledgers = [ledger for ledger in found if ledger is not None]
+        for missing in sorted(begun - {ledger.folder for ledger in ledgers}):
+            ledgers.append(_awaited(missing, root, kept / missing, marks))
+        return cls("deployment", root, (*sorted(ledgers, key=lambda ledger: ledger.folder), system))
+
+
+def is_begun(keys: Path) -> bool:
+    """Whether the ledger with that folder of keys was ever begun, as that says, where an attacker cannot write."""
+    with suppress(PermissionError):  # then nothing is known of it, and nothing is signed
+        return open_keystore(keys).exists() or any((keys / MARKS_FOLDER).glob("*.head"))
+    return False
+
+
+def _named(system: LedgerSource, *, signed: bool) -> tuple[str, ...]:
+    """The folders of ledgers that the system ledger tells of, proven."""
+    store = system.location.open_store(readonly=True)
+    keystore = system.keystore if system.keystore.exists() else None
+    try:
+        mark = system.known(signed=signed).mark
+        return Standing.proven(store, name=SYSTEM, keystore=keystore, held=mark).named
+    except TamperError as error:
+        if signed:
+            raise
+        _log.warning("which ledgers the deployment has is taken from what is there: %s", error)
+        return ()
+    finally:
+        store.close()
+
+
+def _awaited(folder: str, root: Path, keys: Path, marks: str | os.PathLike[str] | None) -> LedgerSource:
+    """A ledger that has keys, and may be made just now. Raises `TamperError` when it is not."""
+    for _ in range(int(_BEGINNING_SECONDS / _LOOK_SECONDS)):
+        found = _ledger(folder, root, keys, marks)
+        if found is not None:
+            return found
+        time.sleep(_LOOK_SECONDS)
+    raise TamperError(
+        f"{folder} is missing: the system ledger tells of it, and it was begun, as its keys in {keys} say. Put it "
+        "back, or restore it; if it never had a record, use it once, or move its keys away"
+    )
 
 
 def _folders(root: Path) -> Iterator[str]:

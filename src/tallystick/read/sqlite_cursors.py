@@ -25,6 +25,7 @@ import apsw
 import orjson
 
 from tallystick.errors import ConflictError, NotFoundError, RejectedError, StoreError
+from tallystick.made_file import Made
 from tallystick.sqlite_file import (
     check_schema,
     connect,
@@ -107,14 +108,14 @@ class Tables:
         return self._connection.execute(statement, values).fetchall()
 
 
-def copy_cursors(source: Path, target: Path) -> None:
+def copy_cursors(source: Path, target: Path) -> Made:
     """Copy the file of one folder, as it is at one commit, into another."""
     path = source / FILE_NAME
     with translated(f"copy {path}"):
         alone = not Path(f"{path}-wal").exists() and not os.access(source, os.W_OK)
         reader = connect_readonly(path, immutable=alone)
         try:
-            copy_open(reader, target / FILE_NAME)
+            return copy_open(reader, target / FILE_NAME)
         finally:
             reader.close()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tallystick.core.merkle import Tile
+from tallystick.made_file import Made
 
 
 class StoredRecord(NamedTuple):
@@ -114,11 +115,11 @@ class Store(Protocol):
     def inspect(self) -> list[str]:
         """What the adapter itself finds wrong with its own arrangements, in sentences; empty when nothing."""
 
-    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
         """Make a copy of the ledger in a folder, which is there and has none: what is opened there is as this was.
 
-        Durable on return, but for the names in the folder. `progress` is told the bytes as they are copied. Raises
-        `RejectedError` where an adapter cannot do it.
+        Durable on return, but for the names in the folder; what was written is the result. `progress` is told the bytes
+        as they are copied. Raises `RejectedError` where an adapter cannot do it.
         """
 
     def probe(self) -> None:

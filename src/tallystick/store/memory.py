@@ -14,6 +14,7 @@ from zlib import crc32
 
 from tallystick.core.merkle import TILE_WIDTH, Tile, leaf_hash
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
+from tallystick.made_file import Made
 from tallystick.sqlite_file import held
 from tallystick.store.contract import Batch, Head, StoredRecord
 
@@ -128,7 +129,7 @@ class MemoryStore:
     def inspect(self) -> list[str]:
         return []
 
-    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
         del folder, progress
         raise RejectedError("a ledger in memory cannot be copied into a folder", cure="keep the ledger in a folder")
 

@@ -15,6 +15,7 @@ from typing import Final
 from tallystick.core.merkle import Tile, Tree
 from tallystick.errors import StoreError, TamperError
 from tallystick.limits import READ_RECORDS_MAX
+from tallystick.made_file import Made
 from tallystick.store.contract import Batch, Head, Store, StoredRecord
 from tallystick.store.verified_reads import VerifiedReads
 
@@ -106,8 +107,8 @@ class ProvenStore:
     def prune(self, end: int, kept: Sequence[int]) -> int:  # noqa: ARG002
         raise StoreError(_READONLY)
 
-    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
-        self._store.copy(folder, progress=progress)
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
+        return self._store.copy(folder, progress=progress)
 
     def close(self) -> None:
         """The store that it reads is another's to close."""

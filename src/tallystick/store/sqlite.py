@@ -24,6 +24,7 @@ import apsw
 from tallystick.core.merkle import TILE_LEVELS_MAX, Tile
 from tallystick.errors import ConflictError, DamagedError, NotFoundError, StoreError, TamperError
 from tallystick.limits import READ_RECORDS_MAX, SIZE_MAX
+from tallystick.made_file import Made
 from tallystick.private_file import make_folder
 from tallystick.sqlite_file import (
     BoundedReader,
@@ -236,12 +237,12 @@ class SqliteStore:
                 problems.append(f"{name} was altered in the schema")
         return [f"{self.path}: {problem}" for problem in problems]
 
-    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> None:
+    def copy(self, folder: Path, *, progress: Callable[[int], None] | None = None) -> Made:
         # A connection of its own: while it reads, the log is not reset, and grows by what is committed meanwhile.
         with translated(f"copy {self.path}"):
             self._check_usable()
             with closing(self._open_reader()) as reader:
-                copy_open(reader, folder / FILE_NAME, progress=progress)
+                return copy_open(reader, folder / FILE_NAME, progress=progress)
 
     def probe(self) -> None:
         # A connection of its own: the others answer from their caches what the file has lost.
