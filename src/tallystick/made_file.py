@@ -78,6 +78,11 @@ class NewFile(io.BufferedIOBase):
         self._hasher: Final = sha256()
         self._size = 0
 
+    @property
+    def name(self) -> str:
+        """As other files have it."""
+        return str(self.path)
+
     def writable(self) -> bool:
         return True
 

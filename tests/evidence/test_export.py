@@ -578,6 +578,6 @@ def test_a_zip_is_of_the_records_that_were_written(tmp_path: Path, monkeypatch: 
         assert (whole.zip_sha256, whole.zip_bytes) == (sha256(data).hexdigest(), len(data))
         monkeypatch.setattr(Delivery, "finish", altered)
         ledger.append(event_type="t.t", entity_id="e")
-        with pytest.raises(TamperError, match="altered before it was packed"):
+        with pytest.raises(TamperError, match="altered while it was in use"):
             ledger.export(tmp_path / "other.zip", as_zip=True)
     assert not (tmp_path / "other.zip").exists()

@@ -2,7 +2,7 @@
 
 Everything is written into a hidden folder beside the target, reaches the disk, and takes the target's name at the
 end. What a crash leaves is that hidden folder, which nothing looks at. No file that was there before is ever
-replaced.
+replaced. What is signed, or packed, is what was written: others may be able to write beside the target, too.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tallystick.core.canonical import encode
 from tallystick.core.manifest import BUNDLE_FILES, EVENTS_FILE, MANIFEST_FILE, SEAL_FILE
 from tallystick.core.sshsig import VIEWS_NAMESPACE, sign_file
-from tallystick.durable import sync, sync_folder
+from tallystick.durable import sync_folder
 from tallystick.errors import ConflictError, RejectedError, StoreError, TamperError
 from tallystick.evidence.bundle.views import VIEWS, View
-from tallystick.private_file import FILE_MODE, create, make_folder
+from tallystick.made_file import Made, NewFile, make_file
+from tallystick.private_file import FILE_MODE, make_folder
 
 VIEWS_FORMAT: Final = "tallystick-views/1"
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the same records make the same zip
@@ -50,6 +50,7 @@ class Delivery:
         """Of the zip as it was written, in hex; whoever can write beside the target could change it under its name."""
         self._wanted: Final = tuple(dict.fromkeys(views))
         self._views: list[View] = []
+        self._events: Made | None = None
 
     def __enter__(self) -> Delivery:
         self._check_free()
@@ -74,11 +75,11 @@ class Delivery:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     @contextmanager
-    def open_events(self) -> Iterator[IO[bytes]]:
+    def open_events(self) -> Iterator[NewFile]:
         """The file of records, to be written once."""
-        with _told(self.target), create(self._scratch / "bundle" / EVENTS_FILE, buffering=1 << 20) as file:
+        with _told(self.target), NewFile(self._scratch / "bundle" / EVENTS_FILE) as file:
             yield file
-            sync(file)
+            self._events = file.finish()
 
     def view(self, lines: Sequence[bytes]) -> None:
         """The next records, for the views."""
@@ -123,60 +124,39 @@ class Delivery:
         files = []
         with _told(self.target):
             for view in self._views:
-                view.finish()
-                with view.path.open("rb") as file:
-                    digest = _digest(file)
-                files.append({"bytes": view.path.stat().st_size, "file": view.path.name, "sha256": digest})
+                made = view.finish()
+                made.check_name()  # else what is handed over would not be what is signed
+                files.append({"bytes": made.size, "file": made.path.name, "sha256": made.sha256.hex()})
         document = {"bundle_sha256": sha256(manifest).hexdigest(), "files": files, "format": VIEWS_FORMAT}
         data = encode(document)
         self._write(self._scratch / "views" / MANIFEST_FILE, data)
         self._write(self._scratch / "views" / SEAL_FILE, sign_file(data, key, namespace=VIEWS_NAMESPACE))
 
     def _zip(self, events_sha256: bytes) -> None:
-        with create(self._scratch / "bundle.zip") as file:
-            counted: Any = _Counted(file)
-            with zipfile.ZipFile(counted, "w", zipfile.ZIP_DEFLATED) as archive:
+        with NewFile(self._scratch / "bundle.zip") as file:
+            with zipfile.ZipFile(cast(IO[bytes], file), "w", zipfile.ZIP_DEFLATED) as archive:
                 for name in BUNDLE_FILES:
                     info = zipfile.ZipInfo(name, _ZIP_TIME)
                     info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, FILE_MODE << 16
                     with archive.open(info, "w", force_zip64=True) as entry:
                         if name in self._small:
                             entry.write(self._small[name])
-                        elif self._copy_events(entry) != events_sha256:
-                            raise TamperError(f"{name} beside {self.target} was altered before it was packed")
-            sync(file)
-        self.zip_sha256, self.zip_bytes = counted.hasher.hexdigest(), counted.size
+                        else:
+                            self._copy_events(entry, events_sha256)
+            made = file.finish()
+        self.zip_sha256, self.zip_bytes = made.sha256.hex(), made.size
 
-    def _copy_events(self, entry: IO[bytes]) -> bytes:
-        """Copy the records; the SHA-256 of what was copied."""
-        hasher = sha256()
-        with (self._scratch / "bundle" / EVENTS_FILE).open("rb") as file:
-            for chunk in iter(partial(file.read, 1 << 20), b""):
-                hasher.update(chunk)
-                entry.write(chunk)
-        return hasher.digest()
+    def _copy_events(self, entry: IO[bytes], events_sha256: bytes) -> None:
+        """Copy the records. Raises `TamperError` where they are not those that were written."""
+        assert self._events is not None, "they were written"
+        if self._events.sha256 != events_sha256:
+            raise TamperError(f"{EVENTS_FILE} beside {self.target} is not what the manifest was made for")
+        for chunk in self._events.chunks():
+            entry.write(chunk)
 
     def _write(self, path: Path, data: bytes) -> None:
-        with _told(self.target), create(path) as file:
-            file.write(data)
-            sync(file)
-
-
-class _Counted:
-    """A file that is only written on: what it has by its name later may be another's."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file: Final = file
-        self.hasher: Final = sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        self.hasher.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
+        with _told(self.target):
+            make_file(path, data)
 
 
 @contextmanager
@@ -186,10 +166,3 @@ def _told(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"could not write {target}: {error.strerror or error}") from error
-
-
-def _digest(file: IO[bytes]) -> str:
-    hasher = sha256()
-    for chunk in iter(lambda: file.read(1 << 20), b""):
-        hasher.update(chunk)
-    return hasher.hexdigest()

@@ -1,7 +1,7 @@
 """Views of exported records for people: a table in CSV, and a page in HTML. They prove nothing; the bundle does.
 
-Written as the records stream by. What events say is text and never markup: HTML is escaped, and a cell that a
-spreadsheet would take for a formula begins with an apostrophe.
+Written as the records stream by, and hashed as they are written. What events say is text and never markup: HTML is
+escaped, and a cell that a spreadsheet would take for a formula begins with an apostrophe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from tallystick.core.canonical import encode
 from tallystick.core.record import Record, record_hash
-from tallystick.private_file import create
+from tallystick.made_file import Made, NewFile
 
 HTML_RECORDS_MAX: Final = 20_000
 """Records on one page: more than a browser shows with ease. The page says when there are more."""
@@ -35,8 +35,8 @@ class View(Protocol):
     def add(self, lines: Sequence[bytes]) -> None:
         """The next records."""
 
-    def finish(self) -> None:
-        """There are no more."""
+    def finish(self) -> Made:
+        """There are no more: what was made."""
 
     def close(self) -> None:
         """Let go of the file. Harmless when that is done."""
@@ -47,15 +47,17 @@ class CsvView:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
-        self._file: Final = io.TextIOWrapper(create(path), encoding="utf-8", newline="")
+        self._made: Final = NewFile(path)
+        self._file: Final = io.TextIOWrapper(self._made, encoding="utf-8", newline="")
         self._rows: Final = csv.writer(self._file, lineterminator="\r\n")
         self._rows.writerow(CSV_COLUMNS)
 
     def add(self, lines: Sequence[bytes]) -> None:
         self._rows.writerows(map(csv_row, lines))
 
-    def finish(self) -> None:
-        self.close()
+    def finish(self) -> Made:
+        self._file.flush()
+        return self._made.finish()
 
     def close(self) -> None:
         self._file.close()
@@ -66,7 +68,8 @@ class HtmlView:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
-        self._file: Final = io.TextIOWrapper(create(path), encoding="utf-8")
+        self._made: Final = NewFile(path)
+        self._file: Final = io.TextIOWrapper(self._made, encoding="utf-8")
         self._count = 0
         self._file.write(_PAGE_HEAD)
 
@@ -75,13 +78,13 @@ class HtmlView:
             self._file.write(_row(line))
         self._count += len(lines)
 
-    def finish(self) -> None:
-        if not self._file.closed:
-            shown = min(self._count, HTML_RECORDS_MAX)
-            more = "" if shown == self._count else f" Only the first {shown:,} are shown; the bundle has all of them."
-            self._file.write(f"</tbody></table><p>{self._count:,} records.{more} This page proves nothing.")
-            self._file.write(" The bundle that its signed manifest names does.</p></body></html>\n")
-        self.close()
+    def finish(self) -> Made:
+        shown = min(self._count, HTML_RECORDS_MAX)
+        more = "" if shown == self._count else f" Only the first {shown:,} are shown; the bundle has all of them."
+        self._file.write(f"</tbody></table><p>{self._count:,} records.{more} This page proves nothing.")
+        self._file.write(" The bundle that its signed manifest names does.</p></body></html>\n")
+        self._file.flush()
+        return self._made.finish()
 
     def close(self) -> None:
         self._file.close()
