@@ -391,3 +391,18 @@ def test_a_damaged_system_ledger_is_kept_as_evidence(service: Path) -> None:
     with pytest.raises(TamperError):
         tallystick.backup(service / "d", service / "made", keys=service / "keys")
     assert not tallystick.backup(service / "d", service / "made", keys=service / "keys", signed=False).signed
+
+
+def test_a_ledger_that_nobody_here_has_the_keys_of_is_not_vouched_for(service: Path) -> None:
+    with tallystick.open(service / "d/tenants/idle", keys=service / "his", name="tenant/idle") as ledger:
+        append(ledger, 3)
+
+    with pytest.raises(TamperError, match=r"tenants/idle has no keys in .*, and nobody here can vouch for it"):
+        tallystick.backup(service / "d", service / "made", keys=service / "keys")
+
+
+def test_a_ledger_in_the_folder_of_a_deployment_does_not_stand_for_it(service: Path) -> None:
+    shutil.copy(service / "d/tenants/acme/ledger.db", service / "d/ledger.db")
+
+    with pytest.raises(tallystick.RejectedError, match="belongs to none of its tenants"):
+        tallystick.backup(service / "d", service / "made", keys=service / "keys", signed=False)

@@ -45,11 +45,16 @@ def open_found(path: Path) -> Iterator[Found]:
     try:
         if path.is_dir():
             yield FolderFound(path)
-        elif path.is_file():
-            with path.open("rb") as file:
-                yield TarFound(file)
-        else:
-            raise NotFoundError(f"there is no backup at {path}")
+            return
+        try:
+            # Without waiting: in its place may be a pipe by now, and opening that takes until somebody writes to it.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no backup at {path}") from None
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise NotFoundError(f"there is no backup at {path}")
+            yield TarFound(file)
     except OSError as error:
         raise StoreError(f"could not read {path}: {error.strerror or error}") from error
 

@@ -2,7 +2,7 @@
 
 Hashes tell what was damaged. Only a verification tells what somebody made to look like a backup, so each ledger is
 verified wholly, and held against the checkpoint in the manifest and those that others hold. For what no ledger proves,
-queues and cursors, the signature of the manifest speaks, by the evidence key that the verified ledger names.
+queues and cursors, the signature of the manifest speaks (`tallystick.backups.vouched`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tallystick.backups.found import Found, read_seal, strange
-from tallystick.backups.layout import MANIFEST_FILE, SEAL_FILE
+from tallystick.backups.layout import SEAL_FILE, within
 from tallystick.backups.manifest import BackupManifest, KeptFile, KeptLedger
 from tallystick.backups.parcel import told
-from tallystick.backups.standing import Standing, can_seal
+from tallystick.backups.standing import can_seal, proven_under
 from tallystick.clock import Clock
 from tallystick.config import Location, marks_folder, open_keystore
 from tallystick.core.checkpoint import Checkpoint
+from tallystick.core.record import Record
 from tallystick.core.sshsig import BACKUP_NAMESPACE, open_signature
 from tallystick.durable import sync
 from tallystick.errors import NotFoundError, RejectedError, StoreError, TamperError
@@ -36,6 +37,7 @@ from tallystick.write.queue_check import check_queue
 from tallystick.write.queue_mark import MARK, mark_bytes, queue_mark_path
 
 _CHUNK_BYTES: Final = 1 << 20
+_QUEUE_MARK: Final = within(QUEUE_FOLDER, MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class JudgedLedger:
     """Whether the keys that were given are those with which it can go on; None without keys."""
     held: bytes | None
     """The newest of the checkpoints that others hold that it was held against."""
+    evidence: bytes | None
+    """The evidence key in force, as the verification read it; it is proven where nothing was found."""
     findings: tuple[BackupFinding, ...]
 
     @property
@@ -90,21 +94,24 @@ class JudgedLedger:
 
 
 def judge_files(
-    found: Found, manifest: BackupManifest, *, into: Path | None, count: Callable[[int], None]
+    found: Found, manifest: BackupManifest, *, into: Path | None, count: Callable[[int], None], marks: dict[str, bytes]
 ) -> Iterator[BackupFinding]:
-    """Hold the files against the manifest, and copy them into a folder if one is given. `count` is told of bytes."""
+    """Hold the files against the manifest, and copy them into a folder if one is given. `count` is told of bytes, and
+    `marks` gets the marks of queues by their names: what lies in the folder may be another one later."""
     for problem in strange(found, manifest):
         place, _, seen = problem.partition(": ")
         yield BackupFinding(place, Kind.BACKUP, seen)
     for file in manifest.files:
         try:
-            _take(found, file, into=into, count=count)
+            data = take(found, file, into=into, count=count)
+            if data is not None and file.name.endswith(_QUEUE_MARK):
+                marks[file.name] = data
         except RejectedError as error:
             yield BackupFinding(file.name, Kind.BACKUP, error.problem)
 
 
 def judge_seal(found: Found, manifest: BackupManifest, data: bytes) -> Iterator[BackupFinding]:
-    """Whether the manifest is signed by the key that it names. Whose key that is, `judge_signer` asks."""
+    """Whether the manifest is signed by the key that it names. Whose key that is, is asked once all is verified."""
     if manifest.signer is None:
         return
     try:
@@ -112,14 +119,6 @@ def judge_seal(found: Found, manifest: BackupManifest, data: bytes) -> Iterator[
             yield BackupFinding(SEAL_FILE, Kind.SEAL, "it is by another key than the manifest names")
     except (RejectedError, TamperError) as error:
         yield BackupFinding(SEAL_FILE, Kind.SEAL, str(error))
-
-
-def judge_signer(folder: Path, manifest: BackupManifest) -> Iterator[BackupFinding]:
-    """Whether the manifest was signed by the evidence key of the ledger that vouches; asked once that was verified."""
-    kept = manifest.vouching
-    if manifest.signer is not None and Standing.of(folder / kept.folder, name=kept.folder).evidence != manifest.signer:
-        seen = f"it was signed by another key than the evidence key of {kept.place}"
-        yield BackupFinding(MANIFEST_FILE, Kind.SEAL, seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,17 +185,18 @@ class Terms:
 def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callable[[int, int], None]) -> JudgedLedger:
     """Verify one ledger wholly. `count` is told of records."""
     place, held, keystore = folder / kept.folder, terms.held_of(kept.origin), terms.keystore(kept)
-    signatures, seals, newest = 0, None, held[-1] if held else None
+    signatures, seals, newest, evidence = 0, None, held[-1] if held else None, None
     found: dict[BackupFinding, None] = {}
     try:
         for since in (*held,) or (None,):
             report = _verify(place, since, keystore, terms, marks=terms.marks_of(kept), count=count)
-            signatures = report.signatures
+            signatures, evidence = report.signatures, report.evidence_key
             for one in report.findings:
                 if one.kind is not Kind.ROLLBACK or not terms.accept_loss:
                     found[BackupFinding(_place(kept, one), one.kind, one.seen)] = None
-        for mismatch in () if found else _hold(place, kept):
-            found[mismatch] = None
+            found |= dict.fromkeys(() if found else _mismatch(report, kept))
+        if not found and _id_of(place, kept.checkpoint) != kept.id:
+            found[BackupFinding(kept.place, Kind.FORK, _ANOTHER)] = None
         if keystore is not None and not any(one.kind in (Kind.GENESIS, Kind.FORK) for one in found):
             key = keystore.ledger_keys(kept.name).queue_mac
             found |= dict.fromkeys(_judge_queue(place / QUEUE_FOLDER, key, kept, terms))
@@ -204,7 +204,9 @@ def judge_ledger(folder: Path, kept: KeptLedger, terms: Terms, *, count: Callabl
         newest = terms.newest_of(kept)
     except (TamperError, StoreError, NotFoundError) as error:  # so damaged that it cannot even be read
         found[BackupFinding(kept.place, Kind.UNREADABLE, str(error))] = None
-    return JudgedLedger(kept=kept, signatures=signatures, can_seal=seals, held=newest, findings=(*found,))
+    return JudgedLedger(
+        kept=kept, signatures=signatures, can_seal=seals, held=newest, evidence=evidence, findings=(*found,)
+    )
 
 
 def _verify(
@@ -237,14 +239,25 @@ def _place(kept: KeptLedger, finding: Finding) -> str:
     return kept.place if finding.position is None else f"{kept.place}, {finding.place}"
 
 
-def _hold(folder: Path, kept: KeptLedger) -> Iterator[BackupFinding]:
-    """Whether a ledger that holds is the one that the manifest names, at the very commit."""
-    standing = Standing.of(folder, name=kept.folder).kept
-    if standing.id != kept.id or (standing.name, standing.origin) != (kept.name, kept.origin):
-        yield BackupFinding(kept.place, Kind.FORK, "it is another ledger than the manifest names")
-    elif standing.checkpoint != kept.checkpoint:
-        seen = f"it has {standing.size} records, and not the checkpoint of {kept.size} that the manifest names"
-        yield BackupFinding(kept.place, Kind.ROLLBACK if standing.size < kept.size else Kind.FORK, seen)
+_ANOTHER: Final = "it is another ledger than the manifest names"
+
+
+def _mismatch(report: Report, kept: KeptLedger) -> Iterator[BackupFinding]:
+    """How a ledger, as it was verified, is not the one that the manifest names, at the very commit."""
+    if (report.ledger, report.origin) != (kept.name, kept.origin):
+        yield BackupFinding(kept.place, Kind.FORK, _ANOTHER)
+    elif report.checkpoint != kept.checkpoint:
+        seen = f"it has {report.size} records, and not the checkpoint of {kept.size} that the manifest names"
+        yield BackupFinding(kept.place, Kind.ROLLBACK if report.size < kept.size else Kind.FORK, seen)
+
+
+def _id_of(folder: Path, checkpoint: bytes) -> bytes:
+    """The id of a ledger, by the genesis that is under a checkpoint that was verified."""
+    store = Location(folder, still=True).open_store()
+    try:
+        return Record.parse(proven_under(store, checkpoint).fetch([0])[0].line).hash
+    finally:
+        store.close()
 
 
 def _judge_queue(folder: Path, key: bytes, kept: KeptLedger, terms: Terms) -> Iterator[BackupFinding]:
@@ -271,12 +284,13 @@ def _is_there(mark: Path) -> bool:
         raise StoreError(f"could not read the mark {mark}: {error.strerror or error}") from error
 
 
-def _take(found: Found, file: KeptFile, *, into: Path | None, count: Callable[[int], None]) -> None:
-    """Read one file, and write it if so asked. Raises `RejectedError` when it is not what the manifest says."""
+def take(found: Found, file: KeptFile, *, into: Path | None, count: Callable[[int], None]) -> bytes | None:
+    """Read one file, and write it if so asked; its bytes, if they are few. Raises `RejectedError` when it is not what
+    the manifest says."""
     size = found.size(file.name)
     if size != file.size:
         raise RejectedError(f"it has {size} bytes, and the manifest says {file.size}")
-    hasher, left = sha256(), size
+    hasher, left, data = sha256(), size, b""
     with found.open(file.name) as source, _copy(into, file.name) as copy:
         while left and (data := source.read(min(left, _CHUNK_BYTES))):
             hasher.update(data)
@@ -286,6 +300,7 @@ def _take(found: Found, file: KeptFile, *, into: Path | None, count: Callable[[i
             count(len(data))
     if left or hasher.digest() != file.sha256:
         raise RejectedError("its bytes are not those of which the manifest has the SHA-256")
+    return data if len(data) == size else None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from tallystick.config import CURSORS_FILE, LEDGER_FILE
 from tallystick.evidence.others.cosigning import KEPT_FILE
+from tallystick.govern.directory import trail_of
 from tallystick.limits import TENANT_NAME_CHARACTERS_MAX
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
 from tallystick.write.queue_check import CURSOR
@@ -47,6 +48,12 @@ _OF_KEYS: Final = re.compile(r"(?:master|root|checkpoint|evidence)(?:\.next-[0-9
 def is_folder(extent: Extent, folder: str) -> bool:
     """Whether a ledger of such a backup may have that folder; that of a single ledger is the backup's own, ""."""
     return re.fullmatch(_FOLDERS[extent], folder, re.ASCII) is not None
+
+
+def ledger_in(folder: str) -> str:
+    """The name of the ledger that has that folder in a deployment."""
+    kind, _, tenant = folder.partition("/")
+    return trail_of(tenant) if kind == "access" else f"tenant/{tenant}" if tenant else kind
 
 
 def within(folder: str, name: str) -> str:

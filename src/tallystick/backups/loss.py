@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallystick.backups.judging import JudgedLedger, Terms
+from tallystick.backups.layout import within
 from tallystick.backups.parcel import told
+from tallystick.config import open_keystore
 from tallystick.core.custody import OwnEvent
 from tallystick.core.restored import LEDGER_RESTORED, LedgerRestored, epochs_to_pass
-from tallystick.errors import RejectedError
+from tallystick.errors import RejectedError, TamperError
 from tallystick.opening import open_ledger
 from tallystick.write.queue import FOLDER as QUEUE_FOLDER
-from tallystick.write.queue_mark import overwrite_mark
+from tallystick.write.queue_mac import Statement
+from tallystick.write.queue_mark import MARK, overwrite_mark, parse_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,29 @@ class Loss:
     actor: Mapping[str, str] | None
 
 
-def record_loss(
-    folder: Path, loss: Loss, ledgers: Iterable[JudgedLedger], terms: Terms, *, created: str, digest: bytes
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """The backup that is restored."""
+
+    created: str
+    digest: bytes
+    """The SHA-256 of its manifest."""
+    marks: Mapping[str, bytes]
+    """The marks of queues as they were read and held against the manifest, by their names in the backup."""
+
+    def mark_of(self, folder: str, *, key: bytes) -> Statement | None:
+        """What the mark of the queue in a folder says, None where there is none. Raises `TamperError`."""
+        data = self.marks.get(within(folder, f"{QUEUE_FOLDER}/{MARK}"))
+        found = parse_mark(data, key=key).newest
+        if data is not None and found is None:
+            raise TamperError(f"the mark of the queue of {folder or 'the ledger'} is not one of this ledger")
+        return found
+
+
+def record_loss(folder: Path, loss: Loss, ledgers: Iterable[JudgedLedger], terms: Terms, *, backup: Restoring) -> None:
     """Record in every ledger that it was restored. Raises `RejectedError` when the keys of one are not the right ones.
 
-    `created` and `digest` are of the backup's manifest. A crash within leaves what has no name yet.
+    A crash within leaves what has no name yet.
     """
     ledgers = [*ledgers]
     for judged in ledgers:
@@ -47,8 +67,8 @@ def record_loss(
         assert terms.keys is not None, "with no keys nothing can be sealed"
         restored = LedgerRestored(
             size=judged.kept.size,
-            created=created,
-            backup_sha256=digest,
+            created=backup.created,
+            backup_sha256=backup.digest,
             held_checkpoint=judged.held if judged.lost else None,
             reason=loss.reason,
         )
@@ -61,5 +81,7 @@ def record_loss(
             if ledger.queue_mark is not None:
                 # What was acknowledged after the backup is lost, too. A crash before this leaves the newer mark, which
                 # the queue of the next restore is checked by.
+                key = open_keystore(keys).ledger_keys(judged.kept.name).queue_mac
+                brought = backup.mark_of(judged.kept.folder, key=key)
                 with told(ledger.queue_mark):
-                    overwrite_mark(folder / judged.kept.folder / QUEUE_FOLDER, ledger.queue_mark)
+                    overwrite_mark(ledger.queue_mark, brought, key=key)

@@ -199,6 +199,8 @@ def _look(source: LedgerSource, known: Known, folder: Path, *, signed: bool) -> 
     store = Location(folder, still=True).open_store()
     try:
         given = keystore if keystore.exists() else None
+        if signed and given is None:
+            raise TamperError(f"{name} has no keys in {keystore.folder}, and nobody here can vouch for it")
         standing = Standing.proven(store, name=name, keystore=given, held=known.mark)
         if standing.kept.id != known.id:
             raise TamperError(f"{name or 'the ledger'} was replaced by another one while it was copied")

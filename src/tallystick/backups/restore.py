@@ -27,12 +27,12 @@ from tallystick.backups.judging import (
     judge_files,
     judge_ledger,
     judge_seal,
-    judge_signer,
 )
 from tallystick.backups.layout import KEYS_FOLDER, MANIFEST_FILE, within
-from tallystick.backups.loss import Loss, record_loss
+from tallystick.backups.loss import Loss, Restoring, record_loss
 from tallystick.backups.manifest import BackupManifest, KeptLedger
 from tallystick.backups.parcel import give_name, make_scratch, sync_folders, told
+from tallystick.backups.vouched import judge_again, judge_signer, judge_whole
 from tallystick.clock import Clock, wall_clock
 from tallystick.config import LEDGER_FILE, RESTORED_FILE
 from tallystick.core import timestamp
@@ -178,16 +178,18 @@ def _judge(place: Path, terms: Terms, *, into: Path | None, loss: Loss | None, p
             raise RejectedError("that records were lost is recorded in the ledgers, and needs their keys", cure=cure)
         work = _Work(progress, manifest, terms)
         findings = [*judge_seal(found, manifest, data), *_unsigned(manifest, signed=terms.signed)]
-        findings += judge_files(found, manifest, into=into, count=work.copied)
+        marks: dict[str, bytes] = {}
+        findings += judge_files(found, manifest, into=into, count=work.copied, marks=marks)
     # From here on nothing is read from the backup that is restored, but from the copy that was held against it.
     ledgers: list[JudgedLedger] = []
     if not findings:
         ledgers = [judge_ledger(folder, kept, terms, count=work.verifying(kept)) for kept in manifest.ledgers]
         findings = [finding for ledger in ledgers for finding in ledger.findings]
     if not findings:
-        findings = [*judge_signer(folder, manifest)]
+        findings = [*judge_signer(ledgers, manifest), *judge_whole(folder, manifest, terms)]
+    findings = findings or [*judge_again(folder, manifest)]
     if not findings and loss is not None:
-        record_loss(folder, loss, ledgers, terms, created=manifest.created, digest=sha256(data).digest())
+        record_loss(folder, loss, ledgers, terms, backup=Restoring(manifest.created, sha256(data).digest(), marks))
     return Restored(path=None, manifest=manifest, ledgers=(*ledgers,), findings=(*findings,), seconds=_since(began))
 
 

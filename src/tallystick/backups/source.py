@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tallystick.backups.layout import KEYS_FOLDER, SYSTEM, TENANTS, Extent, is_folder
+from tallystick.backups.layout import KEYS_FOLDER, SYSTEM, TENANTS, Extent, is_folder, ledger_in
 from tallystick.backups.standing import Standing
-from tallystick.config import MARKS_FOLDER, Location, marks_folder, open_keystore
+from tallystick.config import LEDGER_FILE, MARKS_FOLDER, Location, marks_folder, open_keystore
 from tallystick.core.record import Record
 from tallystick.core.system import Genesis
 from tallystick.errors import DeniedError, NotFoundError, RejectedError, StoreError, TamperError
 from tallystick.keystore import Keystore
 from tallystick.plain_file import check_folder
-from tallystick.store.mark_file import mark_path, read_mark
+from tallystick.store.mark_file import find_mark, mark_path, read_mark
 from tallystick.store.reading import read_record
 
 _BEGINNING_SECONDS: Final = 3.0
@@ -110,10 +110,16 @@ class BackupSource:
             raise RejectedError("a ledger in memory cannot be backed up", cure="keep the ledger in a folder")
         root = location.folder
         alone = _ledger("", root, Path(keys) if keys is not None else location.keys_folder, marks)
-        if alone is not None:
-            return cls("ledger", root, (alone,))
         kept = Path(keys) if keys is not None else root / KEYS_FOLDER
         system = _ledger(SYSTEM, root, kept / SYSTEM, marks)
+        if alone is not None and system is not None:
+            raise RejectedError(
+                "there is a deployment, and a ledger that belongs to none of its tenants",
+                place=str(root / LEDGER_FILE),
+                cure="find out who put it there, then move it away",
+            )
+        if alone is not None:
+            return cls("ledger", root, (alone,))
         if system is None:
             raise NotFoundError(
                 f"there is neither a ledger nor a deployment in {root}: name a ledger's folder, or that of "
@@ -133,6 +139,14 @@ def is_begun(keys: Path) -> bool:
     with suppress(PermissionError):  # then nothing is known of it, and nothing is signed
         return open_keystore(keys).exists() or any((keys / MARKS_FOLDER).glob("*.head"))
     return False
+
+
+def has_mark(folder: str, keys: Path, marks: str | os.PathLike[str] | None) -> bool:
+    """Whether there is a head mark of the ledger with that folder in a deployment, and with those keys."""
+    place, keystore = marks_folder(marks, keys), open_keystore(keys)
+    if place is None or not keystore.exists():
+        return False
+    return find_mark(place, key=keystore.ledger_keys(ledger_in(folder)).head_mac) is not None
 
 
 def _named(system: LedgerSource, *, signed: bool) -> tuple[str, ...]:

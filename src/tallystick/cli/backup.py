@@ -148,7 +148,8 @@ def _facts(restored: Restored, *, accepted: bool) -> Iterator[tuple[str, str]]:
     manifest, ledgers = restored.manifest, restored.ledgers
     if manifest is None:
         return
-    yield "made", f"{manifest.created}, signed by {'nobody' if manifest.signer is None else 'the evidence key'}"
+    signer = "signed by the evidence key" if restored.holds else "and who signed it is not proven"
+    yield "made", f"{manifest.created}, {'signed by nobody' if manifest.signer is None else signer}"
     verified = f"{len(ledgers):,} of {len(manifest.ledgers):,}"
     yield "verified", f"{verified}, {screen.counted(sum(one.kept.size for one in ledgers), 'record')}"
     yield "keys", _keys(restored)

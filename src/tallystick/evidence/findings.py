@@ -196,9 +196,12 @@ class Report:
     mark: int | None = None
     """The size of the head mark that the ledger was held against; None without one, or without the keys."""
     notes: tuple[str, ...] = ()
+    """What is worth knowing and is not a finding."""
     warnings: tuple[str, ...] = ()
     """What holds, and had better be looked at: times a little ahead of this machine's clock."""
-    """What is worth knowing and is not a finding."""
+    evidence_key: bytes | None = None
+    """The evidence key in force at the end, by the records that were verified; None where nothing says it. It is proven
+    where nothing was found."""
 
     @property
     def holds(self) -> bool:

@@ -179,8 +179,7 @@ class _Verification:
             self._findings += result.findings
             if progress:
                 progress(result.end - first, (end - first) * (2 if self._index and plan.is_whole else 1))
-        self._findings += [*history.findings, *clock.findings]
-        self._findings += ids.findings(self._id_at)
+        self._findings += [*history.findings, *clock.findings, *ids.findings(self._id_at)]
         self._findings += prunes.judge(history.absent, end=end)
         checkpoint = self._check_head(history, whole=first == 0 and end == self._head.size)
         self._findings += tree.finish(checkpoint.root if checkpoint else None)
@@ -208,6 +207,7 @@ class _Verification:
             mark=self._mark.size,
             notes=self._mark.notes,
             warnings=clock.warnings,
+            evidence_key=history.keys["evidence"][-1].key,
             seconds=time.monotonic() - started,
         )
 

@@ -25,7 +25,7 @@ from tallystick.write import queue_mac, segments
 from tallystick.write.queue_check import CURSOR, examine
 from tallystick.write.queue_findings import Examined, damage_text
 from tallystick.write.queue_mac import NO_LINK, QUEUE_ID_BYTES, Kind, Statement
-from tallystick.write.queue_mark import MarkFile, find_mark, make_mark, render_mark, take_mark
+from tallystick.write.queue_mark import MarkFile, make_mark, render_mark, take_mark
 from tallystick.write.queue_refusals import REFUSED, append_refusals, open_refusals, render_refusals
 from tallystick.write.queue_repair import finish_repair
 from tallystick.write.segments import Frame, Place
@@ -62,11 +62,11 @@ class Journal:
         """Why nothing more can be taken."""
 
     def _open(self, given: Path | None) -> None:
-        finish_repair(self._folder, self._key, mark=find_mark(self._folder, given))
+        finish_repair(self._folder, self._key, mark=given)
         examined = examine(self._folder, self._key, mark=given)
         if examined.findings:
             raise TamperError(damage_text(examined.findings))
-        mark = take_mark(self._folder, given)
+        mark = take_mark(self._folder, given, examined.mark, key=self._key)
         if examined.mark is None or examined.cursor is None or not examined.mark.sequence:
             examined = self._make(mark, examined)
         assert examined.cursor is not None, "it was found, or made"

@@ -46,27 +46,24 @@ def find_mark(folder: Path, mark: Path | None) -> Path:
     return mark
 
 
-def take_mark(folder: Path, mark: Path | None) -> Path:
-    """The same for who has the queue and found no damage: a mark that a backup brought is put where marks are, or
-    removed, if there is one. A crash within leaves both, and the one elsewhere counts."""
+def take_mark(folder: Path, mark: Path | None, newest: Statement | None, *, key: bytes) -> Path:
+    """The same for who has the queue and found no damage, and `newest` in the mark: one that a backup brought is put
+    where marks are, or removed, if there is one. A crash within leaves both, and the one elsewhere counts."""
     found, brought = find_mark(folder, mark), folder / MARK
     if mark is None or mark == brought:
         return found
-    if found == brought:
-        make_mark(mark, mark_bytes(brought) or b"")
+    if found == brought and newest is not None:
+        make_mark(mark, mark_of(newest, key=key))  # and not what lies there by now
     brought.unlink(missing_ok=True)
     return mark
 
 
-def overwrite_mark(folder: Path, mark: Path) -> None:
-    """Have the mark that a backup brought count, although there is another one: what that knows of was lost, and the
-    loss is accepted. A backup without a queue brought none; then no mark is left. Raises `OSError`."""
-    brought = mark_bytes(folder / MARK)
-    if mark_bytes(mark) is None:
-        return  # the one that was brought counts anyway
+def overwrite_mark(mark: Path, brought: Statement | None, *, key: bytes) -> None:
+    """Have the mark that a backup brought count, although there may be another one: what that knows of was lost, and
+    the loss is accepted. A backup without a queue brought none; then no mark is left. Raises `OSError`."""
     if brought is not None:
-        make_mark(mark, brought)
-    else:
+        make_mark(mark, mark_of(brought, key=key))
+    elif mark_bytes(mark) is not None:
         mark.unlink()
         sync_folder(mark.parent)
 
@@ -84,7 +81,11 @@ class MarkRead:
 
 def read_mark(path: Path, *, key: bytes) -> MarkRead:
     """Read a mark. What is wrong with it is in the result."""
-    data = mark_bytes(path)
+    return parse_mark(mark_bytes(path), key=key)
+
+
+def parse_mark(data: bytes | None, *, key: bytes) -> MarkRead:
+    """The same of the bytes of a mark; None stands for none."""
     if data is None:
         return MarkRead(None, (), is_there=False)
     if len(data) != MARK_BYTES:
@@ -130,6 +131,11 @@ def render_mark(statement: Statement, *, key: bytes) -> bytes:
     assert statement.number % 2 == 1, "the newer slot is the second"
     slots = [queue_mac.render(Kind.MARK, statement._replace(number=statement.number - 1 + n), key=key) for n in (0, 1)]
     return b"".join(slot.ljust(_SLOT_BYTES, b"\0") for slot in slots)
+
+
+def mark_of(newest: Statement, *, key: bytes) -> bytes:
+    """A whole file whose newest slot is that statement, or says the same with the next number."""
+    return render_mark(newest._replace(number=newest.number | 1), key=key)
 
 
 def make_mark(path: Path, data: bytes) -> None:
