@@ -78,8 +78,7 @@ _WRITTEN_BYTES_MAX: Final = 4_194_304
 """For who writes: a prune is handed 100,000 positions at once."""
 _FETCHED_AT_ONCE: Final = 10_000
 _PAGE_BYTES: Final = 8_192
-_UNBOUNDED: Final = 1_000_000_000
-"""Million steps: for what looks at all of the file."""
+_UNBOUNDED: Final = 1_000_000_000  # million steps, for what looks at all of the file
 
 
 class SqliteStore:
