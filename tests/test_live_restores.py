@@ -108,7 +108,8 @@ def name_the_evil_key(log: Path) -> None:
     """Have the log say that the evidence key is another one, by a rotation that its new key alone signed."""
     members: dict[str, Any] = decode(line_at(log, 50))
     rotated = KeyRotated.sign("evidence", ledger="l", old=EVIL, new=EVIL)
-    members.update(event_type=KEY_ROTATED, entity_id=SYSTEM_ENTITY, payload=rotated.payload())
+    own: dict[str, Any] = decode(line_at(log, 1))
+    members.update(event_type=KEY_ROTATED, entity_id=SYSTEM_ENTITY, actor=own["actor"], payload=rotated.payload())
     replace_record(log, 50, encode(members))
     edit(log, "UPDATE head SET evidence_key_at = 50")
 
