@@ -130,6 +130,6 @@ class _Dumping:
     def __init__(self, threads: list[str]) -> None:
         self._threads = threads
 
-    def dumps(self, value: Any, *, option: int) -> bytes:
+    def dumps(self, value: Any, *, default: Any = None, option: int) -> bytes:
         self._threads.append(threading.current_thread().name)
-        return orjson.dumps(value, option=option)
+        return orjson.dumps(value, default, option)

@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tallystick.errors import BusyError, TallystickError
+from tallystick.errors import TallystickError
 from tallystick.limits import INPUT_BYTES_MAX
 from tallystick.serve.answering import ANSWERING, Answering
 from tallystick.serve.body import LeftError, read_body
@@ -95,19 +95,18 @@ def application(service: Service) -> ASGIApp:
 
 
 def _in_turn(service: Service, api: ASGIApp) -> ASGIApp:
-    """Give requests on, so that no tenant has all the threads. Those whom nobody knows are told so without much ado."""
+    """Give requests on, so that no tenant has all the threads. Whoever is not known is told so without one."""
     shares = Shares()
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
         is_work = scope["type"] == "http" and not scope["path"].startswith(health.HEALTH)
-        tenant = _tenant(service, scope) if is_work else ""
-        if not tenant:
+        if not is_work or not any(name == b"authorization" for name, _ in scope["headers"]):
             await api(scope, receive, send)
             return
         try:
-            turn = await shares.turn(tenant)
-        except BusyError as error:
-            await answer(send, *problem(error))
+            turn = await shares.turn(service.caller_of(scope).tenant)
+        except TallystickError as error:
+            await answer(send, *await _problem(service, error, scope["method"]))
             return
 
         async def ended(message: Message) -> None:
@@ -258,10 +257,16 @@ async def _time_loop(service: Service) -> None:
 
 async def _tell(request: Request, error: Exception) -> Response:
     assert isinstance(error, TallystickError), "what it is registered for"
-    await request.app.state.service.note(error)
-    status, headers, body = problem(error, reading=request.method == "GET")
-    request.app.state.service.metrics.refused.labels(str(status)).inc()
+    status, headers, body = await _problem(request.app.state.service, error, request.method)
     return Response(body, status, headers)
+
+
+async def _problem(service: Service, error: TallystickError, method: str) -> tuple[int, dict[str, str], bytes]:
+    """What is answered, and noted and counted."""
+    await service.note(error)
+    status, headers, body = problem(error, reading=method == "GET")
+    service.metrics.refused.labels(str(status)).inc()
+    return status, headers, body
 
 
 async def _tell_validation(request: Request, error: Exception) -> Response:
