@@ -303,3 +303,24 @@ def test_a_hostile_pattern_does_not_hang_the_way_in(pattern: str, text: str) -> 
     assert not validator.is_valid(text)
 
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "allOf", "oneOf", "dependentSchemas"])
+def test_alternatives_beside_what_is_unevaluated_are_asked_of_each_member(keyword: str) -> None:
+    def schema(count: int, *, members: bool) -> dict[str, Any]:
+        parts: list[Any] = [{"properties": {f"a{n}": {}}} if members else {"prefixItems": [{}]} for n in range(count)]
+        inner: Any = {f"b{n}": part for n, part in enumerate(parts)} if keyword == "dependentSchemas" else parts
+        return {keyword: inner, "unevaluatedProperties" if members else "unevaluatedItems": {"type": "integer"}}
+
+    wide = {f"b{n}": n for n in range(6_000)}
+    began = time.perf_counter()
+    assert not Document(schema(600, members=True)).takes(wide)
+    assert not Document({"properties": {"deep": schema(600, members=True)}}).takes({"deep": wide})
+    assert not Document({"items": schema(600, members=True)}).takes([wide])
+    if keyword != "dependentSchemas":
+        assert not Document(schema(600, members=False)).takes([*range(6_000)])
+    assert time.perf_counter() - began < 1.0
+    few = Document(schema(5, members=True))
+    assert not few.is_too_much(wide)
+    assert few.takes(wide) is few.validator.is_valid(wide)
+    assert not Document(schema(600, members=True)).is_too_much({f"b{n}": n for n in range(100)})

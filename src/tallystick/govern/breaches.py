@@ -33,6 +33,7 @@ _STEP_EFFORT: Final = 5
 _TEXT_CHARACTERS_MAX: Final = 200
 _ALTERNATIVES: Final = ("allOf", "anyOf", "oneOf")
 _AT_THE_SAME: Final = ("not", "if", "then", "else")
+_UNEVALUATED: Final[dict[str, type]] = {"unevaluatedProperties": dict, "unevaluatedItems": list}
 _OF_ELEMENTS: Final = ("items", "contains", "unevaluatedItems")
 _OF_MEMBERS: Final = ("additionalProperties", "unevaluatedProperties", "propertyNames")
 _DEEPER: Final = frozenset(
@@ -79,6 +80,8 @@ def repeated(schema: Schema) -> int:
     once += [schema[name] for name in _AT_THE_SAME if name in schema]
     once += [*schema.get("prefixItems", ()), *schema.get("properties", {}).values()]
     once += schema.get("dependentSchemas", {}).values()
+    if any(name in schema for name in _UNEVALUATED):
+        many += _beside(schema)
     return sum(map(_weight, many)) + sum(map(repeated, once))
 
 
@@ -111,6 +114,8 @@ class _Effort:
         for name in _ALTERNATIVES:
             self._each(schema.get(name, ()), value)
         self._each((schema[name] for name in _AT_THE_SAME if name in schema), value)
+        if any(name in schema and type(value) is kind for name, kind in _UNEVALUATED.items()):
+            self._take(sum(map(_weight, _beside(schema))) * len(value))
         if type(value) is dict:
             self._members(schema, value)
         elif type(value) is list:
@@ -159,6 +164,15 @@ def _weight(schema: Schema) -> int:
     if type(schema) is not dict:
         return 1
     return 1 + _own_weight(schema) + sum(map(_weight, _parts(schema)))
+
+
+def _beside(schema: dict[str, Any]) -> Iterator[Schema]:
+    """Parts that are held against the same value. Beside an `unevaluated...` each is asked of each member or element
+    whether it has been looked at."""
+    for name in _ALTERNATIVES:
+        yield from schema.get(name, ())
+    yield from (schema[name] for name in _AT_THE_SAME if name in schema)
+    yield from schema.get("dependentSchemas", {}).values()
 
 
 def _own_weight(schema: dict[str, Any]) -> int:
