@@ -17,7 +17,7 @@ from tallystick.config import Location, deployment_name, marks_folder, open_keys
 from tallystick.core.keys import KEY_BYTES
 from tallystick.core.record import check_ledger_name
 from tallystick.core.system import Genesis
-from tallystick.errors import ConflictError, NotFoundError, TamperError
+from tallystick.errors import ConflictError, NotFoundError, TallystickError, TamperError
 from tallystick.ids import IdMaker, random_bytes
 from tallystick.keystore import Keystore
 from tallystick.ledger import Ledger
@@ -67,7 +67,8 @@ def open_ledger(
     had_traces = location.has_traces()  # before the head: another process may be making both just now
     store = location.open_store(readonly=readonly)
     try:
-        if store.head() is None:
+        is_new = store.head() is None
+        if is_new:
             if not create or readonly:
                 raise NotFoundError(f"there is no ledger at {os.fspath(url)}")
             if had_traces:
@@ -89,6 +90,9 @@ def open_ledger(
         )
         if name is not None and name != ledger.name:
             raise _OtherLedgerError(f"the ledger at {os.fspath(url)} is named {ledger.name}, not {name}")
+        if is_new:  # before anybody adds to it: who opens it then, and finds no mark, would be told that it is missing
+            with suppress(TallystickError):  # what is wrong with keys or marks the first append says
+                ledger.checkpoint()
         ledger.inspect_mark()
     except BaseException:
         store.close()
