@@ -34,7 +34,9 @@ MEMORY_MEGABYTES_MAX: Final = 400
 LARGEST_MEGABYTES_MAX: Final = 275
 """Measured are 219 to 240: 90 of them without any request, and room for another machine."""
 
-ANSWER_SECONDS_MAX: Final = 0.1
+ANSWER_SECONDS_MAX: Final = 0.3 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1 else 0.1
+"""Measured are 0.07 when this runs alone on two cores, and 0.11 to 0.2 when other tests run beside it. A body
+that holds the loop up shows as 0.5 s and more."""
 EVENT: Final = {"event_type": "door.opened", "entity_id": "door-1"}
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 JSON: Final = {"Content-Type": "application/json"}
