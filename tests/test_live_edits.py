@@ -27,6 +27,7 @@ from tallystick.evidence.controls.period import Period
 from tallystick.read.query import Query
 from tallystick.read.signed import selector_of
 from tallystick.store.contract import Head
+from tallystick.store.sqlite import SqliteStore
 from tests.tampering import edit, line_at, replace_record
 
 DAY: Final = 86_400_000_000
@@ -166,6 +167,25 @@ def test_a_trigger_that_is_put_into_the_open_log_never_runs_in_a_commit_of_ours(
     scene.ledger = scene.opened()
     assert scene.ledger.append(event_type="doc.read", entity_id="user-1", actor="jane").position == size
     assert scene.ledger.verify().holds
+
+
+def test_nor_when_the_version_of_the_schema_is_put_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.ledger.append(event_type="doc.read", entity_id="user-1", actor="jane")
+    store, size = scene.ledger._store, scene.ledger.size
+    assert isinstance(store, SqliteStore)
+    look = store._intact.look
+
+    def look_late(writer: apsw.Connection) -> None:
+        [[version]] = writer.execute("PRAGMA schema_version").fetchall()
+        scene.statement(TRIGGER)
+        writer.execute("SELECT * FROM head").fetchall()  # now the connection knows the trigger
+        scene.statement(f"PRAGMA schema_version = {version}")
+        look(writer)
+
+    monkeypatch.setattr(store._intact, "look", look_late)
+    with pytest.raises(DamagedError, match="its schema was altered \\(evil\\)"):
+        scene.ledger.append(event_type="doc.read", entity_id="user-1", actor="jane")
+    assert scene.ledger.size == size
 
 
 def test_nor_in_a_prune(scene: Scene) -> None:

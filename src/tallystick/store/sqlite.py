@@ -94,7 +94,7 @@ class SqliteStore:
         self._still: Final = still
         self._writing = threading.RLock()
         self._in_turn = False
-        self._schema_version: int | None = None
+        self._schema_seen: object = None
         """The schema that was looked at last, as SQLite counts its changes."""
         self._idle: list[BoundedReader] = []
         self._writer: apsw.Connection | None = None
@@ -285,7 +285,7 @@ class SqliteStore:
                 shrinks=True,
                 value_bytes_max=_WRITTEN_BYTES_MAX,
             )
-            self._schema_version = None
+            self._schema_seen = None
             self._check_schema(self._writer)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._intact.look(self._writer)
@@ -297,10 +297,11 @@ class SqliteStore:
 
         A trigger would run in our own transactions, and change what they write.
         """
-        [[version]] = query(writer, "PRAGMA schema_version")
-        if version != self._schema_version:
+        # The version of the schema alone does not tell: whoever wrote a trigger may have put the old number back.
+        seen = query(writer, "PRAGMA data_version"), query(writer, "PRAGMA schema_version")
+        if seen != self._schema_seen:
             check_schema(writer, _schema(), path=self.path)
-            self._schema_version = version
+            self._schema_seen = seen
 
     @contextmanager
     def _reader(self, doing: str) -> Iterator[BoundedReader]:
