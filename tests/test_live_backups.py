@@ -324,18 +324,23 @@ def test_a_ledger_that_is_another_one_while_its_mark_is_looked_for_is_not_signed
 # ------------------------------------------------------------------------------------------- a tenant is missing
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Path:
-    """A deployment of three tenants, of which one was never used."""
-    with Deployment(tmp_path / "d", keys=tmp_path / "keys") as deployment:
+def begin_deployment(folder: Path) -> None:
+    """Make one of three tenants, of which one was never used, in `d`."""
+    with Deployment(folder / "d", keys=folder / "keys") as deployment:
         deployment.begin()
         for tenant in ("acme", "idle"):
             deployment.create_tenant(tenant, actor=ACTOR)
         for tenant in ("acme", "default"):
             with deployment.ledger(tenant) as ledger:
                 append(ledger, 5)
-        with deployment.trail("acme") as trail:
-            append(trail, 2)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """A deployment of three tenants, of which one was never used, and one has a trail."""
+    begin_deployment(tmp_path)
+    with Deployment(tmp_path / "d", keys=tmp_path / "keys") as deployment, deployment.trail("acme") as trail:
+        append(trail, 2)
     return tmp_path
 
 

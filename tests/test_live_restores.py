@@ -31,6 +31,7 @@ from tallystick.keystore import Keystore
 from tallystick.write.queue import Queue
 from tallystick.write.queue_mark import read_mark
 from tests.tampering import edit, line_at, replace_record
+from tests.test_live_backups import begin_deployment
 from tests.test_live_edits import before
 
 ACTOR: Final = {"id": "the-tests"}
@@ -219,13 +220,7 @@ def test_a_pipe_in_the_place_of_a_backup_is_none(scene: Scene, monkeypatch: pyte
 @pytest.fixture
 def service(tmp_path: Path) -> Path:
     """A deployment, and a backup of it; one of its three tenants was never used."""
-    with Deployment(tmp_path / "d", keys=tmp_path / "keys") as deployment:
-        deployment.begin()
-        for tenant in ("acme", "idle"):
-            deployment.create_tenant(tenant, actor=ACTOR)
-        for tenant in ("acme", "default"):
-            with deployment.ledger(tenant) as ledger:
-                ledger.append(event_type="t.happened", entity_id="e")
+    begin_deployment(tmp_path)
     tallystick.backup(tmp_path / "d", tmp_path / "made", keys=tmp_path / "keys")
     return tmp_path
 
