@@ -346,9 +346,7 @@ class HeadMark:
                 self._write(committed)
         except ForgedMarkError:
             pass  # it is found by whoever reads it
-        except OSError as error:
-            self._fail(error)
-        except StoreError as error:
+        except (OSError, StoreError) as error:
             self._fail(error)
 
     def _find_difference(self, held: bytes) -> bool:
