@@ -285,7 +285,6 @@ class SqliteStore:
                 shrinks=True,
                 value_bytes_max=_WRITTEN_BYTES_MAX,
             )
-            self._schema_seen = None
             self._check_schema(self._writer)
             self._writer.wal_autocheckpoint(_WAL_PAGES)
             self._intact.look(self._writer)
